@@ -1,0 +1,31 @@
+// Sha256: streaming SHA-256 by OpenSSL's EVP, whose symbols are those of the Node executable. One thread at a time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace layerstore {
+
+using Sha256Digest = std::array<uint8_t, 32>;
+
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void Update(std::span<const uint8_t> bytes);
+  // Ends the stream; the object is not used again.
+  Sha256Digest Finish();
+
+ private:
+  void* context_;  // EVP_MD_CTX
+};
+
+// "sha256:" and 64 lower-case hex digits.
+std::string FormatDigest(const Sha256Digest& digest);
+
+}  // namespace layerstore

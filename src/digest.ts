@@ -1,0 +1,70 @@
+/**
+ * Content identifiers: pure functions over the textual form `sha256:<64 hex>`.
+ * Chain ids are defined by the OCI image specification, "Layer ChainID"
+ * (https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid).
+ */
+import { createHash } from 'node:crypto';
+import { LayerStoreError } from './errors.js';
+
+declare const brand: unique symbol;
+/** Marks a string type so that a diff id cannot be passed for a chain id. */
+export interface Brand<Name extends string> {
+  readonly [brand]: Name;
+}
+
+/** `sha256:` and 64 lower-case hex digits. */
+export type Digest = `sha256:${string}`;
+/** Identifies a layer together with all of its parents. */
+export type ChainID = Digest & Brand<'ChainID'>;
+/** SHA-256 of one layer's uncompressed tar. */
+export type DiffID = Digest & Brand<'DiffID'>;
+
+const DIGEST = /^sha256:[a-f0-9]{64}$/;
+
+/** Throws `ERR_INVALID_DIGEST` unless `text` is `sha256:` and 64 lower-case hex digits. */
+export function parseDigest(text: string): Digest {
+  if (typeof text === 'string' && DIGEST.test(text)) return text as Digest;
+  throw new LayerStoreError(
+    'ERR_INVALID_DIGEST',
+    `${quoted(text)} is no digest: give "sha256:" and 64 lower-case hex digits`,
+  );
+}
+
+function quoted(value: unknown): string {
+  if (typeof value !== 'string') return `a value of type ${value === null ? 'null' : typeof value}`;
+  return JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
+}
+
+/** {@link parseDigest}, for a chain id. */
+export function parseChainID(text: string): ChainID {
+  return parseDigest(text) as ChainID;
+}
+
+/** {@link parseDigest}, for a diff id. */
+export function parseDiffID(text: string): DiffID {
+  return parseDigest(text) as DiffID;
+}
+
+/**
+ * The chain id of layers applied in order, base first, on top of `parent`.
+ * H(n) = SHA-256(H(n-1) + " " + DiffID(n)) over the textual digests; one id alone is its own chain id; none gives `parent`.
+ */
+export function createChainID(diffIDs: readonly DiffID[], parent?: ChainID): ChainID | undefined {
+  let chain = parent;
+  for (const diffID of diffIDs) {
+    chain =
+      chain === undefined
+        ? (diffID as Digest as ChainID)
+        : (`sha256:${createHash('sha256').update(`${chain} ${diffID}`).digest('hex')}` as ChainID);
+  }
+  return chain;
+}
+
+/** Digest of 1,024 zero bytes: the tar that holds nothing. */
+export const DIGEST_SHA256_EMPTY_TAR =
+  'sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef' as DiffID;
+
+/** Whether `diffID` is that of the tar that holds nothing. */
+export function isEmptyLayer(diffID: DiffID): boolean {
+  return diffID === DIGEST_SHA256_EMPTY_TAR;
+}

@@ -1,0 +1,100 @@
+/**
+ * GraphDriver: what holds the files of layers. It knows directories and mounts, never chain ids.
+ * The required methods are the public contract; a driver may offer the optional ones, and the store uses them when present.
+ */
+import type { Readable } from 'node:stream';
+import type {
+  Change,
+  DiffGetter,
+  IngestResult,
+  ProgressListener,
+  TarSource,
+  TarSplitTarget,
+  UnpackLimits,
+} from '../engine/engine.js';
+import type { DiffID, Digest } from '../digest.js';
+
+export type { DiffGetter } from '../engine/engine.js';
+
+/** What a driver can do; suites and the store ask these flags, never a driver's name. */
+export interface DriverCapabilities {
+  /** A layer's diff can be applied before its parent's is (layers of an image unpack side by side). */
+  readonly independentDiffs: boolean;
+  /** `diff(id, parent)` of a read-only layer gives the registered bytes itself, without a tar-split record. */
+  readonly reproducesExactDiffs: boolean;
+  /** `storageOpt.size` is enforced. */
+  readonly hardSizeLimit: boolean;
+  /** `get` makes a kernel mount (where there is a parent). */
+  readonly mounts: boolean;
+}
+
+export interface ApplyOptions {
+  signal?: AbortSignal;
+  onProgress?: ProgressListener;
+  limits?: UnpackLimits;
+  /** Absent: no tar-split record is made (an RW layer's `applyDiff`). */
+  tarSplit?: TarSplitTarget;
+  /** Expected digest and size of the source's bytes as they stream: ERR_DIGEST_MISMATCH. */
+  blob?: { digest: Digest; size: number };
+  diffID?: DiffID;
+}
+
+export type ApplyResult = IngestResult;
+
+export interface CreateReadWriteOptions {
+  mountLabel?: string;
+  storageOpt?: Readonly<Record<string, string>>;
+}
+
+/** A mount of a driver's that is there now, of this process or an earlier one. */
+export interface LiveMount {
+  id: string;
+  path: string;
+}
+
+export interface GraphDriver {
+  readonly name: string;
+  readonly capabilities: DriverCapabilities;
+
+  /** A read-only layer, to be filled by `applyDiff`. */
+  create(id: string, parent?: string): Promise<void>;
+  createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void>;
+  applyDiff(id: string, parent: string | undefined, source: TarSource, options: ApplyOptions): Promise<ApplyResult>;
+  /** Mounts (counted) and gives the path of the root. */
+  get(id: string, mountLabel?: string): Promise<string>;
+  put(id: string): Promise<void>;
+  diff(id: string, parent?: string): Promise<Readable>;
+  changes(id: string, parent?: string): Promise<Change[]>;
+  diffSize(id: string, parent?: string): Promise<number>;
+  diffGetter(id: string): Promise<DiffGetter>;
+  exists(id: string): Promise<boolean>;
+  list(): Promise<string[]>;
+  remove(id: string): Promise<void>;
+  metadata(id: string): Promise<Record<string, string>>;
+  status(): readonly (readonly [string, string])[];
+  cleanup(): Promise<void>;
+  close(): Promise<void>;
+
+  /** The changes of the RW layer `rwID` become the read-only layer `id` (made here; parent of both: `parent`). Absent: `diff` is fed to `applyDiff`. */
+  commitDiff?(
+    id: string,
+    parent: string | undefined,
+    rwID: string,
+    rwParent: string | undefined,
+    options: ApplyOptions & { consume: boolean },
+  ): Promise<ApplyResult>;
+  /** Difference between a layer and an ancestor of it; no ancestor: the whole tree. Absent: `diff`. */
+  diffFrom?(id: string, ancestor?: string): Promise<Readable>;
+  /** What was written for these ids before the call is on disk when it resolves. Concurrent calls share syncs. */
+  sync?(ids: readonly string[]): Promise<void>;
+  /** Takes the id away at once (rename); what is returned unlinks its files and may run much later, `signal` stops it at the next entry. */
+  detach?(id: string): Promise<(signal?: AbortSignal) => Promise<void>>;
+  /** Swaps the contents of two read-only layers (RENAME_EXCHANGE); mounts made before keep the old tree. */
+  exchange?(id: string, otherID: string): Promise<void>;
+  /** Mounts of this driver's ids found in the mount table. */
+  liveMounts?(): Promise<LiveMount[]>;
+  /** Takes over a mount found by `liveMounts`: counted as one `get`. */
+  adopt?(id: string): Promise<string>;
+  /** Disk use of one id's own files. */
+  usage?(id: string): Promise<{ size: number; allocated: number; inodes: number }>;
+}

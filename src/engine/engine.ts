@@ -1,0 +1,289 @@
+/**
+ * Engine: what moves bytes or calls the kernel. Two implementations, `native/` (the C++ addon) and `js/`; everything
+ * above asks only this interface. An engine knows directories and tars; it knows no layer ids, no drivers, no records.
+ *
+ * Rules for every method: an `AbortSignal` rejects with `signal.reason` as it is; any other failure is a LayerStoreError,
+ * except an error of the caller's own source stream, which comes through unchanged; nothing is left running after the
+ * promise settled.
+ */
+import type { Readable } from 'node:stream';
+import type { ReadableStream } from 'node:stream/web';
+import type { DiffID, Digest } from '../digest.js';
+
+/** A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript. */
+export type TarSource = Readable | AsyncIterable<Uint8Array> | ReadableStream<Uint8Array> | { path: string };
+
+/** One difference between a tree and what lies below it. Paths are absolute inside the tree: `/etc/passwd`. */
+export interface Change {
+  path: string;
+  kind: 'modify' | 'add' | 'delete';
+  /** The path's bytes, where they are no UTF-8; `path` then holds replacement characters. */
+  rawPath?: Uint8Array;
+}
+
+/** Counters of a registration; at most 10 reports a second. All are bytes but `entries`. */
+export interface Progress {
+  /** Bytes read from the source, as they came (compressed where they are). */
+  bytesRead: number;
+  /** Size of the source where it is known before (a file). */
+  totalBytes?: number;
+  /** Bytes of tar after decompression. */
+  bytesUnpacked: number;
+  entries: number;
+}
+export type ProgressListener = (progress: Progress) => void;
+
+/** Limits of one registration. Absent: the default of {@link DEFAULT_LIMITS}; `Infinity` lifts one. */
+export interface UnpackLimits {
+  /** Bytes of tar after decompression. Default: no limit but the free-space reserve. */
+  maxBytes?: number;
+  /** Tar entries. Default 10,000,000. */
+  maxEntries?: number;
+  /** Unpacked bytes to one compressed byte, counted only after 4 GiB are unpacked. Default 200. */
+  maxRatio?: number;
+  /** Bytes of an entry's path. Default 4,096. */
+  maxPathLength?: number;
+  /** Components of an entry's path. Default 1,024. */
+  maxPathDepth?: number;
+  /** Bytes of one entry's extension headers (PAX, GNU long names). Default 1 MiB. */
+  maxHeaderBytes?: number;
+  /** Bytes of one entry's extended attributes, names and values. Default 1 MiB. */
+  maxXattrBytes?: number;
+  /** Extended attributes of one entry. Default 1,024. */
+  maxXattrs?: number;
+  /** Bytes of a symbolic link's target. Default 4,095. */
+  maxLinkLength?: number;
+  /** Window of a zstd frame in bytes. Default 128 MiB. */
+  maxWindow?: number;
+  /** Bytes of file content kept in the tar-split record, because they cannot be read back from the tree. Default 1 GiB. */
+  maxKeptBytes?: number;
+  /** Bytes of free space that unpacking must leave on the file system. Default: the smaller of 1 GiB and 5 %. */
+  minFreeBytes?: number;
+}
+
+/**
+ * How a whiteout of the tar reaches the directory. `overlay`: a 0:0 character device and `trusted.overlay.opaque`;
+ * `overlay-user`: the same with `user.overlay.opaque`; `apply`: what it hides is removed (the directory holds the parent's tree too).
+ */
+export type WhiteoutForm = 'overlay' | 'overlay-user' | 'apply';
+
+/** Where the gzipped tar-split record goes: a file the engine makes itself (0600, fails if it is there), or a stream of plain JSON lines. */
+export type TarSplitTarget = { path: string } | { writer: import('node:stream').Writable };
+
+export interface IngestRequest {
+  /** An existing directory that becomes the layer's tree. */
+  directory: string;
+  whiteouts: WhiteoutForm;
+  tarSplit?: TarSplitTarget;
+  /** Checked against the bytes as they come, compressed ones where compressed: ERR_DIGEST_MISMATCH. */
+  blob?: { digest: Digest; size: number };
+  /** Asks for `blobDigest` although nothing is expected. */
+  hashBlob?: boolean;
+  /** Checked at the end: ERR_DIGEST_MISMATCH. */
+  diffID?: DiffID;
+  limits?: UnpackLimits;
+  signal?: AbortSignal;
+  onProgress?: ProgressListener;
+}
+
+export interface IngestResult {
+  diffID: DiffID;
+  /** Bytes of the uncompressed tar. */
+  tarSize: number;
+  /** Apparent size of every inode made that is no directory: hard links once, symbolic links by target length. */
+  size: number;
+  entries: number;
+  compression: 'none' | 'gzip' | 'zstd';
+  /** Bytes read from the source. */
+  blobSize: number;
+  /** SHA-256 of the bytes read from the source; only where `blob` or `hashBlob` asked for it (or the tar is plain). */
+  blobDigest?: Digest;
+  /** Extended attributes of overlayfs itself that the tar carried: not set, still given back on export. */
+  ignoredXattrs: number;
+}
+
+export interface HashFileResult {
+  digest: Digest;
+  diffID: DiffID;
+  size: number;
+  tarSize: number;
+  compression: 'none' | 'gzip' | 'zstd';
+}
+
+/** One layer's files, without a mount. */
+export interface DiffGetter {
+  /** The directory that holds the files, where there is one; an engine may read it by itself. */
+  readonly directory?: string;
+  /** The content of the file that the tar entry `name` made; ERR_LAYER_CORRUPT where it is gone. */
+  open(name: Uint8Array): Promise<Readable>;
+  close(): Promise<void>;
+}
+
+export interface AssembleRequest {
+  /** The tar-split record: a gzip file, or a stream of plain JSON lines. */
+  tarSplit: { path: string } | Readable;
+  tree: DiffGetter;
+  /** Verified: the stream errors with ERR_LAYER_CORRUPT rather than end on other bytes. */
+  diffID: DiffID;
+  signal?: AbortSignal;
+}
+
+/** A tree made of directories stacked in overlayfs form, or one plain directory. */
+export interface TreeStack {
+  /** Upper first. */
+  directories: readonly string[];
+  /** `overlay` and `overlay-user`: whiteouts and opaque directories as overlayfs knows them; `apply`: one plain directory. */
+  whiteouts: WhiteoutForm;
+}
+
+/**
+ * What differs between `upper` and `lower`.
+ * In overlay form `upper` holds only what changed, and lies on top of `lower`; in `apply` form both are whole trees.
+ */
+export interface DiffRequest {
+  upper: TreeStack;
+  /** Absent: everything in `upper` is an addition. */
+  lower?: TreeStack;
+  signal?: AbortSignal;
+}
+
+/** The tar of a difference; its format is that of `formats.md`: the same bytes for the same tree. */
+export interface TreeTarRequest extends DiffRequest {
+  /** Holes as GNU PAX 1.0 sparse entries instead of zeros. */
+  sparse?: boolean;
+}
+
+export interface SealRequest extends TreeTarRequest {
+  /** Receives the changes of `upper` (its first directory) as a layer's directory; made by the engine unless `consume`. */
+  directory: string;
+  /** The first directory of `upper` was already renamed to `directory`: take overlay's own xattrs off, copy nothing. */
+  consume: boolean;
+  tarSplit: TarSplitTarget;
+  onProgress?: ProgressListener;
+}
+
+export interface TreeUsage {
+  /** Apparent size of every inode that is no directory, hard links once. */
+  size: number;
+  /** Bytes allocated on disk. */
+  allocated: number;
+  inodes: number;
+}
+
+export interface VerifyTreeRequest {
+  tarSplit: { path: string } | Readable;
+  tree: DiffGetter;
+  whiteouts: WhiteoutForm;
+  diffID: DiffID;
+  /** Bytes a second; absent: as fast as the disk gives. */
+  bytesPerSecond?: number;
+  signal?: AbortSignal;
+}
+
+/** Something in a layer that is not as it was registered. */
+export interface TreeProblem {
+  /** Path inside the layer. */
+  path: string;
+  /** `content`, `missing`, `type`, `mode`, `owner`, `mtime`, `xattr`, `link`, `size`, `extra`, `record` */
+  what: string;
+  expected: string;
+  found: string;
+  /** Cosmetic problems change nothing that a program in the layer reads: an mtime alone. */
+  cosmetic: boolean;
+}
+
+export interface OverlayMount {
+  /** Absent: a read-only mount of the lower directories alone. */
+  upper?: string;
+  work?: string;
+  /** Nearest first. At least one. */
+  lowers: readonly string[];
+  target: string;
+  /** Options of overlayfs and of the mount, already validated: `index=off`, `volatile`, `nodev`, `context="…"`. */
+  options: readonly string[];
+}
+/** How a mount was made: file-descriptor parameters, `lowerdir+` by path, or classic `mount(2)`. */
+export type MountTier = 'fd' | 'lowerdir+' | 'classic';
+
+export interface MountEntry {
+  id: number;
+  parent: number;
+  fsType: string;
+  source: string;
+  target: string;
+  /** Root of the mount inside its file system. */
+  root: string;
+  /** Options of the super block, in the kernel's words. */
+  options: string;
+}
+
+/**
+ * One step of a batch; paths are absolute. A batch runs in order and stops at the first failure; what it made is then
+ * taken back (mkdir, write, symlink, mknod), in reverse.
+ */
+export type BatchOp =
+  | { op: 'mkdir'; path: string; mode: number; uid?: number; gid?: number; existOk?: boolean }
+  | { op: 'write'; path: string; mode: number; data: string | Uint8Array; sync?: boolean; uid?: number; gid?: number }
+  | { op: 'symlink'; target: string; path: string }
+  | { op: 'rename'; path: string; dest: string; noReplace?: boolean }
+  | { op: 'exchange'; path: string; dest: string }
+  | { op: 'unlink'; path: string; missingOk?: boolean }
+  | { op: 'rmdir'; path: string; missingOk?: boolean }
+  | { op: 'chmod'; path: string; mode: number }
+  | { op: 'chown'; path: string; uid: number; gid: number }
+  | { op: 'setxattr'; path: string; name: string; value: Uint8Array }
+  | { op: 'removexattr'; path: string; name: string; missingOk?: boolean }
+  | { op: 'mknod'; path: string; mode: number; major: number; minor: number }
+  /** fsync of a file or a directory */
+  | { op: 'fsync'; path: string };
+
+/** An advisory whole-file lock (`flock`), released by `release()` and by the end of the process. */
+export interface FileLock {
+  release(): Promise<void>;
+}
+
+export interface EngineFeatures {
+  /** Kernel release. */
+  kernel: string;
+  /** Feature -> 'yes', or why not: openat2, fsopen, lowerdir+, fsconfig-fd, isal, zstd, crc64, renameat2, reflink … */
+  readonly [feature: string]: string;
+}
+
+export interface Engine {
+  readonly name: 'native' | 'js';
+  features(): EngineFeatures;
+
+  hashFile(path: string, options?: { signal?: AbortSignal }): Promise<HashFileResult>;
+  ingest(source: TarSource, request: IngestRequest): Promise<IngestResult>;
+
+  /** The exact tar, pulled. */
+  assemble(request: AssembleRequest): Promise<Readable>;
+  /** The exact tar, written to a descriptor without JavaScript in the way. */
+  assembleTo(request: AssembleRequest, fd: number): Promise<{ bytes: number; diffID: DiffID }>;
+  verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]>;
+
+  changes(request: DiffRequest): Promise<Change[]>;
+  /** Apparent size of what `upper` adds, in Docker's terms. */
+  diffSize(request: DiffRequest): Promise<number>;
+  treeTar(request: TreeTarRequest): Promise<Readable>;
+  /** A difference made a layer's directory: hashed, recorded, cloned or taken over in one pass. */
+  seal(request: SealRequest): Promise<IngestResult>;
+
+  usage(directory: string, options?: { signal?: AbortSignal }): Promise<TreeUsage>;
+  /** Copies the content of `source` into the existing directory `target`, by reflink where the file system can; metadata of `target` too. */
+  copyTree(source: string, target: string, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Removes a tree, without following links, crossing no mount; a path that is gone is no error. */
+  removeTree(path: string, options?: { signal?: AbortSignal }): Promise<void>;
+
+  mountOverlay(mount: OverlayMount): Promise<MountTier>;
+  /** ERR_SYSTEM/EBUSY has `holders`; EINVAL where nothing is mounted. */
+  unmount(target: string, options?: { detach?: boolean }): Promise<void>;
+  /** The mount table of this process at or below `directory`, in mount order. */
+  mounts(directory: string): Promise<MountEntry[]>;
+
+  batch(ops: readonly BatchOp[]): Promise<void>;
+  /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
+  syncFs(paths: readonly string[]): Promise<void>;
+  /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */
+  lock(path: string, mode: 'exclusive' | 'shared'): Promise<FileLock | undefined>;
+}

@@ -1,0 +1,116 @@
+/**
+ * The one error class of the package and its closed union of codes.
+ * Imports nothing, so that every room may throw it.
+ */
+
+/** Every code a {@link LayerStoreError} can carry. */
+export const ERROR_CODES = [
+  'ERR_LAYER_DOES_NOT_EXIST',
+  'ERR_LAYER_NOT_RETAINED',
+  'ERR_LAYER_IN_USE',
+  'ERR_MOUNT_DOES_NOT_EXIST',
+  'ERR_MOUNT_NAME_CONFLICT',
+  'ERR_ACTIVE_MOUNT',
+  'ERR_NOT_MOUNTED',
+  'ERR_MAX_DEPTH_EXCEEDED',
+  'ERR_NOT_SUPPORTED',
+  'ERR_INVALID_ARGUMENT',
+  'ERR_INVALID_DIGEST',
+  'ERR_DIGEST_MISMATCH',
+  'ERR_LAYER_CORRUPT',
+  'ERR_BAD_TAR',
+  'ERR_BAD_COMPRESSION',
+  'ERR_UNSAFE_PATH',
+  'ERR_LIMIT_EXCEEDED',
+  'ERR_STORE_LOCKED',
+  'ERR_STORE_CLOSED',
+  'ERR_READ_ONLY',
+  'ERR_BAD_IMAGE',
+  'ERR_SYSTEM',
+] as const;
+
+/** A stable code: switch on it, never on the message. */
+export type ErrorCode = (typeof ERROR_CODES)[number];
+
+/** A process that keeps a mount busy, read from `/proc`. */
+export interface Holder {
+  pid: number;
+  command: string;
+}
+
+/** What may accompany a {@link LayerStoreError} beside its code and message. */
+export interface LayerStoreErrorDetails {
+  cause?: unknown;
+  /** Negative errno, as Node's own system errors carry it (`-28` for ENOSPC). */
+  errno?: number;
+  /** Name of the errno, `'ENOSPC'`. */
+  errnoName?: string;
+  syscall?: string;
+  path?: string;
+  dest?: string;
+  /** What the kernel wrote to the file-system context, or where in a tar (`offset`) reading stopped. */
+  detail?: string;
+  offset?: number;
+  /** For an unmount that found the target busy. */
+  holders?: readonly Holder[];
+}
+
+/** The error that every operation of the package rejects with or throws. */
+export class LayerStoreError extends Error {
+  override readonly name = 'LayerStoreError';
+  readonly code: ErrorCode;
+  declare readonly errno?: number;
+  declare readonly errnoName?: string;
+  declare readonly syscall?: string;
+  declare readonly path?: string;
+  declare readonly dest?: string;
+  declare readonly detail?: string;
+  declare readonly offset?: number;
+  declare readonly holders?: readonly Holder[];
+
+  constructor(code: ErrorCode, message: string, details: LayerStoreErrorDetails = {}) {
+    const { cause, ...fields } = details;
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    // Only what is known becomes a property, so that logs and toString stay short.
+    for (const [key, value] of Object.entries(fields)) {
+      if (value !== undefined) Object.defineProperty(this, key, { value, enumerable: true });
+    }
+  }
+
+  /** Whether `error` is a LayerStoreError, with `code` if one is given. */
+  static is(error: unknown, code?: ErrorCode): error is LayerStoreError {
+    return error instanceof LayerStoreError && (code === undefined || error.code === code);
+  }
+}
+
+/** The fields of Node's own system errors that are read here. */
+interface NodeSystemError extends Error {
+  code?: string;
+  errno?: number;
+  syscall?: string;
+  path?: string;
+  dest?: string;
+}
+
+/**
+ * Turns an error of `node:fs` (or of a child process) into `ERR_SYSTEM`. A LayerStoreError, and anything that is
+ * no system error, comes back as it is.
+ *
+ * @param action what was tried, for the message: `write the layer's record`
+ * @param advice what the reader can do, one clause
+ */
+export function systemError(error: unknown, action: string, advice?: string): unknown {
+  if (!(error instanceof Error) || error instanceof LayerStoreError) return error;
+  const { code, errno, syscall, path, dest } = error as NodeSystemError;
+  if (typeof code !== 'string' || typeof errno !== 'number') return error;
+  const where = path === undefined ? '' : ` "${path}"`;
+  return new LayerStoreError('ERR_SYSTEM', `cannot ${action}${where}: ${code}${advice === undefined ? '' : `; ${advice}`}`, {
+    cause: error,
+    errno,
+    errnoName: code,
+    ...(syscall === undefined ? {} : { syscall }),
+    ...(path === undefined ? {} : { path }),
+    ...(dest === undefined ? {} : { dest }),
+  });
+}
