@@ -237,6 +237,18 @@ export type BatchOp =
   /** fsync of a file or a directory */
   | { op: 'fsync'; path: string };
 
+/** What {@link Engine.readRecords} found in one directory. */
+export interface RecordRow {
+  /** The directory's own name; one that is no UTF-8 is left out. */
+  directory: string;
+  /**
+   * In the order of `names`: the first `maxBytes` bytes as latin1 text; `undefined` where there is no such file; an
+   * errno name where it cannot be read. Links are not followed (`{ failed: 'ELOOP' }`), anything but a regular file is
+   * `{ failed: 'EINVAL' }`, and neither is opened.
+   */
+  files: (string | undefined | { failed: string })[];
+}
+
 /** An advisory whole-file lock (`flock`), released by `release()` and by the end of the process. */
 export interface FileLock {
   release(): Promise<void>;
@@ -282,6 +294,11 @@ export interface Engine {
   mounts(directory: string): Promise<MountEntry[]>;
 
   batch(ops: readonly BatchOp[]): Promise<void>;
+  /**
+   * Reads small files in bulk: each of `names` in each directory right below `directory` (its entries that are no
+   * directories, links included, are left out). Absent: the caller reads them one by one.
+   */
+  readRecords?(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
   syncFs(paths: readonly string[]): Promise<void>;
   /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */

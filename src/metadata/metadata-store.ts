@@ -39,6 +39,52 @@ export interface MountRecord {
   parent?: ChainID;
 }
 
+/** A record of an RW layer together with its name. */
+export interface NamedMountRecord extends MountRecord {
+  name: string;
+}
+
+/** All that a layer's record says. */
+export interface LayerRecord {
+  chainID: ChainID;
+  diffID: DiffID;
+  cacheID: string;
+  /** Bytes of this layer alone. */
+  size: number;
+  parent?: ChainID;
+  descriptor?: Descriptor;
+}
+
+/** Something in the store that is no usable record. */
+export interface BrokenRecord {
+  /**
+   * `layer`, `mount`: a record that cannot be read. `removing`: a removal under way whose record no longer says what it
+   * removes. `temporary`: a transaction that was never finished. The last two hold nothing that anybody needs.
+   */
+  kind: 'layer' | 'mount' | 'removing' | 'temporary';
+  /** Where it is, relative to the store's directory: `sha256/<hex>`, `mounts/<name>`, `tmp/write-set-1`. */
+  what: string;
+  /** One clause: `"size" is empty`. */
+  why: string;
+  /** Absolute path, where there is one. */
+  path?: string;
+  /** The chain id that its name says, where that is one. */
+  chainID?: ChainID;
+  /** The RW layer that its name says. */
+  name?: string;
+  /** The driver's id that the record still names, where that file is readable: its directory is somebody's layer. */
+  cacheID?: string;
+}
+
+/** Everything a store holds, read in one go. */
+export interface LoadedRecords {
+  layers: LayerRecord[];
+  mounts: NamedMountRecord[];
+  removing: { chainID: ChainID; cacheID: string }[];
+  /** Records that cannot be used; `temporary` ones are not looked for here, only by `listBroken`. */
+  broken: BrokenRecord[];
+}
+
 export interface MetadataStore {
   startTransaction(): Promise<MetadataTransaction>;
 
@@ -65,6 +111,19 @@ export interface MetadataStore {
   /** First step of a removal: the record is no longer listed as a layer, but found by `listRemoving`. */
   markRemoving?(id: ChainID): Promise<void>;
   listRemoving?(): Promise<{ chainID: ChainID; cacheID: string }[]>;
-  remove(id: ChainID): Promise<void>;
+  /**
+   * Ends the removal that `markRemoving` began; a record published under the same chain id since then stays. Where
+   * nothing is marked, the record itself goes. `cacheID` picks one of several removals of the same chain id.
+   */
+  remove(id: ChainID, cacheID?: string): Promise<void>;
   removeMount(name: string): Promise<void>;
+
+  /** Every record at once, for opening a large store; the same answers as `list` and the getters. Never fails because of one record. */
+  loadAll?(): Promise<LoadedRecords>;
+  /** What is there but is no usable record, leftovers of unfinished transactions included (not those of this process). */
+  listBroken?(): Promise<BrokenRecord[]>;
+  /** Moves what `listBroken` or `loadAll` reported into `directory` (existing, same file system); gives its new path. */
+  quarantine?(broken: BrokenRecord, directory: string): Promise<string>;
+  /** Deletes what was reported. */
+  discard?(broken: BrokenRecord): Promise<void>;
 }
