@@ -10,6 +10,8 @@ namespace layerstore {
 
 // `crc` is 0 at the start, then what the last call gave.
 uint64_t Crc64Iso(uint64_t crc, std::span<const uint8_t> bytes);
+// The same by the sliced table, whatever the build: the fallback, and what tests hold the fast path against.
+uint64_t Crc64IsoTable(uint64_t crc, std::span<const uint8_t> bytes);
 // "isal" or "table".
 const char* Crc64Backend();
 
