@@ -10,8 +10,17 @@ import type { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 
-/** A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript. */
-export type TarSource = Readable | AsyncIterable<Uint8Array> | ReadableStream<Uint8Array> | { path: string };
+/**
+ * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
+ * `offset` and `length` (bytes; both or neither) name a range of that file, so that a layer inside an image archive is
+ * read where it lies. The range is the whole source: what lies behind it is not looked at, a file that ends inside it is
+ * a truncated source, and `Progress.totalBytes` is `length`.
+ */
+export type TarSource =
+  | Readable
+  | AsyncIterable<Uint8Array>
+  | ReadableStream<Uint8Array>
+  | { path: string; offset?: number; length?: number };
 
 /** One difference between a tree and what lies below it. Paths are absolute inside the tree: `/etc/passwd`. */
 export interface Change {

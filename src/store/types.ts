@@ -56,6 +56,8 @@ export interface ChainLink {
   tar: TarSource;
   diffID: DiffID;
   descriptor?: Descriptor;
+  /** Counters of this layer alone; not called where the layer is there already. */
+  onProgress?: ProgressListener;
 }
 
 export interface LayerMetadata {
@@ -192,6 +194,12 @@ export interface DescribableStore {
 export interface Store extends DescribableStore, AsyncDisposable {
   readonly driverName: string;
   readonly engineName: 'native' | 'js';
+  /** Absolute path of the data root. */
+  readonly root: string;
+  readonly readOnly: boolean;
+  readonly durability: 'strict' | 'relaxed';
+  /** Whether `close()` was called. */
+  readonly closed: boolean;
   register(tar: TarSource, parent?: ChainID, options?: RegisterOptions): Promise<Layer>;
   registerChain(layers: readonly ChainLink[], parent?: ChainID, options?: RegisterOptions): Promise<Layer>;
   get(chainID: ChainID): Promise<Layer>;
@@ -214,6 +222,9 @@ export interface Store extends DescribableStore, AsyncDisposable {
   refresh(): Promise<void>;
   driverStatus(): readonly (readonly [string, string])[];
   close(): Promise<void>;
-  /** Where `image/` adds what Docker's own records refer to; gc asks each, and deletes nothing where one throws. */
+  /**
+   * Where `image/` adds what Docker's own records refer to; gc asks each, and deletes nothing where one throws. What a
+   * source names is a reference like any other, so `release` of a last handle asks too, and keeps the layer.
+   */
   addReferenceSource(source: () => Promise<Iterable<ChainID>>): void;
 }
