@@ -11,6 +11,7 @@ import type {
   TarSource,
   TarSplitTarget,
   UnpackLimits,
+  WhiteoutForm,
 } from '../engine/engine.js';
 import type { DiffID, Digest } from '../digest.js';
 
@@ -63,7 +64,8 @@ export interface GraphDriver {
   /** Mounts (counted) and gives the path of the root. */
   get(id: string, mountLabel?: string): Promise<string>;
   put(id: string): Promise<void>;
-  diff(id: string, parent?: string): Promise<Readable>;
+  /** `sparse`: holes as GNU PAX 1.0 sparse entries; a driver that cannot do that rejects with ERR_NOT_SUPPORTED. */
+  diff(id: string, parent?: string, options?: { sparse?: boolean }): Promise<Readable>;
   changes(id: string, parent?: string): Promise<Change[]>;
   diffSize(id: string, parent?: string): Promise<number>;
   diffGetter(id: string): Promise<DiffGetter>;
@@ -83,6 +85,13 @@ export interface GraphDriver {
     rwParent: string | undefined,
     options: ApplyOptions & { consume: boolean },
   ): Promise<ApplyResult>;
+  /**
+   * Takes a `commitDiff` with `consume` back: the files of `id` are the RW layer's again and `id` is gone. Also called after
+   * a crash anywhere in between, where it must find out by itself how far things got; nothing to take back is no error.
+   */
+  undoConsume?(id: string, rwID: string): Promise<void>;
+  /** How whiteouts lie in the directory that `diffGetter` gives; the store's `verify` needs it to compare trees. */
+  readonly whiteouts?: WhiteoutForm;
   /** Difference between a layer and an ancestor of it; no ancestor: the whole tree. Absent: `diff`. */
   diffFrom?(id: string, ancestor?: string): Promise<Readable>;
   /** What was written for these ids before the call is on disk when it resolves. Concurrent calls share syncs. */
