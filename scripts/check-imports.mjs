@@ -1,0 +1,85 @@
+// Holds the direction of imports (docs/architecture.md): TypeScript rooms and C++ rooms, each only downwards.
+// Prints every import that goes the wrong way and exits 1; exits 2 when it found nothing to check at all.
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve, sep } from 'node:path';
+
+const top = resolve(import.meta.dirname, '..');
+
+/** Room -> rooms it may import from (itself always). */
+const typescript = {
+  errors: [],
+  digest: ['errors'],
+  util: ['errors'],
+  engine: ['digest', 'errors', 'util'],
+  metadata: ['engine', 'digest', 'errors', 'util'],
+  driver: ['engine', 'digest', 'errors', 'util'],
+  store: ['metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  image: ['store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  // The suites take implementations from their caller; they know every interface, no implementation.
+  testing: ['store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  index: ['image', 'store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  cli: ['index', 'image', 'store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+};
+const cpp = {
+  sys: [],
+  hash: ['sys'],
+  codec: ['hash', 'sys'],
+  tar: ['codec', 'hash', 'sys'],
+  mount: ['sys'],
+  layer: ['tar', 'codec', 'hash', 'sys'],
+  binding: ['layer', 'mount', 'tar', 'codec', 'hash', 'sys'],
+};
+/** Drivers and metadata stores never know each other, nor two drivers one another. */
+const apart = [['driver/overlay2', 'driver/vfs']];
+
+function files(folder, endings) {
+  return readdirSync(join(top, folder), { recursive: true })
+    .filter((name) => endings.some((ending) => name.endsWith(ending)))
+    .map((name) => join(folder, name));
+}
+
+const roomOf = (path, base) => relative(base, path).split(sep)[0].replace(/\.(ts|js)$/, '');
+
+let wrong = 0;
+let seen = 0;
+function judge(rules, from, to, file, what) {
+  seen++;
+  if (from === to || rules[from] === undefined) {
+    if (rules[from] === undefined) complain(file, `is in no room that the rules know ("${from}")`);
+    return;
+  }
+  if (!rules[from].includes(to)) complain(file, `(${from}) must not import ${what} (${to})`);
+}
+function complain(file, text) {
+  wrong++;
+  console.error(`${file}: ${text}`);
+}
+
+for (const file of files('src', ['.ts'])) {
+  const text = readFileSync(join(top, file), 'utf8');
+  for (const [, specifier] of text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)) {
+    const target = relative(top, resolve(top, dirname(file), specifier));
+    judge(typescript, roomOf(file, 'src'), roomOf(target, 'src'), file, specifier);
+    for (const [a, b] of apart) {
+      if ([[a, b], [b, a]].some(([x, y]) => file.startsWith(`src/${x}/`) && target.startsWith(`src/${y}/`))) {
+        complain(file, `must not import ${specifier}: these two know nothing of each other`);
+      }
+    }
+  }
+}
+for (const file of files('native', ['.cc', '.h'])) {
+  const room = roomOf(file, 'native');
+  if (room === 'test' || room === 'fuzz') continue;
+  const text = readFileSync(join(top, file), 'utf8');
+  for (const [, header] of text.matchAll(/^#include "([^"]+)"/gm)) {
+    if (header.includes('/')) judge(cpp, room, header.split('/')[0], file, header);
+    else complain(file, `includes "${header}" without its room`);
+  }
+  if (room !== 'binding' && /#include <(napi|node_api)/.test(text)) complain(file, 'only native/binding may include napi.h');
+}
+if (seen === 0) {
+  console.error('check-imports found no import at all: is it looking in the right place?');
+  process.exit(2);
+}
+console.log(`check-imports: ${seen} imports, ${wrong} wrong`);
+process.exit(wrong === 0 ? 0 : 1);

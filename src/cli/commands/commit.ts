@@ -1,0 +1,26 @@
+import type { Command } from '../command.js';
+import { layerJson } from '../json.js';
+import { showProgress } from '../progress.js';
+import { cliReference } from '../reference.js';
+
+export const commit: Command = {
+  name: 'commit',
+  summary: "make an RW layer's changes a read-only layer",
+  usage: 'NAME [--consume]',
+  details: '--consume gives the RW layer up: it must not be mounted, and nothing is copied.',
+  examples: ['layerstore commit box'],
+  options: { consume: { type: 'boolean' } },
+  positionals: [1, 1],
+  async run(context, [name = ''], values) {
+    const store = await context.store();
+    const layer = await store.commit(await store.getRWLayer(name), {
+      consume: values['consume'] === true,
+      signal: context.signal,
+      onProgress: showProgress(context.terminal, 'commit'),
+    });
+    await store.retain(layer.chainID, cliReference(layer.chainID));
+    const value = await layerJson(layer);
+    await store.release(layer);
+    context.terminal.result(value, () => value.chainID);
+  },
+};

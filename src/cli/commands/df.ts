@@ -1,0 +1,26 @@
+import type { Command } from '../command.js';
+import { formatBytes, formatTable } from '../format.js';
+
+export const df: Command = {
+  name: 'df',
+  summary: 'disk use',
+  usage: '',
+  examples: ['layerstore df'],
+  positionals: [0, 0],
+  async run(context) {
+    const usage = await (await context.store({ readOnly: true })).usage();
+    const { layers, rwLayers, fileSystem } = usage;
+    context.terminal.result(usage, () =>
+      formatTable(
+        [{ title: 'WHAT' }, { title: 'COUNT', right: true }, { title: 'SIZE', right: true }, { title: 'INODES', right: true }],
+        [
+          ['layers', String(layers.count), formatBytes(layers.bytes), ''],
+          ['RW layers', String(rwLayers.count), formatBytes(rwLayers.bytes), String(rwLayers.inodes)],
+          ['file system', '', formatBytes(fileSystem.bytes), String(fileSystem.inodes)],
+          ['  free', '', formatBytes(fileSystem.bytesFree), String(fileSystem.inodesFree)],
+        ],
+        context.terminal.columns,
+      ),
+    );
+  },
+};

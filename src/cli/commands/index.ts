@@ -1,0 +1,42 @@
+/** Every command, in the order of the overview. */
+import type { Command } from '../command.js';
+import { bench } from './bench.js';
+import { commit } from './commit.js';
+import { completion } from './completion.js';
+import { create } from './create.js';
+import { df } from './df.js';
+import { diff } from './diff.js';
+import { exportLayer } from './export.js';
+import { gc } from './gc.js';
+import { images } from './images.js';
+import { info } from './info.js';
+import { inspect } from './inspect.js';
+import { load } from './load.js';
+import { ls } from './ls.js';
+import { mount, umount } from './mount.js';
+import { register } from './register.js';
+import { rm } from './rm.js';
+import { save } from './save.js';
+import { verify } from './verify.js';
+
+export const commands: readonly Command[] = [
+  load,
+  save,
+  register,
+  images,
+  ls,
+  inspect,
+  exportLayer,
+  create,
+  mount,
+  umount,
+  diff,
+  commit,
+  rm,
+  verify,
+  gc,
+  info,
+  df,
+  bench,
+  completion,
+];

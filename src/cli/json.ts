@@ -1,0 +1,101 @@
+/**
+ * The shapes that `--json` prints, one value a command. Where a command gives what an API call resolves to, the handle
+ * is flattened into plain data.
+ */
+import type {
+  ChainID,
+  Change,
+  Descriptor,
+  DiffID,
+  Digest,
+  GcReport,
+  Image,
+  Layer,
+  LayerMetadata,
+  RWLayerInfo,
+  StoreUsage,
+  VerifyReport,
+} from '../index.js';
+
+/** `register`, `commit` */
+export interface LayerJson {
+  chainID: ChainID;
+  diffID: DiffID;
+  parent?: ChainID;
+  size: number;
+  diffSize: number;
+  descriptor?: Descriptor;
+}
+/** `load` (an array), `images` (an array) */
+export interface ImageJson {
+  id: Digest;
+  names: readonly string[];
+  chainID: ChainID;
+  diffIDs: readonly DiffID[];
+  size: number;
+}
+/** `ls` */
+export interface LsJson {
+  layers: (LayerJson & { references: string[] })[];
+  rwLayers: RWLayerInfo[];
+}
+/** `inspect` */
+export type InspectJson =
+  | ({ type: 'layer'; references: string[]; metadata: Record<string, string> } & LayerJson)
+  | ({ type: 'rw'; size: number; metadata: Record<string, string> } & RWLayerInfo)
+  | ({ type: 'image'; config: unknown } & ImageJson);
+/** `create` */
+export interface CreateJson {
+  name: string;
+  mountID: string;
+}
+/** `mount`, `umount` */
+export interface MountJson {
+  name: string;
+  path?: string;
+  mountCount: number;
+}
+/** `export`: only with `-o` */
+export interface ExportJson {
+  bytes: number;
+  diffID: DiffID;
+}
+/** `diff` */
+export type DiffJson = Change[];
+/** `rm` */
+export type RmJson = LayerMetadata[];
+/** `verify` */
+export type VerifyJson = VerifyReport;
+/** `gc`: what was removed, or would be */
+export type GcJson = GcReport['removed'];
+/** `info` */
+export interface InfoJson {
+  version: string;
+  root: string;
+  driver: string;
+  engine: 'native' | 'js';
+  node: string;
+  status: Record<string, string>;
+  features: Record<string, string>;
+}
+/** `df` */
+export type DfJson = StoreUsage;
+/** A failure, of any command. */
+export interface ErrorJson {
+  error: { code: string; message: string };
+}
+
+export async function layerJson(layer: Layer): Promise<LayerJson> {
+  return {
+    chainID: layer.chainID,
+    diffID: layer.diffID,
+    ...(layer.parent === undefined ? {} : { parent: layer.parent.chainID }),
+    size: await layer.size(),
+    diffSize: await layer.diffSize(),
+    ...(layer.descriptor === undefined ? {} : { descriptor: layer.descriptor }),
+  };
+}
+
+export function imageJson({ id, names, chainID, diffIDs, size }: Image): ImageJson {
+  return { id, names, chainID, diffIDs, size };
+}
