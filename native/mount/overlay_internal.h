@@ -1,0 +1,34 @@
+// What the tiers of an overlay mount share. Included by native/mount alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mount/overlay.h"
+#include "sys/unique_fd.h"
+
+namespace layerstore {
+
+// OverlayMount.options, split into what overlayfs reads and what belongs to the mount itself.
+struct SplitOptions {
+  uint64_t attributes = 0;            // MOUNT_ATTR_*
+  unsigned long classic_flags = 0;    // MS_*, the same set
+  std::vector<std::string> overlay;   // as given
+};
+SplitOptions SplitMountOptions(const std::vector<std::string>& options, bool read_only);
+
+// A directory told as an open one above it and a short tail, so that the mount table still shows which one it is although
+// the whole path may be longer than an option can be: `<fd of overlay2>/<id>/diff`. An empty tail: the directory itself.
+struct Anchor {
+  UniqueFd fd;
+  std::string tail;
+  // `prefix`, the descriptor's number, and the tail.
+  [[nodiscard]] std::string Text(const std::string& prefix) const;
+};
+Result<Anchor> AnchorDirectory(const std::string& path);
+
+Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor);
+Result<void> MountClassic(const OverlayMount& mount);
+
+}  // namespace layerstore

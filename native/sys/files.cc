@@ -1,0 +1,123 @@
+#include "sys/files.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "sys/open.h"
+
+namespace layerstore {
+
+Result<std::string> ReadWholeFile(const std::string& path) { return ReadWholeFileAt(AT_FDCWD, path.c_str()); }
+
+Result<std::string> ReadWholeFileAt(int directory, const char* name) {
+  LS_ASSIGN(const UniqueFd fd, OpenAt(directory, name, O_RDONLY));
+  std::string content;
+  size_t used = 0;
+  for (;;) {
+    // Files of /proc have no size, and give short reads that are not their end.
+    if (content.size() - used < 4096) content.resize(content.size() + 65536);
+    const ssize_t got = read(fd.get(), content.data() + used, content.size() - used);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return SysError("read", name);
+    if (got == 0) break;
+    used += static_cast<size_t>(got);
+  }
+  content.resize(used);
+  return content;
+}
+
+Result<void> WriteFully(int fd, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written >= 0) {
+      bytes = bytes.subspan(static_cast<size_t>(written));
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return SysError("write");
+    pollfd wait{fd, POLLOUT, 0};
+    // A second at most, so that whoever closed the other end is noticed by the next write.
+    poll(&wait, 1, 1000);
+  }
+  return {};
+}
+
+Result<void> RenameWithFlags(const std::string& from, const std::string& to, unsigned flags) {
+  if (syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) != 0) {
+    return SysError(flags == 0 ? "rename" : "renameat2", from, to);
+  }
+  return {};
+}
+
+Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive) {
+  for (;;) {
+    Result<UniqueFd> fd = OpenAt(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+    // A shared lock works where nothing may be written, if the file is there.
+    if (!fd && !exclusive && (fd.error().err == EROFS || fd.error().err == EACCES)) {
+      fd = OpenAt(AT_FDCWD, path, O_RDONLY | O_NOFOLLOW);
+    }
+    if (!fd) return fd.error();
+    while (flock(fd->get(), (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) return std::optional<UniqueFd>();
+      if (errno != EINTR) return SysError("flock", path);
+    }
+    // The file may have been replaced between open and flock: then the lock is on one that nobody else will find.
+    struct stat held{};
+    struct stat named{};
+    if (fstat(fd->get(), &held) != 0) return SysError("fstat", path);
+    if (lstat(path.c_str(), &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino) {
+      return std::optional<UniqueFd>(std::move(*fd));
+    }
+  }
+}
+
+void UnlockFile(UniqueFd lock) {
+  if (lock.valid()) flock(lock.get(), LOCK_UN);
+}
+
+Result<void> SyncFileSystems(const std::vector<std::string>& paths) {
+  std::set<dev_t> done;
+  for (const std::string& path : paths) {
+    LS_ASSIGN(const UniqueFd fd, OpenPath(path, O_RDONLY));
+    struct stat status{};
+    if (fstat(fd.get(), &status) != 0) return SysError("fstat", path);
+    if (!done.insert(status.st_dev).second) continue;
+    if (syncfs(fd.get()) != 0) return SysError("syncfs", path);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<FdSource>> FdSource::Open(const std::string& path) {
+  LS_ASSIGN(UniqueFd fd, OpenPath(path, O_RDONLY | O_NOCTTY));
+  struct stat status{};
+  if (fstat(fd.get(), &status) != 0) return SysError("fstat", path);
+  if (S_ISDIR(status.st_mode)) {
+    errno = EISDIR;
+    return SysError("read", path);
+  }
+  std::optional<uint64_t> size;
+  if (S_ISREG(status.st_mode)) {
+    size = static_cast<uint64_t>(status.st_size);
+    posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  }
+  return std::unique_ptr<FdSource>(new FdSource(std::move(fd), path, size));
+}
+
+Result<size_t> FdSource::Read(std::span<uint8_t> into) {
+  for (;;) {
+    const ssize_t got = read(fd_.get(), into.data(), into.size());
+    if (got >= 0) return static_cast<size_t>(got);
+    if (errno != EINTR) return SysError("read", path_);
+  }
+}
+
+Result<void> FdSink::Write(std::span<const uint8_t> bytes) { return WriteFully(fd_, bytes); }
+
+}  // namespace layerstore

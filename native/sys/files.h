@@ -1,0 +1,62 @@
+// Whole files, locks, syncs, and descriptors as byte streams. Functions keep no state; any thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sys/result.h"
+#include "sys/stream.h"
+#include "sys/unique_fd.h"
+
+namespace layerstore {
+
+// The content of a small file, one of /proc too.
+Result<std::string> ReadWholeFile(const std::string& path);
+Result<std::string> ReadWholeFileAt(int directory, const char* name);
+
+// write(2) until all is written.
+Result<void> WriteFully(int fd, std::span<const uint8_t> bytes);
+
+// renameat2(2) on paths; `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE.
+Result<void> RenameWithFlags(const std::string& from, const std::string& to, unsigned flags);
+
+// flock of a file, made 0600 if missing. nullopt where somebody else holds it. The lock goes with the descriptor.
+Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive);
+// Unlocks at once, also where a forked child still holds a copy of the descriptor.
+void UnlockFile(UniqueFd lock);
+
+// syncfs of the file systems that hold `paths`, each once.
+Result<void> SyncFileSystems(const std::vector<std::string>& paths);
+
+// FdSource: a descriptor as a ByteSource. Owns the descriptor.
+class FdSource : public ByteSource {
+ public:
+  // A regular file, FIFO or device that is read from its beginning. EISDIR for a directory.
+  static Result<std::unique_ptr<FdSource>> Open(const std::string& path);
+
+  Result<size_t> Read(std::span<uint8_t> into) override;
+  [[nodiscard]] std::optional<uint64_t> TotalBytes() const override { return size_; }
+  [[nodiscard]] int fd() const override { return fd_.get(); }
+
+ private:
+  FdSource(UniqueFd fd, std::string path, std::optional<uint64_t> size)
+      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+
+  UniqueFd fd_;
+  std::string path_;
+  std::optional<uint64_t> size_;
+};
+
+// FdSink: a descriptor as a ByteSink. Borrows the descriptor; waits where it is non-blocking.
+class FdSink : public ByteSink {
+ public:
+  explicit FdSink(int fd) : fd_(fd) {}
+  Result<void> Write(std::span<const uint8_t> bytes) override;
+
+ private:
+  int fd_;
+};
+
+}  // namespace layerstore
