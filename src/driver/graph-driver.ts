@@ -64,6 +64,11 @@ export interface GraphDriver {
   /** Mounts (counted) and gives the path of the root. */
   get(id: string, mountLabel?: string): Promise<string>;
   put(id: string): Promise<void>;
+  /**
+   * The whole tree of a read-only layer where nothing can be written to it, counted together with `get` and given back by `put`.
+   * Absent: `get`, which on a layer without children may give a writable tree.
+   */
+  view?(id: string): Promise<string>;
   /** `sparse`: holes as GNU PAX 1.0 sparse entries; a driver that cannot do that rejects with ERR_NOT_SUPPORTED. */
   diff(id: string, parent?: string, options?: { sparse?: boolean }): Promise<Readable>;
   changes(id: string, parent?: string): Promise<Change[]>;

@@ -160,6 +160,12 @@ export interface DiffRequest {
 export interface TreeTarRequest extends DiffRequest {
   /** Holes as GNU PAX 1.0 sparse entries instead of zeros. */
   sparse?: boolean;
+  /**
+   * Where given: a whiteout is written (and sealed into a layer) only if this tree has the name that it hides. Of an RW layer
+   * on an init layer `lower` is both, and this is the parent alone: a commit onto the parent then carries no whiteout of a
+   * file that only the init layer had. Absent: nothing is compared.
+   */
+  whiteoutsOf?: TreeStack;
 }
 
 export interface SealRequest extends TreeTarRequest {

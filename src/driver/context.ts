@@ -1,0 +1,18 @@
+/** What every driver here is opened with. */
+import type { Engine } from '../engine/engine.js';
+import type { LoggerLike } from '../util/logger.js';
+
+export interface DriverContext {
+  /** The store's root, absolute. */
+  readonly root: string;
+  readonly engine: Engine;
+  /** `strict`: what a driver resolved survives a power cut, as `GraphDriver` says for each method. */
+  readonly durability: 'strict' | 'relaxed';
+  /** Writes nothing and mounts nothing. */
+  readonly readOnly: boolean;
+  /** Mounts a `volatile` RW layer that another boot left unclean. */
+  readonly acceptVolatile: boolean;
+  readonly logger: LoggerLike;
+  /** Why this driver was chosen, for `status()`. */
+  readonly reason: string;
+}

@@ -1,0 +1,78 @@
+/** Small helpers over `node:fs` that both drivers need. */
+import { constants } from 'node:fs';
+import { lstat, open, readdir } from 'node:fs/promises';
+import { LayerStoreError, systemError } from '../errors.js';
+
+/** Whether a failure, of an engine or of `node:fs`, is one of these errnos. */
+export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
+  if (!(error instanceof Error)) return false;
+  const name = error instanceof LayerStoreError ? error.errnoName : (error as { code?: unknown }).code;
+  return typeof name === 'string' && names.includes(name);
+}
+
+/** What the entry itself is; `undefined` where there is none. */
+export async function kindOf(path: string): Promise<'directory' | 'file' | 'other' | undefined> {
+  try {
+    const found = await lstat(path);
+    return found.isDirectory() ? 'directory' : found.isFile() ? 'file' : 'other';
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw systemError(error, 'look at');
+  }
+}
+
+/** Names in a directory; none where there is no such directory. */
+export async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw systemError(error, 'list the directory');
+  }
+}
+
+/** Names of directories right below `directory`; none where there is no such directory. */
+export async function directoriesIn(directory: string): Promise<string[]> {
+  try {
+    const entries = await readdir(directory, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw systemError(error, 'list the directory');
+  }
+}
+
+/**
+ * A small record as latin1 text, so that no byte is lost; `undefined` where there is none. Links are not followed and
+ * nothing but a regular file is read, so that a damaged store can neither lead elsewhere nor make the reader wait.
+ */
+export async function readRecord(path: string, maxBytes: number): Promise<string | undefined> {
+  let file;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    if (hasErrno(error, 'ELOOP', 'ENXIO')) throw damaged(path, 'it is no regular file');
+    throw systemError(error, 'read the record');
+  }
+  try {
+    const { size } = await file.stat().then((found) => {
+      if (!found.isFile()) throw damaged(path, 'it is no regular file');
+      return found;
+    });
+    if (size > maxBytes) throw damaged(path, `it has ${size} bytes, more than the ${maxBytes} it can need`);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(maxBytes + 1), 0, maxBytes + 1, 0);
+    if (bytesRead > maxBytes) throw damaged(path, `it has more than the ${maxBytes} bytes it can need`);
+    return buffer.toString('latin1', 0, bytesRead);
+  } catch (error) {
+    throw systemError(error, 'read the record');
+  } finally {
+    await file.close();
+  }
+}
+
+function damaged(path: string, why: string): LayerStoreError {
+  return new LayerStoreError('ERR_LAYER_CORRUPT', `cannot use the record "${path}": ${why}; remove the layer or restore the file`, {
+    path,
+  });
+}
