@@ -1,0 +1,110 @@
+/** The records of RW layers: `mounts/<name>/{mount-id,init-id,parent}`, always written whole and renamed. */
+import { dirname, join } from 'node:path';
+import type { ChainID } from '../digest.js';
+import { parseChainID } from '../digest.js';
+import type { BatchOp } from '../engine/engine.js';
+import { LayerStoreError, systemError } from '../errors.js';
+import { filesAt, optional, required } from './file-records.js';
+import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
+import type { MountRecord } from './metadata-store.js';
+import type { RecordDirectory } from './record-directory.js';
+import { exists } from './record-directory.js';
+import { corrupt } from './record-errors.js';
+import { Flaw, readDigest, readMountID } from './record-text.js';
+
+export class FileMounts {
+  readonly #place: RecordDirectory;
+
+  constructor(place: RecordDirectory) {
+    this.#place = place;
+  }
+
+  async set(name: string, { id, initID, parent }: MountRecord): Promise<void> {
+    const place = this.#place;
+    place.mustWrite('write the record of an RW layer');
+    const final = place.at(mountName(name));
+    const files: [string, string][] = [[MOUNT_FILES.id, checkedID(id)]];
+    if (initID !== undefined) files.push([MOUNT_FILES.initID, checkedID(initID)]);
+    if (parent !== undefined) files.push([MOUNT_FILES.parent, parseChainID(parent)]);
+    await place.busyWith(temporaryName('mount'), async (path) => {
+      const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }];
+      for (const [file, data] of files) {
+        ops.push({ op: 'write', path: join(path, file), mode: MODES.file, data, sync: place.strict });
+      }
+      // An older record changes places with the new one and then goes: there is no moment without one.
+      const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
+      await place.batch([...ops, ...place.syncs(path), publish, ...place.syncs(dirname(final))]);
+    });
+  }
+
+  async setID(name: string, id: string): Promise<void> {
+    await this.#setFile(name, MOUNT_FILES.id, checkedID(id));
+  }
+
+  async setInitID(name: string, id: string): Promise<void> {
+    await this.#setFile(name, MOUNT_FILES.initID, checkedID(id));
+  }
+
+  async setParent(name: string, parent: ChainID): Promise<void> {
+    await this.#setFile(name, MOUNT_FILES.parent, parseChainID(parent));
+  }
+
+  /** One file, replaced by a rename; for callers that know no `set`. */
+  async #setFile(name: string, file: string, data: string): Promise<void> {
+    const place = this.#place;
+    place.mustWrite('write the record of an RW layer');
+    const directory = place.at(mountName(name));
+    const fresh = !(await exists(directory));
+    await place.busyWith(temporaryName('mount'), async (path) => {
+      const ops: BatchOp[] = [{ op: 'write', path, mode: MODES.file, data, sync: place.strict }];
+      if (fresh) ops.push({ op: 'mkdir', path: directory, mode: MODES.directory });
+      ops.push({ op: 'rename', path, dest: join(directory, file) });
+      await place.batch([...ops, ...place.syncs(directory, ...(fresh ? [dirname(directory)] : []))]);
+    });
+  }
+
+  async getID(name: string): Promise<string> {
+    return this.#read(name, (path) => required(filesAt(path), MOUNT_FILES.id, readMountID));
+  }
+
+  async getInitID(name: string): Promise<string | undefined> {
+    return this.#read(name, (path) => optional(filesAt(path), MOUNT_FILES.initID, readMountID));
+  }
+
+  async getParent(name: string): Promise<ChainID | undefined> {
+    return this.#read(name, (path) => optional(filesAt(path), MOUNT_FILES.parent, readDigest) as ChainID | undefined);
+  }
+
+  async remove(name: string): Promise<void> {
+    this.#place.mustWrite('remove an RW layer');
+    const path = this.#place.at(mountName(name));
+    if (!(await exists(path))) return;
+    await this.#place.busyWith(temporaryName('removed'), (moved) =>
+      this.#place.delete(path, moved, Object.values(MOUNT_FILES)),
+    );
+  }
+
+  async #read<T>(name: string, read: (path: string) => T): Promise<T> {
+    const path = this.#place.at(mountName(name));
+    try {
+      const value = read(path);
+      if (value !== undefined || (await exists(path))) return value;
+    } catch (error) {
+      if (!(error instanceof Flaw)) throw systemError(error, `read the record of RW layer "${name}"`);
+      if (await exists(path)) throw corrupt(`RW layer "${name}"`, error.message, path);
+    }
+    throw new LayerStoreError('ERR_MOUNT_DOES_NOT_EXIST', `there is no RW layer "${name}"`);
+  }
+}
+
+function checkedID(id: string): string {
+  try {
+    if (readMountID(id) === id) return id;
+  } catch {
+    // the same answer for every flaw
+  }
+  throw new LayerStoreError(
+    'ERR_INVALID_ARGUMENT',
+    `${JSON.stringify(id)} is no mount id: 64 hex digits, "-init" after them for an init layer`,
+  );
+}

@@ -1,0 +1,123 @@
+/**
+ * What stands in the files of a record: text to value and back, pure. Readers take what Docker's take (blanks around
+ * digests and ids, none around sizes); everything else is a `Flaw`, which says in one clause what is wrong.
+ */
+import { createHash } from 'node:crypto';
+import type { ChainID, Digest, DiffID } from '../digest.js';
+import type { Descriptor } from './metadata-store.js';
+
+/** Thrown by the readers here; the stores turn it into ERR_LAYER_CORRUPT with the record's name. */
+export class Flaw extends Error {}
+
+const DIGEST = /^sha256:[a-f0-9]{64}$/;
+/** Docker's builder registers ids of its own, which are no digests; the rest is what no path can be made of. */
+const CACHE_ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
+const MOUNT_ID = /^[a-f0-9]{64}(-init)?$/;
+
+/** Go's strings.TrimSpace: white space of Unicode, without the byte order mark that JavaScript trims too. */
+function trim(text: string): string {
+  return text.replace(/^[\s\u0085]+|[\s\u0085]+$/gu, (blanks) => (blanks.includes('\ufeff') ? blanks : ''));
+}
+
+function shown(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+}
+
+function notEmpty(text: string): string {
+  if (text === '') throw new Flaw('is empty');
+  return text;
+}
+
+export function readDigest(text: string): Digest {
+  const digest = trim(notEmpty(text));
+  if (!DIGEST.test(digest)) throw new Flaw(`holds ${shown(digest)}, no "sha256:" and 64 hex digits`);
+  return digest as Digest;
+}
+
+export function readCacheID(text: string): string {
+  const id = trim(notEmpty(text));
+  if (!CACHE_ID.test(id)) throw new Flaw(`holds ${shown(id)}, no driver id`);
+  return id;
+}
+
+export function readMountID(text: string): string {
+  const id = trim(notEmpty(text));
+  if (!MOUNT_ID.test(id)) throw new Flaw(`holds ${shown(id)}, not 64 hex digits`);
+  return id;
+}
+
+/** Bytes. Go's ParseInt trims nothing; a negative size, or one that no file system can hold, is nobody's layer. */
+export function readSize(text: string): number {
+  const size = /^\+?[0-9]{1,19}$/.test(notEmpty(text)) ? Number(text) : NaN;
+  if (!Number.isSafeInteger(size)) throw new Flaw(`holds ${shown(text)}, no count of bytes`);
+  return size;
+}
+
+/** Docker keeps a descriptor only when its digest is set; an object without one stands for none. */
+export function readDescriptor(text: string): Descriptor | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(notEmpty(text));
+  } catch (error) {
+    if (error instanceof Flaw) throw error;
+    throw new Flaw('is no JSON');
+  }
+  if (!isObject(value)) throw new Flaw('holds no JSON object');
+  if (value['digest'] === undefined || value['digest'] === '') return undefined;
+  const { mediaType = '', digest, size = 0, urls, annotations, platform } = value;
+  if (typeof digest !== 'string' || !DIGEST.test(digest)) throw new Flaw('has a "digest" that is none');
+  if (typeof mediaType !== 'string') throw new Flaw('has a "mediaType" that is no text');
+  if (!Number.isSafeInteger(size) || (size as number) < 0) throw new Flaw('has a "size" that is no count of bytes');
+  // JSON null is what Go writes nowhere and reads as absent.
+  const known: Descriptor = { mediaType, digest: digest as Digest, size: size as number };
+  if (urls !== undefined && urls !== null) {
+    if (!Array.isArray(urls) || !urls.every((url) => typeof url === 'string'))
+      throw new Flaw('has "urls" that are no texts');
+    known.urls = urls;
+  }
+  if (annotations !== undefined && annotations !== null) {
+    if (!isObject(annotations) || !Object.values(annotations).every((text) => typeof text === 'string')) {
+      throw new Flaw('has "annotations" that are no texts');
+    }
+    known.annotations = annotations as Record<string, string>;
+  }
+  if (platform !== undefined && platform !== null) known.platform = platform;
+  return known;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** As Go's encoding/json writes it: fixed order of keys, empty ones left out, map keys sorted, `<`, `>`, `&` escaped. */
+export function writeDescriptor(descriptor: Descriptor): string {
+  const { mediaType, digest, size, urls, annotations, platform } = descriptor;
+  const members: string[] = [];
+  if (mediaType !== '') members.push(`"mediaType":${JSON.stringify(mediaType)}`);
+  members.push(`"size":${size}`, `"digest":${JSON.stringify(digest)}`);
+  if (urls !== undefined && urls.length > 0) members.push(`"urls":${JSON.stringify(urls)}`);
+  if (annotations !== undefined && Object.keys(annotations).length > 0) {
+    members.push(`"annotations":${writeMap(annotations)}`);
+  }
+  if (platform !== undefined && platform !== null) members.push(`"platform":${JSON.stringify(platform)}`);
+  return `{${members.join(',')}}`.replace(
+    /[<>&\u2028\u2029]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+/** By hand, since JavaScript would move keys that look like array indexes to the front; Go sorts by bytes. */
+function writeMap(map: Record<string, string>): string {
+  const entries = Object.entries(map).map(([key, value]) => ({ key, value, bytes: Buffer.from(key) }));
+  entries.sort((a, b) => Buffer.compare(a.bytes, b.bytes));
+  return `{${entries.map(({ key, value }) => `${JSON.stringify(key)}:${JSON.stringify(value)}`).join(',')}}`;
+}
+
+/** Whether `chainID` is what `diffID` on top of `parent` makes: a flipped digit in either file shows here. */
+export function checkChain(chainID: ChainID, diffID: DiffID, parent: ChainID | undefined): void {
+  const expected =
+    parent === undefined ? diffID : `sha256:${createHash('sha256').update(`${parent} ${diffID}`).digest('hex')}`;
+  if (expected !== (chainID as string)) {
+    throw new Flaw(`does not fit its name: "diff"${parent === undefined ? '' : ' and "parent"'} give ${expected}`);
+  }
+}
