@@ -1,0 +1,105 @@
+/** Who takes part in a trial: an engine of this package in a process of its own, or a command of the system. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import { measureCommand } from './command.js';
+import type { Parameters } from './operations.js';
+import type { Sample } from './sample.js';
+
+export interface Contestant {
+  readonly name: string;
+  start(): Promise<void>;
+  run(): Promise<Sample>;
+  stop(): Promise<void>;
+}
+
+/** One engine of this package. */
+export class EngineContestant implements Contestant {
+  readonly name: string;
+  readonly #operation: string;
+  readonly #parameters: Parameters;
+  #child: ChildProcess | undefined;
+
+  constructor(operation: string, parameters: Parameters, label?: string) {
+    this.name = label ?? parameters.engine;
+    this.#operation = operation;
+    this.#parameters = parameters;
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.#parameters.scratch, { recursive: true });
+    this.#child = fork(new URL('./worker.ts', import.meta.url), { execArgv: [...process.execArgv, '--expose-gc'] });
+    await this.#ask({ kind: 'setup', operation: this.#operation, parameters: this.#parameters });
+  }
+
+  run(): Promise<Sample> {
+    return this.#ask({ kind: 'run' }) as Promise<Sample>;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child?.connected === true) {
+      await this.#ask({ kind: 'teardown' });
+      this.#child.disconnect();
+    }
+    this.#child = undefined;
+    await rm(this.#parameters.scratch, { recursive: true, force: true });
+  }
+
+  #ask(message: object): Promise<unknown> {
+    const child = this.#child;
+    if (child === undefined) return Promise.reject(new Error(`${this.name} is not running`));
+    return new Promise((resolve, reject) => {
+      const onExit = (code: number | null): void => reject(new Error(`the worker of ${this.name} ended with ${code}`));
+      child.once('exit', onExit);
+      child.once('message', (reply: { value?: unknown; error?: string }) => {
+        child.off('exit', onExit);
+        if (reply.error === undefined) resolve(reply.value);
+        else reject(new Error(`${this.name}: ${reply.error}`));
+      });
+      child.send(message);
+    });
+  }
+}
+
+/** A command, each run in a fresh directory that is made and removed outside of the measured time. */
+export class CommandContestant implements Contestant {
+  readonly name: string;
+  readonly #words: (directory: string) => readonly string[];
+  readonly #scratch: string;
+  readonly #bytes: number;
+  #n = 0;
+
+  constructor(name: string, scratch: string, bytes: number, words: (directory: string) => readonly string[]) {
+    this.name = name;
+    this.#words = words;
+    this.#scratch = scratch;
+    this.#bytes = bytes;
+  }
+
+  start(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async run(): Promise<Sample> {
+    const directory = `${this.#scratch}-${this.#n++}`;
+    await mkdir(directory, { recursive: true });
+    try {
+      return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: this.#bytes };
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  stop(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** Absolute path of a command of the system, where it is installed. */
+export function findCommand(name: string): string | undefined {
+  return (process.env['PATH'] ?? '')
+    .split(':')
+    .concat('/usr/sbin', '/sbin')
+    .map((folder) => `${folder}/${name}`)
+    .find((path) => existsSync(path));
+}

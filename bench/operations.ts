@@ -1,0 +1,313 @@
+/**
+ * What is measured inside a worker process: each operation is set up once, run many times, and torn down. Only what
+ * `run` passes to `measure` counts.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, rm, unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLayer, type Store } from '../src/index.js';
+import { measure } from './meter.js';
+import type { Sample } from './sample.js';
+
+export interface Parameters {
+  engine: 'native' | 'js';
+  /** A directory of this operation's own. */
+  scratch: string;
+  durability: 'strict' | 'relaxed';
+  /** Tars, base first. */
+  tars: readonly string[];
+  diffIDs?: readonly string[];
+  count?: number;
+  inFlight?: number;
+}
+
+export interface Operation {
+  run(): Promise<Sample>;
+  teardown(): Promise<void>;
+}
+
+type Setup = (parameters: Parameters) => Promise<Operation>;
+
+function openFresh({ scratch, engine, durability }: Parameters, name: string): Promise<Store> {
+  return openStore({ root: join(scratch, name), driver: 'overlay2', engine, durability });
+}
+
+async function removeStore(store: Store, parameters: Parameters, name: string): Promise<void> {
+  await store.close();
+  await rm(join(parameters.scratch, name), { recursive: true, force: true });
+}
+
+/** Registers the last tar on top of nothing; each run on a fresh store, as `tar -xf` gets a fresh directory. */
+const register: Setup = async (parameters) => {
+  let n = 0;
+  const tar = parameters.tars[0] ?? '';
+  return {
+    async run() {
+      const name = `register-${n++}`;
+      const store = await openFresh(parameters, name);
+      try {
+        return await measure(async () => {
+          const layer = await store.register({ path: tar });
+          return { bytes: await layer.diffSize() };
+        });
+      } finally {
+        await removeStore(store, parameters, name);
+      }
+    },
+    teardown: async () => undefined,
+  };
+};
+
+const registerChain: Setup = async (parameters) => {
+  let n = 0;
+  const diffIDs = await Promise.all(parameters.tars.map(async (path) => (await hashFile(path)).diffID));
+  return {
+    async run() {
+      const name = `chain-${n++}`;
+      const store = await openFresh(parameters, name);
+      try {
+        return await measure(async () => {
+          const layers = parameters.tars.map((path, i) => ({ tar: { path }, diffID: diffIDs[i] as DiffID }));
+          const layer = await store.registerChain(layers);
+          return { bytes: await layer.size() };
+        });
+      } finally {
+        await removeStore(store, parameters, name);
+      }
+    },
+    teardown: async () => undefined,
+  };
+};
+
+async function withLayer(parameters: Parameters): Promise<{ store: Store; layer: Layer }> {
+  const store = await openFresh({ ...parameters, durability: 'relaxed' }, 'store');
+  let parent: ChainID | undefined;
+  let layer: Layer | undefined;
+  for (const path of parameters.tars) {
+    layer = await store.register({ path }, parent);
+    parent = layer.chainID;
+  }
+  if (layer === undefined) throw new Error('this operation needs a tar');
+  return { store, layer };
+}
+
+const exportToDescriptor: Setup = async (parameters) => {
+  const { store, layer } = await withLayer(parameters);
+  return {
+    async run() {
+      const file = await open('/dev/null', 'w');
+      try {
+        return await measure(async () => ({ bytes: (await layer.exportTo({ fd: file.fd })).bytes }));
+      } finally {
+        await file.close();
+      }
+    },
+    teardown: () => removeStore(store, parameters, 'store'),
+  };
+};
+
+const exportStream: Setup = async (parameters) => {
+  const { store, layer } = await withLayer(parameters);
+  return {
+    run: () =>
+      measure(async () => {
+        let bytes = 0;
+        const sink = new Writable({
+          write(chunk: Buffer, _encoding, done) {
+            bytes += chunk.length;
+            done();
+          },
+        });
+        await pipeline(await layer.tarStream(), sink);
+        return { bytes };
+      }),
+    teardown: () => removeStore(store, parameters, 'store'),
+  };
+};
+
+const hash: Setup = async ({ tars }) => ({
+  run: () => measure(async () => ({ bytes: (await hashFile(tars[0] ?? '')).tarSize })),
+  teardown: async () => undefined,
+});
+
+/** create + mount + unmount + release, `inFlight` at a time. */
+const rwCycle: Setup = async (parameters) => {
+  const { store, layer } = await withLayer(parameters);
+  await store.close();
+  const again = await openStore({
+    root: join(parameters.scratch, 'store'),
+    engine: parameters.engine,
+    durability: parameters.durability,
+  });
+  const { count = 200, inFlight = 1 } = parameters;
+  let n = 0;
+  const cycle = async (): Promise<void> => {
+    const rw = await again.createRWLayer(`box-${n++}`, layer.chainID);
+    await rw.mount();
+    await rw.unmount();
+    await again.releaseRWLayer(rw);
+  };
+  return {
+    async run() {
+      const sample = await measure(async () => {
+        let left = count;
+        await Promise.all(
+          Array.from({ length: inFlight }, async () => {
+            while (left-- > 0) await cycle();
+          }),
+        );
+      });
+      return { ...sample, rate: (count / sample.wall) * 1000 };
+    },
+    teardown: () => removeStore(again, parameters, 'store'),
+  };
+};
+
+/** An RW layer with 1,000 files written and 500 removed on the whole image. */
+async function busyLayer(parameters: Parameters): Promise<{ store: Store; rw: RWLayer }> {
+  const { store, layer } = await withLayer(parameters);
+  const rw = await store.createRWLayer('busy', layer.chainID);
+  const root = await rw.mount();
+  for (let i = 0; i < 1000; i++) {
+    const folder = join(root, 'srv', `d${i % 40}`);
+    if (i < 40) await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, `f${i}`), randomBytes(1024 + (i % 7) * 900));
+  }
+  let removed = 0;
+  const walk = async (folder: string): Promise<void> => {
+    const { readdir } = await import('node:fs/promises');
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      if (removed >= 500) return;
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) await walk(path);
+      else if (entry.isFile()) {
+        await unlink(path);
+        removed++;
+      }
+    }
+  };
+  for (const folder of ['usr', 'app'])
+    await walk(join(root, folder)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error; // this image has no such folder
+    });
+  await rw.unmount();
+  return { store, rw };
+}
+
+function onBusyLayer(work: (rw: RWLayer, store: Store) => Promise<Partial<Sample> | void>): Setup {
+  return async (parameters) => {
+    const { store, rw } = await busyLayer(parameters);
+    return { run: () => measure(() => work(rw, store)), teardown: () => removeStore(store, parameters, 'store') };
+  };
+}
+
+const changes = onBusyLayer(async (rw) => {
+  await rw.changes();
+});
+const rwSize = onBusyLayer(async (rw) => {
+  await rw.size();
+});
+const rwTar = onBusyLayer(async (rw) => {
+  let bytes = 0;
+  for await (const chunk of await rw.tarStream()) bytes += (chunk as Buffer).length;
+  return { bytes };
+});
+const commit: Setup = async (parameters) => {
+  const { store, rw } = await busyLayer(parameters);
+  return {
+    async run() {
+      let layer: Layer | undefined;
+      const sample = await measure(async () => {
+        layer = await store.commit(rw);
+      });
+      if (layer !== undefined) await store.release(layer);
+      return sample;
+    },
+    teardown: () => removeStore(store, parameters, 'store'),
+  };
+};
+
+/** A store of `count` tiny layers in chains of 100: records and directories as a registration leaves them. */
+const openMany: Setup = async (parameters) => {
+  const { count = 5000 } = parameters;
+  const store = await openFresh({ ...parameters, engine: 'native', durability: 'relaxed' }, 'store');
+  let parent: ChainID | undefined;
+  for (let i = 0; i < count; i++) {
+    if (i % 100 === 0) parent = undefined;
+    const layer = await store.register(tinyTar(i), parent);
+    parent = layer.chainID;
+    await store.retain(layer.chainID, `bench-${i}`);
+  }
+  await store.close();
+  const root = join(parameters.scratch, 'store');
+  return {
+    async run() {
+      let opened: Store | undefined;
+      const sample = await measure(async () => {
+        opened = await openStore({ root, engine: parameters.engine, durability: parameters.durability });
+      });
+      if (opened?.map().size !== count) throw new Error(`opened a store of ${opened?.map().size} layers, not ${count}`);
+      await opened.close();
+      return sample;
+    },
+    teardown: async () => {
+      await rm(root, { recursive: true, force: true });
+    },
+  };
+};
+
+/** A tar with one small file, by hand: 512 bytes of header, 512 of content, two blocks of zeros. */
+async function* tinyTar(n: number): AsyncGenerator<Buffer> {
+  const block = Buffer.alloc(2048);
+  block.write(`file-${n}`, 0);
+  block.write('0000644\0' + '0000000\0' + '0000000\0' + '00000000010\0' + '00000000000\0', 100, 'latin1');
+  block.write('ustar\u000000', 257, 'latin1');
+  block.write('        0', 148, 'latin1');
+  let sum = 0;
+  for (let i = 0; i < 512; i++) sum += block[i] ?? 0;
+  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
+  block.write(String(n).padStart(8, '0'), 512, 'latin1');
+  yield block;
+}
+
+/** Release of a layer's last handle, and what goes on behind it, each for itself. */
+const remove: Setup = async (parameters) => {
+  let n = 0;
+  return {
+    async run() {
+      const name = `remove-${n++}`;
+      const store = await openFresh({ ...parameters, durability: 'relaxed' }, name);
+      const layer = await store.register({ path: parameters.tars[0] ?? '' });
+      let caller = 0;
+      try {
+        const sample = await measure(async () => {
+          const started = performance.now();
+          await store.release(layer);
+          caller = performance.now() - started;
+          await store.cleanup(); // returns when nothing is left to unlink
+        });
+        return { ...sample, rate: caller };
+      } finally {
+        await removeStore(store, parameters, name);
+      }
+    },
+    teardown: async () => undefined,
+  };
+};
+
+export const operations: Readonly<Record<string, Setup>> = {
+  register,
+  registerChain,
+  exportToDescriptor,
+  exportStream,
+  hash,
+  rwCycle,
+  changes,
+  rwSize,
+  rwTar,
+  commit,
+  openMany,
+  remove,
+};
