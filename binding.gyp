@@ -21,7 +21,7 @@
         '-O2', '-fvisibility=hidden', '-fstack-protector-strong',
         # headers that are not ours, whose warnings are not ours either
         '-isystem', '<(node_root_dir)/include/node',
-        '-isystem', '<!(node -p "require(\'node-addon-api\').include_dir")',
+        '-isystem', '<!(node -p "require(\'path\').dirname(require.resolve(\'node-addon-api\'))")',
       ],
       # node-gyp turns some warnings off and asks for -O3; what the package promises comes last
       'cflags!': ['-O3', '-Wno-unused-parameter'],

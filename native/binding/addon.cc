@@ -1,0 +1,36 @@
+// The addon's surface: the names of src/engine/native/binding.ts, line by line. The only place that exports anything.
+#include <napi.h>
+
+#include "binding/cancel_token.h"
+#include "binding/environment.h"
+#include "binding/kernel.h"
+
+namespace layerstore::binding {
+namespace {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  Environment* const environment = Environment::Create(env);
+  if (environment == nullptr) {
+    Napi::Error::New(env, "layerstore: no thread-safe function can be made").ThrowAsJavaScriptException();
+    return exports;
+  }
+  const Napi::Function cancel_token = CancelTokenObject::Define(env);
+  environment->cancel_token = Napi::Persistent(cancel_token);
+  environment->file_lock = Napi::Persistent(DefineFileLock(env));
+
+  exports.Set("CancelToken", cancel_token);
+  exports.Set("mountOverlay", Napi::Function::New(env, MountOverlayCall, "mountOverlay"));
+  exports.Set("unmount", Napi::Function::New(env, UnmountCall, "unmount"));
+  exports.Set("mounts", Napi::Function::New(env, MountsCall, "mounts"));
+  exports.Set("batch", Napi::Function::New(env, BatchCall, "batch"));
+  exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
+  exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
+  exports.Set("features", Napi::Function::New(env, FeaturesCall, "features"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(layerstore, Init)
+
+}  // namespace layerstore::binding

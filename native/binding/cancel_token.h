@@ -1,0 +1,30 @@
+// CancelToken of the contract: asks running work to stop, and tells how far it is. JavaScript thread.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "binding/environment.h"
+
+namespace layerstore::binding {
+
+class CancelTokenObject : public Napi::ObjectWrap<CancelTokenObject> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit CancelTokenObject(const Napi::CallbackInfo& info)
+      : Napi::ObjectWrap<CancelTokenObject>(info), control_(std::make_shared<Control>()) {}
+
+  [[nodiscard]] const std::shared_ptr<Control>& control() const { return control_; }
+
+ private:
+  void Cancel(const Napi::CallbackInfo& info);
+  Napi::Value ReadProgress(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Control> control_;
+};
+
+// { bytesRead, bytesUnpacked, entries }
+Napi::Object ProgressRecord(Napi::Env env, const Progress& progress);
+
+}  // namespace layerstore::binding

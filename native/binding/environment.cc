@@ -1,0 +1,87 @@
+#include "binding/environment.h"
+
+#include <utility>
+
+namespace layerstore::binding {
+
+Environment* Environment::Create(Napi::Env env) {
+  auto* self = new Environment(env);
+  env.SetInstanceData(self);
+  const Napi::String name = Napi::String::New(env, "layerstore");
+  if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, self, CallJs,
+                                      &self->function_) != napi_ok) {
+    return nullptr;
+  }
+  napi_unref_threadsafe_function(env, self->function_);
+  // Hooks run last first: this one before the function's own, so that no thread calls a function that is gone.
+  if (napi_add_env_cleanup_hook(env, CleanUp, self) != napi_ok) return nullptr;
+  return self;
+}
+
+Environment::~Environment() = default;
+
+void Environment::CleanUp(void* data) {
+  auto* self = static_cast<Environment*>(data);
+  self->closed_ = true;
+  for (Job* job : self->jobs_) job->Cancel();
+  self->pool_.Close();
+  // What was posted meanwhile is deleted by CallJs, which is called without an environment, when the function ends.
+}
+
+void Environment::CallJs(napi_env env, napi_value, void* context, void* data) {
+  std::unique_ptr<Message> message(static_cast<Message*>(data));
+  if (env == nullptr) return;
+  static_cast<Environment*>(context)->Deliver(env, std::move(message));
+}
+
+void Environment::Deliver(Napi::Env env, std::unique_ptr<Message> message) {
+  const Napi::HandleScope scope(env);
+  if (Job* const job = message->AsJob(); job != nullptr) {
+    jobs_.erase(job);
+    if (job->Holds()) Drop();
+  }
+  message->Deliver(env);
+}
+
+void Environment::Start(std::unique_ptr<Job> job) {
+  Job* const started = job.release();
+  jobs_.insert(started);
+  if (started->Holds()) Hold();
+  const auto post = [this, started] { Post(std::unique_ptr<Message>(started)); };
+  if (closed_) {
+    started->Refuse(DataError(Fault::kCancelled, {}));
+    post();
+    return;
+  }
+  Result<void> submitted = pool_.Submit([started, post] { started->Run(); post(); }, started->Waits());
+  if (!submitted) {
+    started->Refuse(submitted.error());
+    post();
+  }
+}
+
+void Environment::Post(std::unique_ptr<Message> message) {
+  if (napi_call_threadsafe_function(function_, message.get(), napi_tsfn_nonblocking) == napi_ok) {
+    (void)message.release();
+  }
+}
+
+void Environment::Hold() {
+  if (holds_++ == 0) napi_ref_threadsafe_function(env_, function_);
+}
+
+void Environment::Drop() {
+  if (--holds_ == 0) napi_unref_threadsafe_function(env_, function_);
+}
+
+Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work) {
+  return Async<bool>(
+      std::move(control),
+      [work = std::move(work)]() -> Result<bool> {
+        LS_TRY(work());
+        return true;
+      },
+      [](Napi::Env env, bool&) -> Napi::Value { return env.Undefined(); });
+}
+
+}  // namespace layerstore::binding

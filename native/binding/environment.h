@@ -1,0 +1,130 @@
+// Environment: what one JavaScript environment (the main thread, or one worker) has of the addon: a thread pool, one
+// thread-safe function through which native threads settle promises, the constructors of the addon's classes.
+// Everything but Post() belongs to the JavaScript thread. When the environment ends, a clean-up hook cancels the running
+// jobs and joins their threads: no native thread outlives the environment it works for.
+#pragma once
+
+#include <napi.h>
+
+#include <functional>
+#include <memory>
+#include <unordered_set>
+
+#include "binding/convert.h"
+#include "binding/message.h"
+#include "binding/thread_pool.h"
+#include "layer/ingest.h"
+#include "sys/cancel.h"
+#include "sys/result.h"
+
+namespace layerstore::binding {
+
+// What JavaScript can do to running work: ask it to stop, and look how far it is. Shared by both sides; atomics only.
+struct Control {
+  CancelToken cancel;
+  Progress progress;
+};
+
+// Job: work on a pool thread whose end is delivered to JavaScript.
+class Job : public Message {
+ public:
+  Job* AsJob() final { return this; }
+  // Pool thread.
+  virtual void Run() = 0;
+  // JavaScript thread, instead of Run(): the work could not be started.
+  virtual void Refuse(Error error) = 0;
+  // JavaScript thread, while Run() may be running: stop soon.
+  virtual void Cancel() = 0;
+  // Blocks on JavaScript; see ThreadPool::Submit.
+  [[nodiscard]] virtual bool Waits() const { return false; }
+  // Keeps the event loop alive until it is delivered.
+  [[nodiscard]] virtual bool Holds() const { return true; }
+};
+
+class Environment {
+ public:
+  static Environment* Create(Napi::Env env);
+  static Environment& Of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  void Start(std::unique_ptr<Job> job);
+  // Any thread.
+  void Post(std::unique_ptr<Message> message);
+
+  // The event loop stays alive between the two; calls nest.
+  void Hold();
+  void Drop();
+
+  // A promise for `work`, which runs on a pool thread; `convert` makes its value on the JavaScript thread.
+  template <typename T>
+  Napi::Value Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
+                    std::function<Napi::Value(Napi::Env, T&)> convert);
+  Napi::Value AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work);
+
+  Napi::FunctionReference cancel_token;
+  Napi::FunctionReference file_lock;
+
+ private:
+  explicit Environment(Napi::Env env) : env_(env) {}
+  static void CallJs(napi_env env, napi_value, void* context, void* data);
+  static void CleanUp(void* self);
+  void Deliver(Napi::Env env, std::unique_ptr<Message> message);
+
+  Napi::Env env_;
+  napi_threadsafe_function function_ = nullptr;
+  ThreadPool pool_;
+  std::unordered_set<Job*> jobs_;  // started, not delivered
+  size_t holds_ = 0;
+  bool closed_ = false;
+};
+
+// PromiseJob: a Job that settles one promise.
+template <typename T>
+class PromiseJob : public Job {
+ public:
+  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, std::function<Result<T>()> work,
+             std::function<Napi::Value(Napi::Env, T&)> convert)
+      : deferred_(deferred), control_(std::move(control)), work_(std::move(work)), convert_(std::move(convert)) {}
+
+  void Run() override {
+    // Cancelled while it waited for a thread.
+    if (control_ && control_->cancel.cancelled()) {
+      result_.emplace(DataError(Fault::kCancelled, {}));
+    } else {
+      result_.emplace(work_());
+    }
+    work_ = nullptr;
+  }
+  void Refuse(Error error) override { result_.emplace(std::move(error)); }
+  void Cancel() override {
+    if (control_) control_->cancel.Cancel();
+  }
+  void Deliver(Napi::Env env) override {
+    if (result_->ok()) {
+      napi_resolve_deferred(env, deferred_, convert_(env, result_->value()));
+    } else {
+      napi_reject_deferred(env, deferred_, ErrorRecord(env, result_->error()));
+    }
+  }
+
+ private:
+  napi_deferred deferred_;
+  std::shared_ptr<Control> control_;
+  std::function<Result<T>()> work_;
+  std::function<Napi::Value(Napi::Env, T&)> convert_;
+  std::optional<Result<T>> result_;
+};
+
+template <typename T>
+Napi::Value Environment::Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
+                               std::function<Napi::Value(Napi::Env, T&)> convert) {
+  napi_deferred deferred = nullptr;
+  napi_value promise = nullptr;
+  if (napi_create_promise(env_, &deferred, &promise) != napi_ok) return env_.Undefined();
+  Start(std::make_unique<PromiseJob<T>>(deferred, std::move(control), std::move(work), std::move(convert)));
+  return Napi::Value(env_, promise);
+}
+
+}  // namespace layerstore::binding

@@ -1,0 +1,271 @@
+#include "binding/kernel.h"
+
+#include <utility>
+
+#include "binding/convert.h"
+#include "binding/environment.h"
+#include "codec/decoder.h"
+#include "hash/crc64.h"
+#include "mount/overlay.h"
+#include "mount/probe.h"
+#include "sys/batch.h"
+#include "sys/files.h"
+#include "sys/probe.h"
+
+namespace layerstore::binding {
+namespace {
+
+constexpr std::pair<const char*, MountTier> kTiers[] = {
+    {"auto", MountTier::kAuto}, {"fd", MountTier::kFd}, {"lowerdir+", MountTier::kLowerdirPlus}, {"classic", MountTier::kClassic}};
+
+constexpr std::pair<const char*, BatchKind> kBatchKinds[] = {
+    {"mkdir", BatchKind::kMkdir},       {"write", BatchKind::kWrite},       {"symlink", BatchKind::kSymlink},
+    {"rename", BatchKind::kRename},     {"exchange", BatchKind::kExchange}, {"unlink", BatchKind::kUnlink},
+    {"rmdir", BatchKind::kRmdir},       {"chmod", BatchKind::kChmod},       {"chown", BatchKind::kChown},
+    {"setxattr", BatchKind::kSetxattr}, {"mknod", BatchKind::kMknod},       {"removexattr", BatchKind::kRemovexattr},
+    {"fsync", BatchKind::kFsync}};
+
+template <typename T, size_t N>
+T Named(Guard& guard, const std::pair<const char*, T> (&table)[N], const std::string& text, const char* name) {
+  for (const auto& [known, value] : table) {
+    if (text == known) return value;
+  }
+  guard.Fail(name, "one of the words of the contract");
+  return table[0].second;
+}
+
+const char* TierName(MountTier tier) {
+  for (const auto& [name, value] : kTiers) {
+    if (value == tier) return name;
+  }
+  return "auto";
+}
+
+BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
+  BatchOp op;
+  op.kind = Named(guard, kBatchKinds, guard.Text(source.Get("op"), "op"), "op");
+  op.path = guard.Text(source.Get("path"), "path");
+  const auto mode = [&] { return static_cast<uint32_t>(guard.Count(source.Get("mode"), "mode")); };
+  switch (op.kind) {
+    case BatchKind::kMkdir:
+      op.mode = mode();
+      op.exist_ok = guard.Flag(source.Get("existOk"), "existOk");
+      break;
+    case BatchKind::kWrite:
+      op.mode = mode();
+      op.data = guard.Bytes(source.Get("data"), "data");
+      op.sync = guard.Flag(source.Get("sync"), "sync");
+      break;
+    case BatchKind::kSymlink:
+      op.dest = guard.Text(source.Get("target"), "target");
+      break;
+    case BatchKind::kRename:
+      op.no_replace = guard.Flag(source.Get("noReplace"), "noReplace");
+      op.dest = guard.Text(source.Get("dest"), "dest");
+      break;
+    case BatchKind::kExchange:
+      op.dest = guard.Text(source.Get("dest"), "dest");
+      break;
+    case BatchKind::kUnlink:
+    case BatchKind::kRmdir:
+      op.missing_ok = guard.Flag(source.Get("missingOk"), "missingOk");
+      break;
+    case BatchKind::kChmod:
+      op.mode = mode();
+      break;
+    case BatchKind::kSetxattr:
+      op.name = guard.Text(source.Get("name"), "name");
+      op.data = guard.Bytes(source.Get("value"), "value");
+      break;
+    case BatchKind::kRemovexattr:
+      op.name = guard.Text(source.Get("name"), "name");
+      op.missing_ok = guard.Flag(source.Get("missingOk"), "missingOk");
+      break;
+    case BatchKind::kMknod:
+      op.mode = mode();
+      op.major = static_cast<uint32_t>(guard.Count(source.Get("major"), "major"));
+      op.minor = static_cast<uint32_t>(guard.Count(source.Get("minor"), "minor"));
+      break;
+    case BatchKind::kChown:
+    case BatchKind::kFsync:
+      break;
+  }
+  op.uid = guard.OptionalId(source.Get("uid"), "uid");
+  op.gid = guard.OptionalId(source.Get("gid"), "gid");
+  return op;
+}
+
+class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "FileLock", {InstanceMethod<&FileLockObject::Release>("release")});
+  }
+  explicit FileLockObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FileLockObject>(info) {}
+  ~FileLockObject() override { UnlockFile(std::move(fd_)); }
+
+  void Take(UniqueFd fd) { fd_ = std::move(fd); }
+
+ private:
+  void Release(const Napi::CallbackInfo&) { UnlockFile(std::move(fd_)); }
+
+  UniqueFd fd_;
+};
+
+// An unmount that found the target busy tells who holds it.
+class UnmountJob : public Job {
+ public:
+  UnmountJob(napi_deferred deferred, std::string target, bool detach)
+      : deferred_(deferred), target_(std::move(target)), detach_(detach) {}
+
+  void Run() override {
+    result_ = Unmount(target_, detach_);
+    if (!result_ && result_.error().err == EBUSY) holders_ = FindHolders(target_);
+  }
+  void Refuse(Error error) override { result_ = std::move(error); }
+  void Cancel() override {}
+  void Deliver(Napi::Env env) override {
+    if (result_.ok()) {
+      napi_resolve_deferred(env, deferred_, env.Undefined());
+      return;
+    }
+    Napi::Object record = ErrorRecord(env, result_.error());
+    if (result_.error().err == EBUSY) {
+      Napi::Array holders = Napi::Array::New(env, holders_.size());
+      for (uint32_t i = 0; i < holders_.size(); ++i) {
+        Napi::Object holder = Napi::Object::New(env);
+        holder.Set("pid", holders_[i].pid);
+        holder.Set("command", holders_[i].command);
+        holders.Set(i, holder);
+      }
+      record.Set("holders", holders);
+    }
+    napi_reject_deferred(env, deferred_, record);
+  }
+
+ private:
+  napi_deferred deferred_;
+  std::string target_;
+  bool detach_;
+  Result<void> result_;
+  std::vector<Holder> holders_;
+};
+
+}  // namespace
+
+Napi::Function DefineFileLock(Napi::Env env) { return FileLockObject::Define(env); }
+
+Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  const Napi::Object source = guard.Object(info[0], "mount");
+  OverlayMount mount;
+  mount.upper = guard.OptionalText(source.Get("upper"), "upper");
+  mount.work = guard.OptionalText(source.Get("work"), "work");
+  mount.lowers = guard.TextList(source.Get("lowers"), "lowers");
+  mount.target = guard.Text(source.Get("target"), "target");
+  mount.options = guard.TextList(source.Get("options"), "options");
+  mount.tier = Named(guard, kTiers, guard.Text(source.Get("tier"), "tier"), "tier");
+  if (guard.failed()) return env.Undefined();
+  // Without a token: a mount that succeeded is never reported as cancelled.
+  return Environment::Of(env).Async<MountTier>(
+      nullptr, [mount = std::move(mount)] { return MountOverlay(mount); },
+      [](Napi::Env at, MountTier& tier) -> Napi::Value { return Napi::String::New(at, TierName(tier)); });
+}
+
+Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string target = guard.Text(info[0], "target");
+  const bool detach = guard.Flag(info[1], "detach");
+  napi_deferred deferred = nullptr;
+  napi_value promise = nullptr;
+  if (guard.failed() || napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
+  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), detach));
+  return Napi::Value(env, promise);
+}
+
+Napi::Value MountsCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<std::vector<MountInfo>>(
+      nullptr, [directory = std::move(directory)] { return ReadMounts(directory); },
+      [](Napi::Env at, std::vector<MountInfo>& mounts) -> Napi::Value {
+        Napi::Array list = Napi::Array::New(at, mounts.size());
+        for (uint32_t i = 0; i < mounts.size(); ++i) {
+          const MountInfo& mount = mounts[i];
+          Napi::Object entry = Napi::Object::New(at);
+          entry.Set("id", Number(at, mount.id));
+          entry.Set("parent", Number(at, mount.parent));
+          entry.Set("fsType", mount.fs_type);
+          entry.Set("source", mount.source);
+          entry.Set("target", mount.target);
+          entry.Set("root", mount.root);
+          entry.Set("options", mount.options);
+          list.Set(i, entry);
+        }
+        return list;
+      });
+}
+
+Napi::Value BatchCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::vector<BatchOp> ops;
+  if (info[0].IsArray()) {
+    const auto list = info[0].As<Napi::Array>();
+    ops.reserve(list.Length());
+    for (uint32_t i = 0; i < list.Length() && !guard.failed(); ++i) {
+      ops.push_back(ReadBatchOp(guard, guard.Object(list.Get(i), "op")));
+    }
+  } else {
+    guard.Fail("ops", "an array");
+  }
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).AsyncVoid(nullptr, [ops = std::move(ops)] { return RunBatch(ops); });
+}
+
+Napi::Value SyncFsCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::vector<std::string> paths = guard.TextList(info[0], "paths");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).AsyncVoid(nullptr, [paths = std::move(paths)] { return SyncFileSystems(paths); });
+}
+
+Napi::Value LockCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string path = guard.Text(info[0], "path");
+  const bool exclusive = guard.Flag(info[1], "exclusive");
+  if (guard.failed()) return env.Undefined();
+  using Lock = std::optional<UniqueFd>;
+  return Environment::Of(env).Async<Lock>(
+      nullptr, [path = std::move(path), exclusive] { return LockFile(path, exclusive); },
+      [](Napi::Env at, Lock& lock) -> Napi::Value {
+        if (!lock.has_value()) return at.Undefined();
+        Napi::Object object = Environment::Of(at).file_lock.New({});
+        // The environment is ending: the descriptor closes with `lock`.
+        if (object.IsEmpty()) return at.Undefined();
+        FileLockObject::Unwrap(object)->Take(std::move(*lock));
+        return object;
+      });
+}
+
+Napi::Value FeaturesCall(const Napi::CallbackInfo& info) {
+  Napi::Object features = Napi::Object::New(info.Env());
+  for (const auto& [name, value] : ProbeKernel()) features.Set(name, value);
+  const MountProbe& mount = ProbeMount();
+  features.Set("fsopen", mount.fsopen);
+  features.Set("lowerdir+", mount.lowerdir_plus);
+  features.Set("fsconfig-fd", mount.fsconfig_fd);
+  features.Set("mount", TierName(BestMountTier()));
+  features.Set("gzip", GzipBackend());
+  features.Set("isal", std::string(GzipBackend()) == "isal" ? "yes" : "no: built without ISA-L, so gzip is read by zlib");
+  features.Set("zstd", ZstdBackend());
+  features.Set("crc64", Crc64Backend());
+  return features;
+}
+
+}  // namespace layerstore::binding

@@ -1,0 +1,12 @@
+// What the running kernel offers to everything but mounts, asked once a process.
+#pragma once
+
+#include <map>
+#include <string>
+
+namespace layerstore {
+
+// "kernel" -> its release; other names -> "yes", or why not.
+const std::map<std::string, std::string>& ProbeKernel();
+
+}  // namespace layerstore
