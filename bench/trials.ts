@@ -1,4 +1,5 @@
 /** The trials as data: what is compared with what, on which input. */
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { CommandContestant, EngineContestant, findCommand, type Contestant } from './contestants.js';
 import type { Input } from './inputs.js';
@@ -118,6 +119,16 @@ function readTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
   ]);
 }
 
+/** The kernel's part of an RW layer's life, from C; left out where there is no compiler. */
+function bareKernel(maker: Maker, lowers: number, count: number): Contestant[] {
+  const compiler = findCommand('cc');
+  if (compiler === undefined) return [];
+  const program = join(maker.scratch, 'bare-overlay');
+  execFileSync(compiler, ['-O2', '-o', program, join(import.meta.dirname, 'bare-overlay.c')]);
+  const words = (directory: string): readonly string[] => [program, directory, String(lowers), String(count)];
+  return [new CommandContestant('bare kernel calls', join(maker.scratch, `c${serial++}`), 0, words)];
+}
+
 function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
   const tars = inputs.map((input) => input.plain);
   const small = inputs.reduce((a, b) => (a.bytes < b.bytes ? a : b));
@@ -141,12 +152,13 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
       group: 'RW layers',
       runs: maker.runs,
       contestants: [
+        ...bareKernel(maker, tars.length, 200),
         cycle('native, relaxed', {}),
         cycle('native, strict', { durability: 'strict' }),
         cycle('native, 64 in flight', { inFlight: 64 }),
         ...(maker.withJs ? [cycle('js, relaxed', { engine: 'js', count: 50 })] : []),
       ],
-      reference: 'native, relaxed',
+      reference: 'bare kernel calls',
     },
     one('changes: 1,000 written, 500 removed', 'changes', { tars }),
     one('size of the same', 'rwSize', { tars }),
