@@ -1,0 +1,38 @@
+// One header block: number fields, checksum, the five dialects. Accepts and refuses what Go's archive/tar does, since that
+// is what layers are made for. Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "sys/result.h"
+#include "tar/entry.h"
+
+namespace layerstore {
+
+enum class TarFormat : uint8_t { kUnknown, kV7, kUstar, kGnu, kStar };
+
+using TarBlock = std::span<const uint8_t, kTarBlock>;
+
+// kUnknown: the checksum is wrong.
+TarFormat DetectFormat(TarBlock block);
+bool IsZeroBlock(TarBlock block);
+
+// Octal with blanks and NULs around, or base-256 in two's complement; nothing where it is neither or does not fit.
+std::optional<int64_t> ParseNumeric(std::span<const uint8_t> field);
+// Up to the first NUL.
+std::string ParseText(std::span<const uint8_t> field);
+// Decimal with an optional sign, all of `text`.
+std::optional<int64_t> ParseDecimal(std::string_view text);
+
+// Fields of a block whose format is known; `entry.size` is the size field (negative is an error), `entry.type` the raw byte.
+// The error's detail names the field.
+Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry);
+
+// Link, symlink, device, directory, FIFO: no data follows whatever the size field says.
+bool IsHeaderOnly(TarType type);
+
+}  // namespace layerstore

@@ -1,0 +1,72 @@
+// TarReader: takes a tar apart entry by entry, as Go's archive/tar reads it, and keeps the raw bytes around the files'
+// data for the tar-split record. One thread at a time; borrows its input; memory is bounded by the header limits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "sys/result.h"
+#include "tar/entry.h"
+#include "tar/pax.h"
+
+namespace layerstore {
+
+class TarInput {
+ public:
+  virtual ~TarInput() = default;
+  // At most `max` bytes that lie together, at least one; empty at the end. They stay valid until the next call.
+  virtual Result<std::span<const uint8_t>> Take(size_t max) = 0;
+};
+
+struct TarReaderLimits {
+  uint64_t max_header_bytes;
+  XattrLimits xattrs;
+};
+
+class TarReader {
+ public:
+  TarReader(TarInput& input, const TarReaderLimits& limits) : input_(input), limits_(limits) {}
+
+  enum class Step : uint8_t { kEntry, kGlobal, kEnd };
+  // Goes to the next entry, over what is unread of the last one. kGlobal: a PAX global header, which says nothing about
+  // any entry (nobody who makes layers means it); its bytes are in raw(). kEnd: two zero blocks, or the input's end.
+  Result<Step> Next(TarEntry& entry);
+
+  // Data of the entry as the archive has it, at most `max` bytes; empty where all is read.
+  Result<std::span<const uint8_t>> ReadData(size_t max);
+  [[nodiscard]] uint64_t data_left() const { return data_left_; }
+
+  // After kEnd: what follows, untouched by any rule; empty at the end.
+  Result<std::span<const uint8_t>> ReadTrailing(size_t max);
+
+  // Bytes of padding and headers since the owner last took them.
+  std::string TakeRaw() { return std::exchange(raw_, {}); }
+  // Offset in the tar of the next byte to be read.
+  [[nodiscard]] uint64_t offset() const { return offset_; }
+
+ private:
+  Result<bool> ReadBlock(uint8_t* block, bool may_end);
+  Result<std::string> ReadSpecial(uint64_t size);
+  Result<void> SkipPadding();
+  Result<void> AddRaw(std::span<const uint8_t> bytes);
+  Result<void> ReadGnuSparse(std::span<const uint8_t, kTarBlock> header, TarEntry& entry);
+  Result<void> ReadSparseMapInData(TarEntry& entry);
+  Result<void> Finish(std::span<const uint8_t, kTarBlock> header, bool gnu, TarEntry& entry);
+  void SetData(const TarEntry& entry);
+  [[nodiscard]] Error Bad(std::string detail, const std::string& path = {}) const;
+
+  TarInput& input_;
+  TarReaderLimits limits_;
+  std::string raw_;
+  PaxRecords pax_;
+  std::string gnu_name_;
+  std::string gnu_link_;
+  uint64_t header_bytes_ = 0;  // of this entry
+  uint64_t data_left_ = 0;
+  size_t padding_ = 0;
+  uint64_t offset_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace layerstore
