@@ -36,7 +36,8 @@ export function parseArguments(
   const { values, positionals } = parse(words, { ...GLOBAL_OPTIONS, ...command?.options });
   if (values['version'] === true) return { kind: 'version' };
   if (command === undefined) {
-    if (positionals.length > 0 && positionals[0] !== 'help') throw new UsageError(unknownCommand(positionals[0] ?? '', commands));
+    if (positionals.length > 0 && positionals[0] !== 'help')
+      throw new UsageError(unknownCommand(positionals[0] ?? '', commands));
     const topic = positionals[1];
     const about = commands.find(({ name }) => name === topic);
     if (topic !== undefined && about === undefined) throw new UsageError(unknownCommand(topic, commands));
@@ -74,7 +75,10 @@ function findCommand(words: readonly string[], commands: readonly Command[]): Co
   return undefined;
 }
 
-function parse(words: readonly string[], options: CommandOptions): {
+function parse(
+  words: readonly string[],
+  options: CommandOptions,
+): {
   values: Record<string, string | boolean | undefined>;
   positionals: string[];
 } {

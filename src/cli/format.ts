@@ -40,9 +40,7 @@ export interface Column {
 
 /** A table of at most `width` columns; the last column is not padded. */
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[], width = 80): string {
-  const widths = columns.map((column, i) =>
-    Math.max(column.title.length, ...rows.map((row) => (row[i] ?? '').length)),
-  );
+  const widths = columns.map((column, i) => Math.max(column.title.length, ...rows.map((row) => (row[i] ?? '').length)));
   const gap = 2;
   let total = widths.reduce((sum, w) => sum + w, 0) + gap * (columns.length - 1);
   for (const [i, column] of columns.entries()) {

@@ -2,9 +2,7 @@
 import { LayerStoreError, parseChainID, type ChainID, type Image, type Images, type Store } from '../index.js';
 
 export type Target =
-  | { type: 'rw'; name: string }
-  | { type: 'layer'; chainID: ChainID }
-  | { type: 'image'; image: Image };
+  { type: 'rw'; name: string } | { type: 'layer'; chainID: ChainID } | { type: 'image'; image: Image };
 
 const TYPES = ['rw', 'layer', 'image'] as const;
 export type TargetType = (typeof TYPES)[number];

@@ -39,7 +39,12 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
     return (await command.run(context, positionals, values)) ?? 0;
   } catch (error) {
     if (error instanceof UsageError) {
-      return fail(terminal, 2, 'ERR_INVALID_ARGUMENT', `${error.message} (\`layerstore ${command.name} --help\` shows how)`);
+      return fail(
+        terminal,
+        2,
+        'ERR_INVALID_ARGUMENT',
+        `${error.message} (\`layerstore ${command.name} --help\` shows how)`,
+      );
     }
     if (signal.aborted) return fail(terminal, 1, 'ABORT_ERR', 'interrupted; nothing was left behind');
     return fail(terminal, 1, errorCode(error), error instanceof Error ? error.message : String(error));

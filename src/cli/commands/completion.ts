@@ -44,7 +44,9 @@ function fish(commands: readonly Command[]): string {
   return commands
     .flatMap((c) => [
       `complete -c layerstore -n __fish_use_subcommand -a ${c.name} -d '${c.summary.replaceAll("'", "\\'")}'`,
-      ...Object.keys(c.options ?? {}).map((o) => `complete -c layerstore -n '__fish_seen_subcommand_from ${c.name}' -l ${o}`),
+      ...Object.keys(c.options ?? {}).map(
+        (o) => `complete -c layerstore -n '__fish_seen_subcommand_from ${c.name}' -l ${o}`,
+      ),
     ])
     .join('\n');
 }

@@ -12,7 +12,12 @@ export const df: Command = {
     const { layers, rwLayers, fileSystem } = usage;
     context.terminal.result(usage, () =>
       formatTable(
-        [{ title: 'WHAT' }, { title: 'COUNT', right: true }, { title: 'SIZE', right: true }, { title: 'INODES', right: true }],
+        [
+          { title: 'WHAT' },
+          { title: 'COUNT', right: true },
+          { title: 'SIZE', right: true },
+          { title: 'INODES', right: true },
+        ],
         [
           ['layers', String(layers.count), formatBytes(layers.bytes), ''],
           ['RW layers', String(rwLayers.count), formatBytes(rwLayers.bytes), String(rwLayers.inodes)],

@@ -12,7 +12,12 @@ export const images: Command = {
     const list = (await context.images({ readOnly: true })).list();
     context.terminal.result(list.map(imageJson), () =>
       formatTable(
-        [{ title: 'NAME', flexible: true }, { title: 'IMAGE ID' }, { title: 'TOP LAYER' }, { title: 'SIZE', right: true }],
+        [
+          { title: 'NAME', flexible: true },
+          { title: 'IMAGE ID' },
+          { title: 'TOP LAYER' },
+          { title: 'SIZE', right: true },
+        ],
         list.flatMap((image) =>
           (image.names.length === 0 ? ['<none>'] : image.names).map((name) => [
             name,

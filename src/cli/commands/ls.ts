@@ -47,16 +47,27 @@ function describe({ layers, rwLayers }: LsJson, width: number): string {
       formatBytes(layer.size),
       layer.references.map((name) => name.replace(/sha256:([a-f0-9]{12})[a-f0-9]{52}/, '$1')).join(' '),
     ]);
-    for (const child of [...(children.get(layer.chainID) ?? [])].reverse()) waiting.push({ layer: child, depth: depth + 1 });
+    for (const child of [...(children.get(layer.chainID) ?? [])].reverse())
+      waiting.push({ layer: child, depth: depth + 1 });
   }
   const layerTable = formatTable(
-    [{ title: 'LAYER' }, { title: 'SIZE', right: true }, { title: 'TOTAL', right: true }, { title: 'REFERENCES', flexible: true }],
+    [
+      { title: 'LAYER' },
+      { title: 'SIZE', right: true },
+      { title: 'TOTAL', right: true },
+      { title: 'REFERENCES', flexible: true },
+    ],
     rows,
     width,
   );
   if (rwLayers.length === 0) return layerTable;
   const rwTable = formatTable(
-    [{ title: 'RW LAYER', flexible: true }, { title: 'PARENT' }, { title: 'MOUNTS', right: true }, { title: 'PATH', flexible: true }],
+    [
+      { title: 'RW LAYER', flexible: true },
+      { title: 'PARENT' },
+      { title: 'MOUNTS', right: true },
+      { title: 'PATH', flexible: true },
+    ],
     rwLayers.map((info) => [
       info.name,
       info.parent === undefined ? '' : shortID(info.parent),

@@ -28,6 +28,9 @@ export const umount: Command = {
     const rw = await store.getRWLayer(name);
     const path = store.mounts().get(name)?.path;
     await rw.unmount();
-    context.terminal.result({ name, ...(path === undefined ? {} : { path }), mountCount: rw.mountCount }, () => path ?? '');
+    context.terminal.result(
+      { name, ...(path === undefined ? {} : { path }), mountCount: rw.mountCount },
+      () => path ?? '',
+    );
   },
 };

@@ -32,10 +32,17 @@ export const rm: Command = {
 
 async function removeLayer(store: Store, images: Images, chainID: ChainID): Promise<LayerMetadata[]> {
   const users = [
-    ...[...store.map().values()].filter((layer) => layer.parent?.chainID === chainID).map((layer) => `layer ${shortID(layer.chainID)}`),
+    ...[...store.map().values()]
+      .filter((layer) => layer.parent?.chainID === chainID)
+      .map((layer) => `layer ${shortID(layer.chainID)}`),
     ...[...store.mounts().values()].filter((info) => info.parent === chainID).map((info) => `RW layer ${info.name}`),
-    ...images.list().filter((image) => image.chainID === chainID).map((image) => `image ${image.names[0] ?? shortID(image.id)}`),
-    ...(referencesByChain(store).get(chainID) ?? []).filter((name) => name !== cliReference(chainID)).map((name) => `reference ${name}`),
+    ...images
+      .list()
+      .filter((image) => image.chainID === chainID)
+      .map((image) => `image ${image.names[0] ?? shortID(image.id)}`),
+    ...(referencesByChain(store).get(chainID) ?? [])
+      .filter((name) => name !== cliReference(chainID))
+      .map((name) => `reference ${name}`),
   ];
   if (users.length > 0) {
     const more = users.length > 3 ? ` and ${users.length - 3} more` : '';

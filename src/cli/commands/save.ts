@@ -5,7 +5,10 @@ export const save: Command = {
   name: 'save',
   summary: 'write an image to an archive',
   usage: 'IMAGE -o FILE [--format docker|oci] [--compression none|gzip|zstd]',
-  examples: ['layerstore save app:1 -o app.tar', 'layerstore save app:1 --format oci --compression zstd -o app.oci.tar'],
+  examples: [
+    'layerstore save app:1 -o app.tar',
+    'layerstore save app:1 --format oci --compression zstd -o app.oci.tar',
+  ],
   options: {
     output: { type: 'string', short: 'o' },
     format: { type: 'string' },
@@ -15,7 +18,8 @@ export const save: Command = {
   async run(context, [name = ''], values) {
     const output = values['output'];
     if (typeof output !== 'string') {
-      if (context.terminal.output.isTTY === true) throw new UsageError('save needs -o FILE: a tar is not for a terminal');
+      if (context.terminal.output.isTTY === true)
+        throw new UsageError('save needs -o FILE: a tar is not for a terminal');
     }
     const format = oneOf('--format', values['format'], ['docker', 'oci'] as const);
     const compression = oneOf('--compression', values['compression'], ['none', 'gzip', 'zstd'] as const);
