@@ -124,6 +124,8 @@ export interface MetadataStore {
   listBroken?(): Promise<BrokenRecord[]>;
   /** Moves what `listBroken` or `loadAll` reported into `directory` (existing, same file system); gives its new path. */
   quarantine?(broken: BrokenRecord, directory: string): Promise<string>;
+  /** A repaired layer: the tar-split record that `transaction` holds takes the place of the layer's own, atomically. The transaction is cancelled after that. */
+  replaceTarSplit?(id: ChainID, transaction: MetadataTransaction): Promise<void>;
   /** Deletes what was reported. */
   discard?(broken: BrokenRecord): Promise<void>;
 }
