@@ -20,7 +20,8 @@ function trim(text: string): string {
 }
 
 function shown(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+  const quoted = JSON.stringify(text.slice(0, 80));
+  return quoted.length > 100 || text.length > 80 ? `${quoted.slice(0, 80)}…` : quoted;
 }
 
 function notEmpty(text: string): string {
