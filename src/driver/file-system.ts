@@ -49,10 +49,13 @@ export async function missingForProjectQuota(path: string): Promise<string> {
   const { dev } = await stat(path);
   // st_dev as glibc packs it: 12 bits of major and 20 of minor are all that Linux gives.
   const device = `${(dev >> 8) & 0xfff}:${(dev & 0xff) | ((dev >> 12) & 0xfff00)}`;
-  const line = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').find((text) => text.split(' ')[2] === device);
+  const line = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .find((text) => text.split(' ')[2] === device);
   if (line === undefined) return 'the file system under it, which is in no mount of this process';
   const [type, , options] = line.slice(line.indexOf(' - ') + 3).split(' ');
-  if (type !== 'xfs' && type !== 'ext4') return `a file system with project quotas: XFS or ext4, where "${path}" lies on ${type}`;
+  if (type !== 'xfs' && type !== 'ext4')
+    return `a file system with project quotas: XFS or ext4, where "${path}" lies on ${type}`;
   const quotas = (options ?? '').split(',').some((option) => option === 'prjquota' || option === 'pquota');
   if (!quotas) return `the mount option "prjquota" on the ${type} file system that holds "${path}"`;
   return `a call for project quotas in the engine; ${type} under "${path}" would have them`;

@@ -72,7 +72,11 @@ export async function readRecord(path: string, maxBytes: number): Promise<string
 }
 
 function damaged(path: string, why: string): LayerStoreError {
-  return new LayerStoreError('ERR_LAYER_CORRUPT', `cannot use the record "${path}": ${why}; remove the layer or restore the file`, {
-    path,
-  });
+  return new LayerStoreError(
+    'ERR_LAYER_CORRUPT',
+    `cannot use the record "${path}": ${why}; remove the layer or restore the file`,
+    {
+      path,
+    },
+  );
 }

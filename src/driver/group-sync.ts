@@ -13,9 +13,10 @@ export class GroupSync {
 
   /** Resolves when a sync that began now or later has ended; rejects with that sync's own failure. */
   run(): Promise<void> {
+    if (this.#next !== undefined) return this.#next;
     if (this.#running === undefined) return this.#start();
     // The running one may have passed what this caller wrote: wait for one that has not begun.
-    this.#next ??= this.#running.then(
+    this.#next = this.#running.then(
       () => this.#start(),
       () => this.#start(),
     );

@@ -34,7 +34,8 @@ function invalid(message: string): LayerStoreError {
 /** Bytes of `10G`, `512m`, `1.5 TiB`: Docker's units, all of them powers of 1,024. */
 export function parseSize(text: string, what: string): number {
   const match = /^(\d{1,16}(?:\.\d{1,6})?) ?([kmgtp]?)i?b?$/i.exec(text);
-  const bytes = match === null ? NaN : Math.floor(Number(match[1]) * 1024 ** UNITS.indexOf((match[2] ?? '').toLowerCase()));
+  const bytes =
+    match === null ? NaN : Math.floor(Number(match[1]) * 1024 ** UNITS.indexOf((match[2] ?? '').toLowerCase()));
   if (Number.isSafeInteger(bytes)) return bytes;
   throw invalid(`${what} is ${JSON.stringify(text)}: give a number of bytes, or one with k, m, g, t or p, like "10G"`);
 }
@@ -61,7 +62,9 @@ export function parseMountOptions(text: string): Map<string, string | undefined>
   }
   const redirect = found.get('redirect_dir');
   if (found.get('metacopy') === 'on' && (redirect === 'off' || redirect === 'nofollow')) {
-    throw invalid(`overlay2.mountopt has "metacopy=on", which the kernel takes only with "redirect_dir=on" or "follow", not "${redirect}"`);
+    throw invalid(
+      `overlay2.mountopt has "metacopy=on", which the kernel takes only with "redirect_dir=on" or "follow", not "${redirect}"`,
+    );
   }
   return found;
 }
@@ -85,7 +88,9 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): O
         mountOptions = parseMountOptions(value);
         break;
       default:
-        throw invalid(`the driver option ${JSON.stringify(key)} is not known: there are "overlay2.size" and "overlay2.mountopt"`);
+        throw invalid(
+          `the driver option ${JSON.stringify(key)} is not known: there are "overlay2.size" and "overlay2.mountopt"`,
+        );
     }
   }
   // As in Docker 0 is no limit.
@@ -96,7 +101,8 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): O
 export function parseStorageOpt(storageOpt: Readonly<Record<string, string>> | undefined): number | undefined {
   let size: number | undefined;
   for (const [key, value] of Object.entries(storageOpt ?? {})) {
-    if (key.toLowerCase() !== 'size') throw invalid(`the storage option ${JSON.stringify(key)} is not known: there is only "size"`);
+    if (key.toLowerCase() !== 'size')
+      throw invalid(`the storage option ${JSON.stringify(key)} is not known: there is only "size"`);
     size = parseSize(String(value), 'the storage option "size"');
   }
   return size === 0 ? undefined : size;
@@ -112,11 +118,18 @@ export function mountProfile(chosen: ReadonlyMap<string, string | undefined>, ha
   if (readOnly.get('redirect_dir') === 'on') readOnly.set('redirect_dir', 'follow');
   const text = (options: ReadonlyMap<string, string | undefined>): string[] =>
     [...options].map(([key, value]) => (value === undefined ? key : `${key}=${value}`));
-  return { writable: text(all), readOnly: text(readOnly), volatile: all.has('volatile'), index: all.get('index') === 'on' };
+  return {
+    writable: text(all),
+    readOnly: text(readOnly),
+    volatile: all.has('volatile'),
+    index: all.get('index') === 'on',
+  };
 }
 
 /** `context="…"` for a mount; ERR_INVALID_ARGUMENT for a label that could end its own quotes. */
 export function contextOption(label: string): string {
   if (/^[\x21\x23-\x7e]{1,1024}$/.test(label)) return `context="${label}"`;
-  throw invalid(`the mount label ${JSON.stringify(label)} is no SELinux context: give printable ASCII without blanks and quotes`);
+  throw invalid(
+    `the mount label ${JSON.stringify(label)} is no SELinux context: give printable ASCII without blanks and quotes`,
+  );
 }

@@ -1,0 +1,127 @@
+/**
+ * An RW layer's changes become a read-only layer: copied and hashed in one pass, or, where the RW layer is given up,
+ * renamed and hashed where they lie.
+ */
+import { LayerStoreError } from '../../errors.js';
+import type { SealRequest } from '../../engine/engine.js';
+import { errorFields } from '../../util/logger.js';
+import type { DriverContext } from '../context.js';
+import { hasErrno, kindOf } from '../files.js';
+import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
+import type { Chains } from './chains.js';
+import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
+import { active, type OverlayMounts } from './mounts.js';
+import type { Removal } from './removal.js';
+
+export type Difference = Pick<SealRequest, 'upper' | 'lower' | 'whiteoutsOf'>;
+
+export class Commits {
+  readonly #layout: Layout;
+  readonly #context: DriverContext;
+  readonly #chains: Chains;
+  readonly #mounts: OverlayMounts;
+  readonly #removal: Removal;
+
+  constructor(layout: Layout, context: DriverContext, chains: Chains, mounts: OverlayMounts, removal: Removal) {
+    this.#layout = layout;
+    this.#context = context;
+    this.#chains = chains;
+    this.#mounts = mounts;
+    this.#removal = removal;
+  }
+
+  /** Seals `difference`, whose first directory is the RW layer's own, as the layer `id` on `lower`. */
+  async run(
+    id: string,
+    lower: Lower | undefined,
+    rwID: string,
+    difference: Difference,
+    options: ApplyOptions & { consume: boolean },
+  ): Promise<ApplyResult> {
+    const { tarSplit, consume, signal, onProgress, diffID } = options;
+    if (tarSplit === undefined) {
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `cannot commit the layer "${rwID}": say where its tar-split record goes`,
+      );
+    }
+    const link = newLinkID();
+    const steps = creationSteps(this.#layout, { id, link, lower, diff: false, durable: false });
+    const request: SealRequest = {
+      ...difference,
+      directory: this.#layout.diff(id),
+      consume,
+      tarSplit,
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress }),
+    };
+    if (consume) {
+      request.upper = { ...request.upper, directories: [request.directory, ...request.upper.directories.slice(1)] };
+      await this.#mounts.whileIdle(rwID, async () => {
+        if (await this.#mounts.inTable(rwID)) throw active(rwID, 'it is mounted, by something else than this store');
+        await this.#context.engine.batch([
+          ...steps,
+          { op: 'rename', path: this.#layout.diff(rwID), dest: request.directory, noReplace: true },
+        ]);
+      });
+    } else {
+      await this.#context.engine.batch(steps);
+    }
+    this.#chains.add(id, link, lower, true);
+    try {
+      const result = await this.#context.engine.seal(request);
+      if (diffID !== undefined && result.diffID !== diffID) {
+        throw new LayerStoreError(
+          'ERR_DIGEST_MISMATCH',
+          `the changes of the layer "${rwID}" have the diff id ${result.diffID}, and ${diffID} is expected: nothing was kept`,
+        );
+      }
+      // The tar has no entry for the root, so a layer registered from it has Docker's: the committed one must not differ.
+      await this.#context.engine.batch([
+        { op: 'chmod', path: request.directory, mode: 0o755 },
+        { op: 'chown', path: request.directory, uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+      ]);
+      return result;
+    } catch (error) {
+      await this.#takeBack(id, rwID, consume);
+      throw error;
+    }
+  }
+
+  /** Gives a consumed directory back to its RW layer, however far a commit got, and removes what is left of `id`. */
+  async undoConsume(id: string, rwID: string): Promise<void> {
+    const [ours, theirs] = await Promise.all([kindOf(this.#layout.diff(id)), kindOf(this.#layout.diff(rwID))]);
+    if (theirs === undefined && ours !== undefined) {
+      try {
+        await this.#context.engine.batch([
+          { op: 'rename', path: this.#layout.diff(id), dest: this.#layout.diff(rwID), noReplace: true },
+          ...(this.#context.durability === 'strict'
+            ? ([{ op: 'fsync', path: this.#layout.directory(rwID) }] as const)
+            : []),
+        ]);
+      } catch (error) {
+        // The RW layer itself is gone: its files are all that is left, and they stay where they are.
+        if (hasErrno(error, 'ENOENT')) return;
+        throw error;
+      }
+    }
+    const unlink = await this.#removal.detach(id, undefined);
+    this.#chains.forget(id);
+    await unlink();
+  }
+
+  async #takeBack(id: string, rwID: string, consume: boolean): Promise<void> {
+    try {
+      if (consume) return await this.undoConsume(id, rwID);
+      const unlink = await this.#removal.detach(id, undefined);
+      this.#chains.forget(id);
+      await unlink();
+    } catch (error) {
+      // The failure of the commit is the one to report; recovery finds the rest by the store's intent.
+      this.#context.logger.error(
+        { layer: id, rwLayer: rwID, ...errorFields(error) },
+        'cannot take a failed commit back',
+      );
+    }
+  }
+}

@@ -1,0 +1,323 @@
+/** overlay2: layers as directories in Docker's layout, stacked by overlayfs when somebody mounts one. */
+import type { Readable } from 'node:stream';
+import { LayerStoreError } from '../../errors.js';
+import type { Change, DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DriverContext } from '../context.js';
+import { directoriesIn, hasErrno, kindOf } from '../files.js';
+import { missingForProjectQuota } from '../file-system.js';
+import type {
+  ApplyOptions,
+  ApplyResult,
+  CreateReadWriteOptions,
+  DriverCapabilities,
+  GraphDriver,
+  LiveMount,
+} from '../graph-driver.js';
+import { GroupSync } from '../group-sync.js';
+import { checkLayerID, isLayerID } from '../layer-id.js';
+import { type MountProfile, parseStorageOpt } from '../options.js';
+import { TreeGetter } from '../tree-getter.js';
+import { Chains } from './chains.js';
+import { Commits, type Difference } from './commit.js';
+import { Exchange } from './exchange.js';
+import { creationSteps, Layout, LINK_DIRECTORY, type Lower, MAX_LOWERS, newLinkID } from './layout.js';
+import { OverlayMounts } from './mounts.js';
+import { Removal, type Unlink } from './removal.js';
+import { VolatileMarkers } from './volatile.js';
+
+export interface Overlay2Setup {
+  readonly profile: MountProfile;
+  /** Default limit of RW layers, bytes. */
+  readonly size?: number;
+  /** SELinux is there. */
+  readonly labels: boolean;
+  /** Found at open, for `status()`. */
+  readonly found: readonly (readonly [string, string])[];
+}
+
+const WHITEOUTS = 'overlay';
+
+export class Overlay2Driver implements GraphDriver {
+  readonly name = 'overlay2';
+  readonly whiteouts = WHITEOUTS;
+  readonly capabilities: DriverCapabilities = {
+    independentDiffs: true,
+    reproducesExactDiffs: false,
+    hardSizeLimit: false,
+    mounts: true,
+  };
+  readonly #context: DriverContext;
+  readonly #setup: Overlay2Setup;
+  readonly #layout: Layout;
+  readonly #chains: Chains;
+  readonly #volatile: VolatileMarkers;
+  readonly #mounts: OverlayMounts;
+  readonly #removal: Removal;
+  readonly #commits: Commits;
+  readonly #exchange: Exchange;
+  readonly #sync: GroupSync;
+
+  /** The home directory and `l/` exist, unless the store is open read-only. */
+  constructor(context: DriverContext, setup: Overlay2Setup) {
+    this.#context = context;
+    this.#setup = setup;
+    const layout = (this.#layout = new Layout(context.root));
+    this.#chains = new Chains(layout, context.engine);
+    this.#volatile = new VolatileMarkers(layout, context, setup.profile.volatile);
+    this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#chains, this.#volatile);
+    this.#removal = new Removal(layout, context);
+    this.#commits = new Commits(layout, context, this.#chains, this.#mounts, this.#removal);
+    this.#exchange = new Exchange(layout, context, setup.profile, this.#chains, this.#mounts);
+    this.#sync = new GroupSync(() => context.engine.syncFs([layout.home]));
+  }
+
+  async create(id: string, parent?: string): Promise<void> {
+    this.#writable(`make the layer "${id}"`);
+    await this.#create(id, parent, false);
+  }
+
+  async createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void> {
+    this.#writable(`make the layer "${id}"`);
+    this.#checkLabel(options.mountLabel);
+    const size = parseStorageOpt(options.storageOpt) ?? this.#setup.size;
+    if (size !== undefined) await refuseSize(this.#layout.home);
+    await this.#create(id, parent, true);
+  }
+
+  async applyDiff(
+    id: string,
+    _parent: string | undefined,
+    source: TarSource,
+    options: ApplyOptions,
+  ): Promise<ApplyResult> {
+    this.#writable(`unpack into the layer "${id}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    await this.#chains.load(id);
+    // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
+    const mounted = this.#mounts.writable(id);
+    const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
+    return this.#context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'apply' : WHITEOUTS });
+  }
+
+  async get(id: string, mountLabel = ''): Promise<string> {
+    checkLayerID(id, LINK_DIRECTORY);
+    this.#checkLabel(mountLabel);
+    return this.#mounts.get(id, mountLabel, false);
+  }
+
+  async view(id: string): Promise<string> {
+    checkLayerID(id, LINK_DIRECTORY);
+    return this.#mounts.get(id, '', true);
+  }
+
+  async put(id: string): Promise<void> {
+    checkLayerID(id, LINK_DIRECTORY);
+    return this.#mounts.put(id);
+  }
+
+  async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
+    return this.#context.engine.treeTar({ ...(await this.#difference(id, parent)), ...options });
+  }
+
+  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
+    return this.diff(id, ancestor);
+  }
+
+  async changes(id: string, parent?: string): Promise<Change[]> {
+    return this.#context.engine.changes(await this.#difference(id, parent));
+  }
+
+  async diffSize(id: string, parent?: string): Promise<number> {
+    return this.#context.engine.diffSize(await this.#difference(id, parent));
+  }
+
+  async diffGetter(id: string): Promise<DiffGetter> {
+    checkLayerID(id, LINK_DIRECTORY);
+    await this.#chains.load(id);
+    return new TreeGetter(this.#layout.diff(id));
+  }
+
+  async commitDiff(
+    id: string,
+    parent: string | undefined,
+    rwID: string,
+    rwParent: string | undefined,
+    options: ApplyOptions & { consume: boolean },
+  ): Promise<ApplyResult> {
+    this.#writable(`commit the layer "${rwID}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    const difference = await this.#difference(rwID, rwParent);
+    const lower = await this.#lower(parent);
+    return this.#commits.run(id, lower, rwID, difference, options);
+  }
+
+  async undoConsume(id: string, rwID: string): Promise<void> {
+    this.#writable(`take the commit of "${rwID}" back`);
+    checkLayerID(id, LINK_DIRECTORY);
+    checkLayerID(rwID, LINK_DIRECTORY);
+    return this.#commits.undoConsume(id, rwID);
+  }
+
+  async exists(id: string): Promise<boolean> {
+    if (!isLayerID(id) || id === LINK_DIRECTORY) return false;
+    return (await kindOf(this.#layout.directory(id))) === 'directory';
+  }
+
+  async list(): Promise<string[]> {
+    const names = await directoriesIn(this.#layout.home);
+    return names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY);
+  }
+
+  async remove(id: string): Promise<void> {
+    await (
+      await this.detach(id)
+    )();
+  }
+
+  async detach(id: string): Promise<Unlink> {
+    this.#writable(`remove the layer "${id}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    return this.#mounts.whileIdle(id, async () => {
+      const unlink = await this.#removal.detach(id, this.#chains.knownLink(id));
+      this.#chains.forget(id);
+      this.#volatile.forget(id);
+      return unlink;
+    });
+  }
+
+  async metadata(id: string): Promise<Record<string, string>> {
+    checkLayerID(id, LINK_DIRECTORY);
+    const lowers = this.#chains.diffs((await this.#chains.load(id)).lower);
+    return {
+      ...(lowers.length === 0 ? {} : { LowerDir: lowers.join(':') }),
+      MergedDir: this.#layout.merged(id),
+      UpperDir: this.#layout.diff(id),
+      WorkDir: this.#layout.work(id),
+    };
+  }
+
+  status(): readonly (readonly [string, string])[] {
+    const tier = this.#mounts.tier;
+    return [
+      ...this.#setup.found.map(
+        ([key, value]) => [key, key === 'Mount tier' && tier !== undefined ? tier : value] as const,
+      ),
+      ['Mount options', this.#setup.profile.writable.join(',')],
+      ['Chosen', this.#context.reason],
+    ];
+  }
+
+  async cleanup(): Promise<void> {
+    if (!this.#context.readOnly) await this.#removal.cleanup();
+  }
+
+  async close(): Promise<void> {
+    // Mounts stay: the next store takes them over. Nothing else is held.
+  }
+
+  async sync(_ids: readonly string[]): Promise<void> {
+    // All layers lie on the file system of the driver's home.
+    if (this.#context.durability === 'strict' && !this.#context.readOnly) await this.#sync.run();
+  }
+
+  async exchange(id: string, otherID: string): Promise<void> {
+    this.#writable(`exchange the layer "${id}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    checkLayerID(otherID, LINK_DIRECTORY);
+    await this.#exchange.run(id, otherID, () => this.list());
+  }
+
+  async liveMounts(): Promise<LiveMount[]> {
+    return this.#mounts.live();
+  }
+
+  async adopt(id: string): Promise<string> {
+    this.#writable(`take over the mount of "${id}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    return this.#mounts.adopt(id);
+  }
+
+  async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
+    checkLayerID(id, LINK_DIRECTORY);
+    await this.#chains.load(id);
+    return this.#context.engine.usage(this.#layout.diff(id));
+  }
+
+  async #create(id: string, parent: string | undefined, writable: boolean): Promise<void> {
+    checkLayerID(id, LINK_DIRECTORY);
+    // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
+    const durable = writable && this.#context.durability === 'strict';
+    const lower = await this.#lower(parent);
+    if (parent !== undefined) await this.#chains.commit(parent, durable);
+    const link = newLinkID();
+    try {
+      await this.#context.engine.batch(creationSteps(this.#layout, { id, link, lower, diff: true, durable }));
+    } catch (error) {
+      if (!hasErrno(error, 'EEXIST')) throw error;
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `cannot make the layer "${id}": there is one of that id; choose another`,
+        {
+          cause: error,
+        },
+      );
+    }
+    this.#chains.add(id, link, lower, !writable);
+    this.#volatile.created(id);
+  }
+
+  async #lower(parent: string | undefined): Promise<Lower | undefined> {
+    if (parent === undefined) return undefined;
+    checkLayerID(parent, LINK_DIRECTORY);
+    const lower = await this.#chains.asLower(parent);
+    if (lower.depth <= MAX_LOWERS) return lower;
+    throw new LayerStoreError(
+      'ERR_MAX_DEPTH_EXCEEDED',
+      `cannot stack a layer on "${parent}": it would have ${lower.depth} layers below it, and overlayfs takes ${MAX_LOWERS}`,
+    );
+  }
+
+  /** What `id` adds to `parent`, which may be any layer below it; without one, its whole tree. */
+  async #difference(id: string, parent: string | undefined): Promise<Difference> {
+    checkLayerID(id, LINK_DIRECTORY);
+    const uppers = [this.#layout.diff(id)];
+    let lower = (await this.#chains.load(id)).lower;
+    while (lower !== undefined && lower.id !== parent) {
+      uppers.push(this.#layout.diff(lower.id));
+      lower = lower.next;
+    }
+    const stack = (directories: readonly string[]): TreeStack => ({ directories, whiteouts: WHITEOUTS });
+    if (parent === undefined) return { upper: stack(uppers) };
+    if (lower === undefined) {
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `"${parent}" is no layer below "${id}": name one that is, or none`,
+      );
+    }
+    const base = { upper: stack(uppers), lower: stack(this.#chains.diffs(lower)) };
+    // An init layer is no part of what its RW layer changes: a whiteout of a file that only it had would hide nothing.
+    const overInit = parent.endsWith('-init') && uppers.length === 1;
+    return overInit ? { ...base, whiteoutsOf: stack(this.#chains.diffs(lower.next)) } : base;
+  }
+
+  #checkLabel(label: string | undefined): void {
+    if (label === undefined || label === '' || this.#setup.labels) return;
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `cannot use the mount label ${JSON.stringify(label)}: the kernel runs without SELinux`,
+    );
+  }
+
+  #writable(action: string): void {
+    if (!this.#context.readOnly) return;
+    throw new LayerStoreError('ERR_READ_ONLY', `cannot ${action}: the store is open read-only`);
+  }
+}
+
+/** Always throws: project quotas are what could enforce a size, and something for them is missing. */
+export async function refuseSize(home: string): Promise<never> {
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    `cannot limit the size of a writable layer: what is missing is ${await missingForProjectQuota(home)}; leave the size away`,
+  );
+}

@@ -1,0 +1,311 @@
+/**
+ * The counted mounts of a driver. What happens to one id happens in order; ids do not wait for each other. A count is
+ * true only as long as the kernel agrees: each use looks whether the mount is still the one that was made (one `stat`),
+ * and only where it is not the mount table is read.
+ */
+import { rmdir, stat } from 'node:fs/promises';
+import { LayerStoreError } from '../../errors.js';
+import type { MountEntry, MountTier, OverlayMount } from '../../engine/engine.js';
+import { KeyedMutex } from '../../util/keyed-mutex.js';
+import { errorFields } from '../../util/logger.js';
+import type { DriverContext } from '../context.js';
+import { hasErrno } from '../files.js';
+import type { LiveMount } from '../graph-driver.js';
+import { isLayerID } from '../layer-id.js';
+import { contextOption, type MountProfile } from '../options.js';
+import type { Chains, KnownLayer } from './chains.js';
+import { type Layout, lowerPaths } from './layout.js';
+import type { VolatileMarkers } from './volatile.js';
+
+interface Mounted {
+  count: number;
+  readonly label: string;
+  readonly writable: boolean;
+  /** Device number of the mount's root: another one means that this is no longer what was mounted. */
+  device: number;
+}
+
+export class OverlayMounts {
+  readonly #layout: Layout;
+  readonly #context: DriverContext;
+  readonly #profile: MountProfile;
+  readonly #chains: Chains;
+  readonly #volatile: VolatileMarkers;
+  readonly #mutex = new KeyedMutex();
+  readonly #mounted = new Map<string, Mounted>();
+  #tier: MountTier | undefined;
+
+  constructor(
+    layout: Layout,
+    context: DriverContext,
+    profile: MountProfile,
+    chains: Chains,
+    volatile: VolatileMarkers,
+  ) {
+    this.#layout = layout;
+    this.#context = context;
+    this.#profile = profile;
+    this.#chains = chains;
+    this.#volatile = volatile;
+  }
+
+  /** How the last mount was made. */
+  get tier(): MountTier | undefined {
+    return this.#tier;
+  }
+
+  /** Whether this store has it mounted with an upper directory. */
+  writable(id: string): boolean {
+    return this.#mounted.get(id)?.writable === true;
+  }
+
+  /** The path of a layer's tree, counted. `view`: nothing can be written through it. */
+  get(id: string, label: string, view: boolean): Promise<string> {
+    return this.#mutex.run(id, async () => {
+      const layer = await this.#chains.load(id);
+      const held = this.#mounted.get(id);
+      const writable = !view && !layer.frozen;
+      if (held === undefined && layer.lower === undefined && !view) return this.#layout.diff(id);
+      if (this.#context.readOnly) {
+        throw new LayerStoreError(
+          'ERR_READ_ONLY',
+          `cannot mount the layer "${id}": the store is open read-only, and mounts nothing`,
+        );
+      }
+      if (held !== undefined) return this.#again(layer, held, label, view);
+      this.#mounted.set(id, { count: 1, ...(await this.#mount(layer, label, writable)) });
+      return this.#layout.merged(id);
+    });
+  }
+
+  /** Takes one count away; at zero the mount goes, and with its directory the copies in other mount namespaces. */
+  put(id: string): Promise<void> {
+    return this.#mutex.run(id, async () => {
+      const held = this.#mounted.get(id);
+      if (held === undefined) {
+        if ((await this.#chains.load(id)).lower === undefined) return;
+        throw new LayerStoreError(
+          'ERR_NOT_MOUNTED',
+          `cannot unmount the layer "${id}": it is not mounted by this store`,
+        );
+      }
+      if (held.count > 1) {
+        held.count--;
+        return;
+      }
+      const there = await this.#verify(id, held);
+      if (there) await this.#context.engine.unmount(this.#layout.merged(id));
+      this.#mounted.delete(id);
+      await this.#removeTarget(id);
+      if (held.writable && there) await this.#volatile.finish(id);
+    });
+  }
+
+  /** Mounts of this driver's ids in the mount table, each id once. */
+  async live(): Promise<LiveMount[]> {
+    const found = new Map<string, LiveMount>();
+    for (const { fsType, target } of await this.#context.engine.mounts(this.#layout.home)) {
+      const id = target.startsWith(`${this.#layout.home}/`)
+        ? target.slice(this.#layout.home.length + 1).split('/')[0]
+        : undefined;
+      if (fsType !== 'overlay' || id === undefined || !isLayerID(id) || target !== this.#layout.merged(id)) continue;
+      found.set(id, { id, path: target });
+    }
+    return [...found.values()];
+  }
+
+  /** Takes a mount of an earlier process over, as one `get`. ERR_NOT_MOUNTED where there is none. */
+  adopt(id: string): Promise<string> {
+    return this.#mutex.run(id, async () => {
+      const layer = await this.#chains.load(id);
+      const held = this.#mounted.get(id);
+      if (held !== undefined) return this.#again(layer, held, held.label, !held.writable);
+      const entry = await this.#entry(id);
+      if (entry === undefined) {
+        throw new LayerStoreError(
+          'ERR_NOT_MOUNTED',
+          `cannot take over the mount of layer "${id}": nothing is mounted there any more`,
+        );
+      }
+      this.#mounted.set(id, {
+        count: 1,
+        label: labelOf(entry),
+        writable: isWritable(entry),
+        device: await this.#device(id),
+      });
+      return this.#layout.merged(id);
+    });
+  }
+
+  /** Runs `work` while no `get` or `put` of `id` runs; ERR_ACTIVE_MOUNT where it is mounted. */
+  whileIdle<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(id, async () => {
+      const { count } = this.#mounted.get(id) ?? { count: 0 };
+      if (count > 0) throw active(id, `it is mounted ${count === 1 ? 'once' : `${count} times`}`);
+      return work();
+    });
+  }
+
+  /** Whether the mount table has anything on the layer's mount point. */
+  async inTable(id: string): Promise<boolean> {
+    return (await this.#entries(id)).length > 0;
+  }
+
+  async #again(layer: KnownLayer, held: Mounted, label: string, view: boolean): Promise<string> {
+    const { id } = layer;
+    if (held.label !== label) {
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `the layer "${id}" is mounted with the label ${JSON.stringify(held.label)}: give the same one, or unmount it first`,
+      );
+    }
+    if (view && held.writable) throw active(id, 'it is mounted writable, and this asks for a view');
+    if (!(await this.#verify(id, held))) held.device = (await this.#mount(layer, label, held.writable)).device;
+    held.count++;
+    return this.#layout.merged(id);
+  }
+
+  /** Whether the mount is there; a stranger in its place is ERR_ACTIVE_MOUNT. */
+  async #verify(id: string, held: Mounted): Promise<boolean> {
+    try {
+      if ((await stat(this.#layout.merged(id))).dev === held.device) return true;
+    } catch (error) {
+      // Whatever stands in the way of looking there, the mount table knows better.
+      this.#context.logger.debug({ layer: id, ...errorFields(error) }, 'cannot look at a mount');
+    }
+    if ((await this.#entry(id)) === undefined) {
+      this.#context.logger.warn(
+        { layer: id, path: this.#layout.merged(id) },
+        'a mount vanished: something else unmounted it',
+      );
+      return false;
+    }
+    held.device = await this.#device(id);
+    return true;
+  }
+
+  async #mount(layer: KnownLayer, label: string, writable: boolean): Promise<Omit<Mounted, 'count'>> {
+    const { id } = layer;
+    const options = [
+      ...(writable ? this.#profile.writable : this.#profile.readOnly),
+      ...(label === '' ? [] : [contextOption(label)]),
+    ];
+    const live = await this.#makeTarget(id);
+    if (live !== undefined) {
+      if (isWritable(live) !== writable)
+        throw active(id, 'an earlier process left it mounted, and not in the way that is asked for');
+      return { label, writable, device: await this.#device(id) };
+    }
+    const target = this.#layout.merged(id);
+    const lowers = lowerPaths(layer.lower, ({ link }) => this.#layout.link(link));
+    if (!writable) {
+      lowers.unshift(this.#layout.diff(id));
+      // Without an upper directory overlayfs wants two lower ones; the mount point below the mount is an empty one.
+      if (lowers.length === 1) lowers.push(target);
+    }
+    const upper = { upper: this.#layout.diff(id), work: this.#layout.work(id) };
+    const mount: OverlayMount = { ...(writable ? upper : {}), lowers, target, options };
+    let made = false;
+    try {
+      if (writable) await this.#volatile.prepare(id);
+      this.#tier = await this.#context.engine.mountOverlay(mount);
+      made = true;
+      return { label, writable, device: await this.#device(id) };
+    } catch (error) {
+      await this.#undo(id, made, writable);
+      throw error;
+    }
+  }
+
+  async #undo(id: string, made: boolean, writable: boolean): Promise<void> {
+    try {
+      if (made) await this.#context.engine.unmount(this.#layout.merged(id), { detach: true });
+      await this.#removeTarget(id);
+      if (made && writable) await this.#volatile.finish(id);
+    } catch (error) {
+      // The failure that made this necessary is the one to report.
+      this.#context.logger.warn({ layer: id, ...errorFields(error) }, 'cannot clean up after a mount that failed');
+    }
+  }
+
+  /** Makes the mount point. A directory that could be made has no mount on it; one that is there is looked at. */
+  async #makeTarget(id: string): Promise<MountEntry | undefined> {
+    try {
+      await this.#context.engine.batch([{ op: 'mkdir', path: this.#layout.merged(id), mode: 0o700 }]);
+      return undefined;
+    } catch (error) {
+      if (!hasErrno(error, 'EEXIST')) throw error;
+      return this.#entry(id);
+    }
+  }
+
+  /** The overlay mount on the layer's mount point; ERR_ACTIVE_MOUNT where it is a foreign one, or several are stacked. */
+  async #entry(id: string): Promise<MountEntry | undefined> {
+    const entries = await this.#entries(id);
+    const [entry] = entries;
+    if (entry === undefined) return undefined;
+    if (entries.length > 1)
+      throw active(id, `${entries.length} mounts are stacked on "${entry.target}"; unmount them by hand`);
+    if (entry.fsType !== 'overlay') {
+      throw active(
+        id,
+        `a foreign mount of type ${entry.fsType} ("${entry.source}") is on "${entry.target}"; unmount it by hand`,
+      );
+    }
+    const upper = upperOf(entry);
+    if (upper !== undefined && !this.#isOurs(id, upper)) {
+      throw active(
+        id,
+        `a foreign overlay with the upper directory "${upper}" is on "${entry.target}"; unmount it by hand`,
+      );
+    }
+    return entry;
+  }
+
+  async #entries(id: string): Promise<MountEntry[]> {
+    const target = this.#layout.merged(id);
+    return (await this.#context.engine.mounts(target)).filter((entry) => entry.target === target);
+  }
+
+  /** The kernel shows the upper directory as it was named: by an absolute path, a relative one, or a descriptor in /proc. */
+  #isOurs(id: string, upper: string): boolean {
+    return (
+      upper === this.#layout.diff(id) || upper.startsWith('/proc/') || upper === 'diff' || upper.endsWith(`${id}/diff`)
+    );
+  }
+
+  async #device(id: string): Promise<number> {
+    return (await stat(this.#layout.merged(id))).dev;
+  }
+
+  async #removeTarget(id: string): Promise<void> {
+    try {
+      await rmdir(this.#layout.merged(id));
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) return;
+      // Something else put files or a mount there: theirs to take away, and no harm to the layer.
+      this.#context.logger.warn(
+        { layer: id, path: this.#layout.merged(id), ...errorFields(error) },
+        'cannot remove a mount point after unmounting it',
+      );
+    }
+  }
+}
+
+function upperOf({ options }: MountEntry): string | undefined {
+  return /(?:^|,)upperdir=((?:\\.|[^,\\])*)/.exec(options)?.[1];
+}
+
+/** The SELinux context a mount was made with; empty for none. */
+function labelOf({ options }: MountEntry): string {
+  return /(?:^|,)context="?([^",]*(?:,c[0-9][^",]*)*)"?(?:,|$)/.exec(options)?.[1] ?? '';
+}
+
+function isWritable(entry: MountEntry): boolean {
+  return upperOf(entry) !== undefined;
+}
+
+/** The error for work that a mount stands in the way of. */
+export function active(id: string, why: string): LayerStoreError {
+  return new LayerStoreError('ERR_ACTIVE_MOUNT', `the layer "${id}" is in use: ${why}`);
+}

@@ -1,0 +1,123 @@
+/**
+ * Taking layers away: a rename at once, the files later, and what a crash left in between. Directories that are neither
+ * a leftover of ours nor asked for are never touched.
+ */
+import { readlink } from 'node:fs/promises';
+import { systemError } from '../../errors.js';
+import type { BatchOp } from '../../engine/engine.js';
+import { errorFields } from '../../util/logger.js';
+import type { DriverContext } from '../context.js';
+import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
+import { isLayerID } from '../layer-id.js';
+import { isLeftover, removedID, removingName } from '../leftovers.js';
+import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
+import { active } from './mounts.js';
+
+export type Unlink = (signal?: AbortSignal) => Promise<void>;
+
+export class Removal {
+  readonly #layout: Layout;
+  readonly #context: DriverContext;
+
+  constructor(layout: Layout, context: DriverContext) {
+    this.#layout = layout;
+    this.#context = context;
+  }
+
+  /**
+   * Renames the directory of `id` and drops its link; what is returned unlinks the files. An id that is not there is no
+   * error. `link`: its name in `l/` where that is known; it is read and checked otherwise.
+   */
+  async detach(id: string, link: string | undefined): Promise<Unlink> {
+    const directory = this.#layout.directory(id);
+    const aside = `${this.#layout.home}/${removingName(id)}`;
+    const own = link ?? (await this.#ownLink(directory, id));
+    const strict = this.#context.durability === 'strict';
+    const steps: BatchOp[] = [
+      // Fails where something is mounted on it, and detaches copies of an old mount in other namespaces.
+      { op: 'rmdir', path: this.#layout.merged(id), missingOk: true },
+      { op: 'rename', path: directory, dest: aside, noReplace: true },
+      ...(own === undefined ? [] : [{ op: 'unlink' as const, path: this.#layout.link(own), missingOk: true }]),
+      ...(strict ? [{ op: 'fsync' as const, path: this.#layout.home }] : []),
+    ];
+    try {
+      await this.#run(steps, id);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
+      return async () => undefined;
+    }
+    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+  }
+
+  /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
+  async cleanup(): Promise<void> {
+    const names = await directoriesIn(this.#layout.home);
+    for (const name of names.filter(isLeftover)) {
+      const directory = `${this.#layout.home}/${name}`;
+      const id = removedID(name);
+      try {
+        // The link first: the file that names it goes with the directory.
+        const link = id === undefined ? undefined : await this.#ownLink(directory, id);
+        if (link !== undefined)
+          await this.#context.engine.batch([{ op: 'unlink', path: this.#layout.link(link), missingOk: true }]);
+        await this.#context.engine.removeTree(directory);
+        this.#context.logger.info({ path: directory }, 'removed what an earlier process left of a layer');
+      } catch (error) {
+        // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
+        this.#context.logger.warn(
+          { path: directory, ...errorFields(error) },
+          'cannot remove what an earlier process left',
+        );
+      }
+    }
+    const layers = names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY).length;
+    const links = await namesIn(this.#layout.links);
+    // Each layer has one link: looking at each of them is worth it only where there are more.
+    if (links.length > layers) await this.#dropDangling(links);
+  }
+
+  async #dropDangling(links: readonly string[]): Promise<void> {
+    for (const link of links.filter(isLinkID)) {
+      const path = this.#layout.link(link);
+      try {
+        const id = linkTarget(await readlink(path));
+        if (id === undefined || (await kindOf(this.#layout.directory(id))) !== undefined) continue;
+        await this.#context.engine.batch([{ op: 'unlink', path, missingOk: true }]);
+        this.#context.logger.info({ path, layer: id }, 'removed the link of a layer that is gone');
+      } catch (error) {
+        this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot look after a link of the overlay2 driver');
+      }
+    }
+  }
+
+  /** rmdir of the mount point is the one step that may fail without harm: where strangers put files there. */
+  async #run(steps: readonly BatchOp[], id: string): Promise<void> {
+    try {
+      await this.#context.engine.batch(steps);
+    } catch (error) {
+      if (hasErrno(error, 'ENOTEMPTY', 'EEXIST', 'ENOTDIR') && (await kindOf(this.#layout.merged(id))) !== undefined) {
+        await this.#context.engine.batch(steps.slice(1));
+      } else if (hasErrno(error, 'EBUSY')) {
+        throw active(id, `something is mounted on "${this.#layout.merged(id)}"`);
+      } else {
+        throw error;
+      }
+    }
+  }
+
+  /** The link that a layer's own record names, if it stands for that layer and no other. */
+  async #ownLink(directory: string, id: string): Promise<string | undefined> {
+    try {
+      const link = await readRecord(`${directory}/link`, 64);
+      if (link === undefined || !isLinkID(link)) return undefined;
+      return linkTarget(await readlink(this.#layout.link(link))) === id ? link : undefined;
+    } catch (error) {
+      // A damaged or missing record: the link, if there is one, is found as a dangling one.
+      this.#context.logger.debug(
+        { layer: id, ...errorFields(systemError(error, 'read the link of')) },
+        'a layer has no usable link',
+      );
+      return undefined;
+    }
+  }
+}

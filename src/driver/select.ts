@@ -1,0 +1,210 @@
+/** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
+import { mkdir } from 'node:fs/promises';
+import { LayerStoreError, systemError } from '../errors.js';
+import type { BatchOp, Engine } from '../engine/engine.js';
+import type { LoggerLike } from '../util/logger.js';
+import type { DriverContext } from './context.js';
+import { directoriesIn, kindOf, namesIn } from './files.js';
+import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
+import type { GraphDriver } from './graph-driver.js';
+import { isLayerID } from './layer-id.js';
+import { isLeftover } from './leftovers.js';
+import { mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
+import { Overlay2Driver, refuseSize } from './overlay2/driver.js';
+import { Layout, LINK_DIRECTORY } from './overlay2/layout.js';
+import { probeOverlay, sameFileSystem } from './probe.js';
+import { VfsDriver, vfsHome } from './vfs/driver.js';
+
+export interface OpenDriverOptions {
+  /** An existing directory, absolute. */
+  root: string;
+  driver?: 'overlay2' | 'vfs' | 'auto' | GraphDriver;
+  driverOptions?: Readonly<Record<string, string>>;
+  engine: Engine;
+  durability: 'strict' | 'relaxed';
+  readOnly: boolean;
+  acceptVolatile?: boolean;
+  logger: LoggerLike;
+}
+
+/** Where a driver keeps layers below the root. The last ones are Docker's: known, so that their layers are not overlooked. */
+const HOMES: Readonly<Record<string, string>> = {
+  overlay2: 'overlay2',
+  vfs: 'vfs/dir',
+  'fuse-overlayfs': 'fuse-overlayfs',
+  btrfs: 'btrfs/subvolumes',
+  zfs: 'zfs/graph',
+};
+
+/**
+ * The store's driver. ERR_INVALID_ARGUMENT: unknown driver or option, or layers of several drivers under the root.
+ * ERR_NOT_SUPPORTED: what is asked for, or has layers here, does not work here; the message says why.
+ */
+export async function openDriver(options: OpenDriverOptions): Promise<GraphDriver> {
+  const { driver = 'auto', driverOptions = {} } = options;
+  if (typeof driver === 'object') {
+    if (Object.keys(driverOptions).length === 0) return driver;
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `driverOptions are for drivers of this package: give them to "${driver.name}" itself`,
+    );
+  }
+  if (driver !== 'auto' && driver !== 'overlay2' && driver !== 'vfs') {
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `there is no driver ${JSON.stringify(driver)}: choose "overlay2", "vfs" or "auto", or give a GraphDriver`,
+    );
+  }
+  const parsed = parseDriverOptions(driverOptions);
+  const context = (reason: string): DriverContext => ({
+    root: options.root,
+    engine: options.engine,
+    durability: options.durability,
+    readOnly: options.readOnly,
+    acceptVolatile: options.acceptVolatile ?? false,
+    logger: options.logger,
+    reason,
+  });
+  const vfs = (reason: string): Promise<GraphDriver> => {
+    const [unused] = Object.keys(driverOptions);
+    if (unused === undefined) return openVfs(context(reason));
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `the driver option "${unused}" means nothing to the driver vfs (${reason}): leave it away`,
+    );
+  };
+  const overlay2 = async (reason: string): Promise<GraphDriver> => {
+    const opened = await tryOverlay2(context(reason), parsed);
+    if (typeof opened !== 'string') return opened;
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `the driver overlay2 (${reason}) does not work under "${options.root}": ${opened}`,
+    );
+  };
+
+  if (driver === 'overlay2') return overlay2('asked for');
+  if (driver === 'vfs') return vfs('asked for');
+  const [found, ...more] = await driversWithState(options.root);
+  if (more.length > 0) {
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `"${options.root}" holds layers of several drivers (${[found, ...more].join(', ')}): say which one to use`,
+    );
+  }
+  if (found === 'overlay2') return overlay2('its layers are here');
+  if (found === 'vfs') return vfs('its layers are here');
+  if (found !== undefined) {
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `"${options.root}" holds layers of the driver ${found}, which this package does not have: choose another root, or a driver by name`,
+    );
+  }
+  const opened = await tryOverlay2(context('the root was empty, and a trial mount of overlayfs worked'), parsed);
+  if (typeof opened !== 'string') return opened;
+  options.logger.info({ root: options.root, why: opened }, 'overlay2 does not work here: using vfs');
+  return vfs(`the root was empty, and overlay2 does not work: ${opened}`);
+}
+
+/** Drivers that have layers under `root`. */
+async function driversWithState(root: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const [name, home] of Object.entries(HOMES)) {
+    const layers = (await directoriesIn(`${root}/${home}`)).filter(
+      (entry) => isLayerID(entry) && entry !== LINK_DIRECTORY,
+    );
+    if (layers.length > 0) found.push(name);
+  }
+  return found;
+}
+
+/** The driver, or why it does not work here. */
+async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Promise<GraphDriver | string> {
+  const { root, engine, readOnly } = context;
+  const layout = new Layout(root);
+  const known = await kernelFileSystems();
+  const [index, metacopy] = await Promise.all([overlayParameter('index'), overlayParameter('metacopy')]);
+  const profile = mountProfile(parsed.mountOptions, index !== undefined);
+  let tier = 'none tried';
+  if (!readOnly) {
+    const probe = await probeOverlay(engine, await scratchHome(context, layout.home), profile.writable, context.logger);
+    if (!probe.works) return probe.why;
+    tier = probe.tier;
+    await makeHome(context, layout);
+  } else if ((await kindOf(layout.home)) === undefined && !known.has('overlay')) {
+    return 'the kernel knows no overlayfs';
+  }
+  const home = (await kindOf(layout.home)) === undefined ? root : layout.home;
+  if (parsed.size !== undefined && !readOnly) await refuseSize(home);
+  const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' ? 'on' : 'off');
+  return new Overlay2Driver(context, {
+    profile,
+    ...(parsed.size === undefined ? {} : { size: parsed.size }),
+    labels: known.has('selinuxfs'),
+    found: [
+      ['Backing Filesystem', await backingFileSystem(home)],
+      // The trial mount fails without; a root opened for reading was made with it.
+      ['Supports d_type', 'true'],
+      ['Using metacopy', String(usesMetacopy === 'on')],
+      // Differences are read from the upper directory whatever the mount options are.
+      ['Native Overlay Diff', 'true'],
+      ['userxattr', 'false'],
+      ['Mount tier', tier],
+      ...engineStatus(engine),
+    ],
+  });
+}
+
+async function openVfs(context: DriverContext): Promise<GraphDriver> {
+  const { root, engine, readOnly } = context;
+  const home = vfsHome(root);
+  if (!readOnly) {
+    await prepare(context, [
+      { op: 'mkdir', path: home.slice(0, home.lastIndexOf('/')), mode: 0o710, existOk: true },
+      { op: 'mkdir', path: home, mode: 0o710, existOk: true },
+    ]);
+  }
+  const place = (await kindOf(home)) === undefined ? root : home;
+  return new VfsDriver(context, [['Backing Filesystem', await backingFileSystem(place)], ...engineStatus(engine)]);
+}
+
+async function makeHome(context: DriverContext, layout: Layout): Promise<void> {
+  await prepare(context, [
+    { op: 'mkdir', path: layout.home, mode: 0o710, existOk: true },
+    { op: 'mkdir', path: layout.links, mode: 0o700, existOk: true },
+  ]);
+}
+
+/** Makes directories, each inside the one before; in `strict` their names are on disk before a layer is promised. */
+async function prepare(context: DriverContext, steps: Extract<BatchOp, { op: 'mkdir' }>[]): Promise<void> {
+  const last = steps.at(-1)?.path ?? context.root;
+  if ((await kindOf(last)) === 'directory') return;
+  const sync = [context.root, ...steps.map(({ path }) => path)].map((path): BatchOp => ({ op: 'fsync', path }));
+  await context.engine.batch([...steps, ...(context.durability === 'strict' ? sync : [])]);
+}
+
+/** Where the trial mount is made: in our own directory under the root, or in the driver's where that is another file system. */
+async function scratchHome(context: DriverContext, home: string): Promise<string> {
+  const { root, engine } = context;
+  const own = `${root}/layerstore`;
+  const directory = (await kindOf(home)) !== undefined && !(await sameFileSystem(root, home)) ? home : own;
+  if (directory === own) {
+    await mkdir(own, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+      throw systemError(error, 'make the directory', 'check that the root is a directory and writable');
+    });
+  }
+  // Scratch directories of processes that died; one with a mount still on it stays, and is reported nowhere: it hinders nobody.
+  for (const name of (await namesIn(directory)).filter((entry) => entry.startsWith('.probe-') && isLeftover(entry))) {
+    await engine.unmount(`${directory}/${name}/merged`, { detach: true }).catch(() => undefined);
+    await engine.removeTree(`${directory}/${name}`);
+  }
+  return directory;
+}
+
+function engineStatus(engine: Engine): (readonly [string, string])[] {
+  const { kernel, ...features } = engine.features();
+  return [
+    ['Engine', engine.name],
+    ['Kernel', kernel],
+    ...Object.entries(features).map(([name, value]) => [`Feature ${name}`, value] as const),
+  ];
+}

@@ -1,0 +1,315 @@
+/**
+ * vfs: each layer is a whole tree in `<root>/vfs/dir/<id>`, begun as a copy of its parent (by reflink where the file
+ * system can). Mounts nothing and needs no privilege but what the layers' owners and devices ask for.
+ */
+import type { Readable } from 'node:stream';
+import { LayerStoreError } from '../../errors.js';
+import type { Change, DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
+import { errorFields } from '../../util/logger.js';
+import type { DriverContext } from '../context.js';
+import { directoriesIn, hasErrno, kindOf } from '../files.js';
+import type {
+  ApplyOptions,
+  ApplyResult,
+  CreateReadWriteOptions,
+  DriverCapabilities,
+  GraphDriver,
+} from '../graph-driver.js';
+import { GroupSync } from '../group-sync.js';
+import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
+import { isLeftover, removingName } from '../leftovers.js';
+import { parseStorageOpt } from '../options.js';
+import { TreeGetter } from '../tree-getter.js';
+
+const WHITEOUTS = 'apply';
+
+export class VfsDriver implements GraphDriver {
+  readonly name = 'vfs';
+  readonly whiteouts = WHITEOUTS;
+  readonly capabilities: DriverCapabilities = {
+    independentDiffs: false,
+    reproducesExactDiffs: false,
+    hardSizeLimit: false,
+    mounts: false,
+  };
+  readonly #context: DriverContext;
+  readonly #found: readonly (readonly [string, string])[];
+  readonly #home: string;
+  readonly #sync: GroupSync;
+
+  /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
+  constructor(context: DriverContext, found: readonly (readonly [string, string])[]) {
+    this.#context = context;
+    this.#found = found;
+    this.#home = vfsHome(context.root);
+    this.#sync = new GroupSync(() => context.engine.syncFs([this.#home]));
+  }
+
+  async create(id: string, parent?: string): Promise<void> {
+    await this.#create(id, parent);
+  }
+
+  async createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void> {
+    if (options.mountLabel !== undefined && options.mountLabel !== '') {
+      throw new LayerStoreError('ERR_NOT_SUPPORTED', 'cannot use a mount label with the vfs driver: it mounts nothing');
+    }
+    if (parseStorageOpt(options.storageOpt) !== undefined) {
+      throw new LayerStoreError(
+        'ERR_NOT_SUPPORTED',
+        'cannot limit the size of a layer with the vfs driver: leave the size away',
+      );
+    }
+    await this.#create(id, parent);
+    // Here the layer is a copy of everything below it: only a sync of the file system covers that.
+    await this.sync([id]);
+  }
+
+  async applyDiff(
+    id: string,
+    _parent: string | undefined,
+    source: TarSource,
+    options: ApplyOptions,
+  ): Promise<ApplyResult> {
+    this.#writable(`unpack into the layer "${id}"`);
+    const directory = await this.#existing(id);
+    return this.#context.engine.ingest(source, { ...options, directory, whiteouts: WHITEOUTS });
+  }
+
+  async get(id: string): Promise<string> {
+    return this.#existing(id);
+  }
+
+  async put(id: string): Promise<void> {
+    checkLayerID(id);
+  }
+
+  async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
+    return this.#context.engine.treeTar({ ...(await this.#difference(id, parent)), ...options });
+  }
+
+  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
+    return this.diff(id, ancestor);
+  }
+
+  async changes(id: string, parent?: string): Promise<Change[]> {
+    return this.#context.engine.changes(await this.#difference(id, parent));
+  }
+
+  async diffSize(id: string, parent?: string): Promise<number> {
+    return this.#context.engine.diffSize(await this.#difference(id, parent));
+  }
+
+  async diffGetter(id: string): Promise<DiffGetter> {
+    return new TreeGetter(await this.#existing(id));
+  }
+
+  async commitDiff(
+    id: string,
+    parent: string | undefined,
+    rwID: string,
+    rwParent: string | undefined,
+    options: ApplyOptions & { consume: boolean },
+  ): Promise<ApplyResult> {
+    this.#writable(`commit the layer "${rwID}"`);
+    const { consume, ...apply } = options;
+    const { tarSplit, signal, onProgress, diffID } = apply;
+    if (rwParent !== parent || tarSplit === undefined) {
+      // The RW layer's tree holds an init layer too, which is no part of the commit: its changes alone go onto the parent.
+      const tar = await this.diff(rwID, rwParent);
+      try {
+        await this.#create(id, parent);
+        return await this.#undone(id, () => this.applyDiff(id, parent, tar, apply));
+      } finally {
+        tar.destroy();
+      }
+    }
+    const source = await this.#existing(rwID);
+    const directory = this.#directory(id);
+    const lower = parent === undefined ? {} : { lower: stack(await this.#existing(parent)) };
+    if (consume) {
+      await this.#context.engine.batch([{ op: 'rename', path: source, dest: directory, noReplace: true }]);
+    } else {
+      // What is hashed is what is kept: the copy, which nobody writes to.
+      await this.#copy(id, source, signal);
+    }
+    const seal = async (): Promise<ApplyResult> => {
+      const result = await this.#context.engine.seal({
+        upper: stack(directory),
+        ...lower,
+        directory,
+        consume: true,
+        tarSplit,
+        ...(signal === undefined ? {} : { signal }),
+        ...(onProgress === undefined ? {} : { onProgress }),
+      });
+      if (diffID === undefined || result.diffID === diffID) return result;
+      throw new LayerStoreError(
+        'ERR_DIGEST_MISMATCH',
+        `the changes of the layer "${rwID}" have the diff id ${result.diffID}, and ${diffID} is expected: nothing was kept`,
+      );
+    };
+    return this.#undone(id, seal, consume ? rwID : undefined);
+  }
+
+  async undoConsume(id: string, rwID: string): Promise<void> {
+    this.#writable(`take the commit of "${rwID}" back`);
+    checkLayerID(id);
+    checkLayerID(rwID);
+    const theirs = this.#directory(rwID);
+    if ((await kindOf(theirs)) !== undefined) return this.remove(id);
+    if ((await kindOf(this.#directory(id))) === undefined) return;
+    await this.#context.engine.batch([
+      { op: 'rename', path: this.#directory(id), dest: theirs, noReplace: true },
+      ...this.#homeSync(),
+    ]);
+  }
+
+  async exists(id: string): Promise<boolean> {
+    return isLayerID(id) && (await kindOf(this.#directory(id))) === 'directory';
+  }
+
+  async list(): Promise<string[]> {
+    return (await directoriesIn(this.#home)).filter(isLayerID);
+  }
+
+  async remove(id: string): Promise<void> {
+    await (
+      await this.detach(id)
+    )();
+  }
+
+  async detach(id: string): Promise<(signal?: AbortSignal) => Promise<void>> {
+    this.#writable(`remove the layer "${id}"`);
+    checkLayerID(id);
+    const directory = this.#directory(id);
+    const aside = `${this.#home}/${removingName(id)}`;
+    try {
+      await this.#context.engine.batch([
+        { op: 'rename', path: directory, dest: aside, noReplace: true },
+        ...this.#homeSync(),
+      ]);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
+      return async () => undefined;
+    }
+    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+  }
+
+  async metadata(id: string): Promise<Record<string, string>> {
+    return { Dir: await this.#existing(id) };
+  }
+
+  status(): readonly (readonly [string, string])[] {
+    return [...this.#found, ['Chosen', this.#context.reason]];
+  }
+
+  async cleanup(): Promise<void> {
+    if (this.#context.readOnly) return;
+    for (const name of (await directoriesIn(this.#home)).filter(isLeftover)) {
+      const path = `${this.#home}/${name}`;
+      try {
+        await this.#context.engine.removeTree(path);
+        this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
+      } catch (error) {
+        // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
+        this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    // Nothing is held.
+  }
+
+  async sync(_ids: readonly string[]): Promise<void> {
+    if (this.#context.durability === 'strict' && !this.#context.readOnly) await this.#sync.run();
+  }
+
+  async exchange(id: string, otherID: string): Promise<void> {
+    this.#writable(`exchange the layer "${id}"`);
+    const [path, dest] = [await this.#existing(id), await this.#existing(otherID)];
+    await this.#context.engine.batch([{ op: 'exchange', path, dest }, ...this.#homeSync()]);
+  }
+
+  async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
+    return this.#context.engine.usage(await this.#existing(id));
+  }
+
+  async #create(id: string, parent: string | undefined): Promise<void> {
+    this.#writable(`make the layer "${id}"`);
+    checkLayerID(id);
+    await this.#copy(id, parent === undefined ? undefined : await this.#existing(parent), undefined);
+  }
+
+  async #copy(id: string, source: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    checkLayerID(id);
+    const directory = this.#directory(id);
+    try {
+      await this.#context.engine.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
+    } catch (error) {
+      if (!hasErrno(error, 'EEXIST')) throw error;
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `cannot make the layer "${id}": there is one of that id; choose another`,
+        {
+          cause: error,
+        },
+      );
+    }
+    if (source === undefined) return;
+    await this.#undone(id, () =>
+      this.#context.engine.copyTree(source, directory, signal === undefined ? {} : { signal }),
+    );
+  }
+
+  /** Runs `work`; where it fails the layer `id` is taken away again, or given back to the RW layer it came from. */
+  async #undone<T>(id: string, work: () => Promise<T>, consumed?: string): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      try {
+        await (consumed === undefined ? this.remove(id) : this.undoConsume(id, consumed));
+      } catch (failure) {
+        // The first failure is the one to report; recovery finds the directory by the store's intent.
+        this.#context.logger.error(
+          { layer: id, ...errorFields(failure) },
+          'cannot take back a layer that failed half-way',
+        );
+      }
+      throw error;
+    }
+  }
+
+  async #difference(id: string, parent: string | undefined): Promise<DiffRequest> {
+    const upper = stack(await this.#existing(id));
+    return parent === undefined ? { upper } : { upper, lower: stack(await this.#existing(parent)) };
+  }
+
+  async #existing(id: string): Promise<string> {
+    checkLayerID(id);
+    if (await this.exists(id)) return this.#directory(id);
+    throw noSuchLayer(id, this.#home);
+  }
+
+  #homeSync(): { op: 'fsync'; path: string }[] {
+    return this.#context.durability === 'strict' ? [{ op: 'fsync', path: this.#home }] : [];
+  }
+
+  #directory(id: string): string {
+    return `${this.#home}/${id}`;
+  }
+
+  #writable(action: string): void {
+    if (!this.#context.readOnly) return;
+    throw new LayerStoreError('ERR_READ_ONLY', `cannot ${action}: the store is open read-only`);
+  }
+}
+
+/** Where vfs keeps its layers under a store's root. */
+export function vfsHome(root: string): string {
+  return `${root === '/' ? '' : root}/vfs/dir`;
+}
+
+function stack(directory: string): TreeStack {
+  return { directories: [directory], whiteouts: WHITEOUTS };
+}
