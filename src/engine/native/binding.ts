@@ -1,0 +1,176 @@
+/**
+ * The typed contract of the C++ addon; `native/binding/addon.cc` mirrors it line by line.
+ *
+ * Arguments of a wrong type throw a TypeError that names them. Everything else that fails rejects with a
+ * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
+ */
+import type { Holder } from '../../errors.js';
+import type { BatchOp, MountEntry, MountTier, RecordRow, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+
+/** What kind of failure it was: `Fault` of native/sys/result.h. */
+export type NativeFault =
+  | 'system'
+  | 'badTar'
+  | 'badCompression'
+  | 'unsafePath'
+  | 'limit'
+  | 'corrupt'
+  | 'notSupported'
+  | 'invalid'
+  | 'digestMismatch'
+  | 'cancelled'
+  | 'sourceError';
+
+export interface NativeErrorRecord {
+  fault: NativeFault;
+  /** Positive, for `system`. */
+  errno?: number;
+  syscall?: string;
+  path?: string;
+  dest?: string;
+  detail?: string;
+  offset?: number;
+  holders?: Holder[];
+}
+
+export interface NativeProgress {
+  bytesRead: number;
+  bytesUnpacked: number;
+  entries: number;
+}
+
+/** Asks running work to stop, and tells how far it is. One token for one call. */
+export interface CancelToken {
+  cancel(): void;
+  progress(): NativeProgress;
+}
+
+export interface NativeIngestRequest {
+  directory: string;
+  whiteouts: WhiteoutForm;
+  /** A gzip file that is made (0600, must not be there); absent: no record. */
+  tarSplit: string | undefined;
+  hashBlob: boolean;
+  limits: Required<UnpackLimits>;
+  /** The source is this file; absent: what `write` pushes. */
+  path: string | undefined;
+  /** A range of that file; absent: all of it. */
+  offset: number | undefined;
+  length: number | undefined;
+}
+
+export interface NativeIngestResult {
+  diffID: string;
+  tarSize: number;
+  size: number;
+  entries: number;
+  compression: 'none' | 'gzip' | 'zstd';
+  blobSize: number;
+  blobDigest: string | undefined;
+  ignoredXattrs: number;
+}
+
+/** One registration. `start` once; then `write` one chunk at a time, and `end` or `fail`. */
+export interface Ingest {
+  start(): Promise<NativeIngestResult>;
+  /** Copies the chunk; the promise resolves when there is room again, `undefined` is returned where there is some already. */
+  write(chunk: Uint8Array): Promise<void> | undefined;
+  end(): void;
+  /** The source failed: the registration ends with fault `sourceError`. */
+  fail(): void;
+  cancel(): void;
+  progress(): NativeProgress;
+}
+
+export interface NativeTreeStack {
+  directories: readonly string[];
+  whiteouts: WhiteoutForm;
+}
+
+export interface NativeDiffRequest {
+  upper: NativeTreeStack;
+  lower: NativeTreeStack | undefined;
+  sparse: boolean;
+  whiteoutsOf: NativeTreeStack | undefined;
+}
+
+/** Where a tar comes from: a record and a tree, or a difference. */
+export type NativeTarRequest =
+  | { kind: 'assemble'; tarSplit: string; directory: string; diffID: string }
+  | ({ kind: 'tree' } & NativeDiffRequest);
+
+/** A tar that is pulled; a thread of its own runs ahead by a few blocks. */
+export interface TarReader {
+  /** The next block, `null` at the end. One call at a time. */
+  read(): Promise<Buffer | null> | Buffer;
+  /** Stops the thread; resolves when it has ended. */
+  destroy(): Promise<void>;
+}
+
+export interface NativeSealRequest extends NativeDiffRequest {
+  directory: string;
+  consume: boolean;
+  tarSplit: string;
+}
+
+export interface NativeVerifyRequest {
+  tarSplit: string;
+  directory: string;
+  whiteouts: WhiteoutForm;
+  diffID: string;
+  /** 0: no budget. */
+  bytesPerSecond: number;
+}
+
+export interface NativeHashResult {
+  digest: string;
+  diffID: string;
+  size: number;
+  tarSize: number;
+  compression: 'none' | 'gzip' | 'zstd';
+}
+
+export interface NativeChange {
+  path: string;
+  kind: 'modify' | 'add' | 'delete';
+  rawPath?: Buffer;
+}
+
+export interface NativeOverlayMount {
+  upper: string | undefined;
+  work: string | undefined;
+  lowers: readonly string[];
+  target: string;
+  options: readonly string[];
+  tier: MountTier | 'auto';
+}
+
+/** Released by `release`, by the collector, and by the end of the environment. */
+export interface NativeFileLock {
+  release(): void;
+}
+
+export interface Binding {
+  CancelToken: new () => CancelToken;
+  Ingest: new (request: NativeIngestRequest) => Ingest;
+  TarReader: new (request: NativeTarRequest) => TarReader;
+
+  exportTar(request: NativeTarRequest, fd: number, token: CancelToken): Promise<{ bytes: number; diffID: string }>;
+  hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
+  changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;
+  diffSize(request: NativeDiffRequest, token: CancelToken): Promise<number>;
+  seal(request: NativeSealRequest, token: CancelToken): Promise<NativeIngestResult>;
+  usage(directory: string, token: CancelToken): Promise<TreeUsage>;
+  copyTree(source: string, target: string, token: CancelToken): Promise<void>;
+  removeTree(path: string, token: CancelToken): Promise<void>;
+  verifyTree(request: NativeVerifyRequest, token: CancelToken): Promise<TreeProblem[]>;
+
+  mountOverlay(mount: NativeOverlayMount): Promise<MountTier>;
+  unmount(target: string, detach: boolean): Promise<void>;
+  mounts(directory: string): Promise<MountEntry[]>;
+  batch(ops: readonly BatchOp[]): Promise<void>;
+  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
+  syncFs(paths: readonly string[]): Promise<void>;
+  lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
+  features(): Record<string, string>;
+}

@@ -1,0 +1,197 @@
+/**
+ * The native engine: {@link Engine} over the C++ addon. It holds no state but the addon itself; every call works on
+ * threads of the addon's own, and leaves libuv's free for the program.
+ */
+import type { Readable } from 'node:stream';
+import type { DiffID, Digest } from '../../digest.js';
+import { LayerStoreError } from '../../errors.js';
+import type {
+  AssembleRequest,
+  BatchOp,
+  Change,
+  DiffRequest,
+  Engine,
+  EngineFeatures,
+  FileLock,
+  HashFileResult,
+  IngestRequest,
+  IngestResult,
+  MountEntry,
+  MountTier,
+  OverlayMount,
+  RecordRow,
+  SealRequest,
+  TarSource,
+  TreeProblem,
+  TreeTarRequest,
+  TreeUsage,
+  VerifyTreeRequest,
+} from '../engine.js';
+import { DEFAULT_LIMITS } from '../limits.js';
+import type { Binding, NativeDiffRequest, NativeTarRequest } from './binding.js';
+import { ingest, toResult } from './ingest.js';
+import { loadBinding } from './load.js';
+import { withRecordFile } from './record-file.js';
+import { plainNative, runNative } from './run.js';
+import { openTarStream } from './tar-stream.js';
+
+/** Forces a way of mounting, for tests and for kernels that promise more than they hold: `fd`, `lowerdir+` or `classic`. */
+export const MOUNT_TIER_VARIABLE = 'LAYERSTORE_MOUNT_TIER';
+
+/** Opens the native engine; ERR_NOT_SUPPORTED that says why where the addon does not load. */
+export function loadNativeEngine(): Engine {
+  return new NativeEngine(loadBinding(), forcedTier());
+}
+
+function forcedTier(): MountTier | 'auto' {
+  const value = process.env[MOUNT_TIER_VARIABLE];
+  if (value === undefined || value === '') return 'auto';
+  if (value === 'fd' || value === 'lowerdir+' || value === 'classic' || value === 'auto') return value;
+  throw new LayerStoreError(
+    'ERR_INVALID_ARGUMENT',
+    `${MOUNT_TIER_VARIABLE} is ${JSON.stringify(value)}: give "fd", "lowerdir+" or "classic", or leave it unset`,
+  );
+}
+
+class NativeEngine implements Engine {
+  readonly name = 'native';
+  readonly #binding: Binding;
+  readonly #tier: MountTier | 'auto';
+
+  constructor(binding: Binding, tier: MountTier | 'auto') {
+    this.#binding = binding;
+    this.#tier = tier;
+  }
+
+  features(): EngineFeatures {
+    const { kernel = 'unknown', ...features } = this.#binding.features();
+    return { kernel, ...features, ...(this.#tier === 'auto' ? {} : { mount: this.#tier }) };
+  }
+
+  async hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
+    const { signal } = options;
+    const result = await runNative(this.#binding, { action: 'hash', signal }, (token) =>
+      this.#binding.hashFile(path, DEFAULT_LIMITS.maxWindow, token),
+    );
+    return { ...result, digest: result.digest as Digest, diffID: result.diffID as DiffID };
+  }
+
+  ingest(source: TarSource, request: IngestRequest): Promise<IngestResult> {
+    return ingest(this.#binding, source, request);
+  }
+
+  async assemble(request: AssembleRequest): Promise<Readable> {
+    const local = localRequest(request);
+    if (local === undefined) return (await import('../js/assemble.js')).assemble(request);
+    return openTarStream(this.#binding, local, { action: 'export the layer', signal: request.signal });
+  }
+
+  async assembleTo(request: AssembleRequest, fd: number): Promise<{ bytes: number; diffID: DiffID }> {
+    const local = localRequest(request);
+    if (local === undefined) return (await import('../js/assemble.js')).assembleTo(request, fd);
+    const { signal } = request;
+    const summary = await runNative(this.#binding, { action: 'export the layer', signal }, (token) =>
+      this.#binding.exportTar(local, fd, token),
+    );
+    return { bytes: summary.bytes, diffID: summary.diffID as DiffID };
+  }
+
+  async verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]> {
+    const { tarSplit, tree, whiteouts, diffID, bytesPerSecond = 0, signal } = request;
+    const { directory } = tree;
+    if (!('path' in tarSplit) || directory === undefined) return (await import('../js/verify.js')).verifyTree(request);
+    return runNative(this.#binding, { action: 'verify the layer', signal }, (token) =>
+      this.#binding.verifyTree({ tarSplit: tarSplit.path, directory, whiteouts, diffID, bytesPerSecond }, token),
+    );
+  }
+
+  async changes(request: DiffRequest): Promise<Change[]> {
+    const { signal } = request;
+    return runNative(this.#binding, { action: 'list the changes', signal }, (token) =>
+      this.#binding.changes(nativeDiff(request), token),
+    );
+  }
+
+  async diffSize(request: DiffRequest): Promise<number> {
+    const { signal } = request;
+    return runNative(this.#binding, { action: 'measure the changes', signal }, (token) =>
+      this.#binding.diffSize(nativeDiff(request), token),
+    );
+  }
+
+  async treeTar(request: TreeTarRequest): Promise<Readable> {
+    const { signal } = request;
+    return openTarStream(this.#binding, { kind: 'tree', ...nativeDiff(request) }, { action: 'write the tar', signal });
+  }
+
+  async seal(request: SealRequest): Promise<IngestResult> {
+    const { directory, consume, signal, onProgress } = request;
+    const native = await withRecordFile(request.tarSplit, (tarSplit) =>
+      runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
+        this.#binding.seal({ ...nativeDiff(request), directory, consume, tarSplit: tarSplit ?? '' }, token),
+      ),
+    );
+    return toResult(native);
+  }
+
+  async usage(directory: string, options: { signal?: AbortSignal } = {}): Promise<TreeUsage> {
+    const { signal } = options;
+    return runNative(this.#binding, { action: 'measure', signal }, (token) => this.#binding.usage(directory, token));
+  }
+
+  async copyTree(source: string, target: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { signal } = options;
+    await runNative(this.#binding, { action: 'copy the tree', signal }, (token) =>
+      this.#binding.copyTree(source, target, token),
+    );
+  }
+
+  async removeTree(path: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { signal } = options;
+    await runNative(this.#binding, { action: 'remove', signal }, (token) => this.#binding.removeTree(path, token));
+  }
+
+  async mountOverlay(mount: OverlayMount): Promise<MountTier> {
+    const { upper, work, lowers, target, options } = mount;
+    return plainNative('mount the layers', () =>
+      this.#binding.mountOverlay({ upper, work, lowers, target, options, tier: this.#tier }),
+    );
+  }
+
+  async unmount(target: string, options: { detach?: boolean } = {}): Promise<void> {
+    await plainNative('unmount', () => this.#binding.unmount(target, options.detach === true));
+  }
+
+  async mounts(directory: string): Promise<MountEntry[]> {
+    return plainNative('read the mount table for', () => this.#binding.mounts(directory));
+  }
+
+  async batch(ops: readonly BatchOp[]): Promise<void> {
+    await plainNative('update the files of the store', () => this.#binding.batch(ops));
+  }
+
+  async readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]> {
+    return plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
+  }
+
+  async syncFs(paths: readonly string[]): Promise<void> {
+    await plainNative('sync the file system of', () => this.#binding.syncFs(paths));
+  }
+
+  async lock(path: string, mode: 'exclusive' | 'shared'): Promise<FileLock | undefined> {
+    const lock = await plainNative('lock', () => this.#binding.lock(path, mode === 'exclusive'));
+    return lock === undefined ? undefined : { release: async () => lock.release() };
+  }
+}
+
+/** The addon's form of a request whose record is a file and whose tree is a directory; `undefined` for any other. */
+function localRequest(request: AssembleRequest): NativeTarRequest | undefined {
+  const { tarSplit, tree, diffID } = request;
+  if (!('path' in tarSplit) || typeof tarSplit.path !== 'string' || tree.directory === undefined) return undefined;
+  return { kind: 'assemble', tarSplit: tarSplit.path, directory: tree.directory, diffID };
+}
+
+function nativeDiff(request: TreeTarRequest): NativeDiffRequest {
+  const { upper, lower, sparse = false, whiteoutsOf } = request;
+  return { upper, lower, sparse, whiteoutsOf };
+}
