@@ -99,18 +99,29 @@ interface NodeSystemError extends Error {
  *
  * @param action what was tried, for the message: `write the layer's record`
  * @param advice what the reader can do, one clause
+ * @param names what the caller knows better than the error does: a path behind `/proc/self/fd`, a name's bytes
  */
-export function systemError(error: unknown, action: string, advice?: string): unknown {
+export function systemError(
+  error: unknown,
+  action: string,
+  advice?: string,
+  names: { path?: string; dest?: string; syscall?: string } = {},
+): unknown {
   if (!(error instanceof Error) || error instanceof LayerStoreError) return error;
-  const { code, errno, syscall, path, dest } = error as NodeSystemError;
+  const { code, errno, syscall, path, dest } = { ...(error as NodeSystemError), ...names };
   if (typeof code !== 'string' || typeof errno !== 'number') return error;
   const where = path === undefined ? '' : ` "${path}"`;
-  return new LayerStoreError('ERR_SYSTEM', `cannot ${action}${where}: ${code}${advice === undefined ? '' : `; ${advice}`}`, {
-    cause: error,
-    errno,
-    errnoName: code,
-    ...(syscall === undefined ? {} : { syscall }),
-    ...(path === undefined ? {} : { path }),
-    ...(dest === undefined ? {} : { dest }),
-  });
+  const onto = dest === undefined ? '' : ` to "${dest}"`;
+  return new LayerStoreError(
+    'ERR_SYSTEM',
+    `cannot ${action}${where}${onto}: ${code}${advice === undefined ? '' : `; ${advice}`}`,
+    {
+      cause: error,
+      errno,
+      errnoName: code,
+      ...(syscall === undefined ? {} : { syscall }),
+      ...(path === undefined ? {} : { path }),
+      ...(dest === undefined ? {} : { dest }),
+    },
+  );
 }

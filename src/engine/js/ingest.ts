@@ -1,0 +1,406 @@
+/** Ingest: one pass from a tar's bytes to a layer's directory, its digests and its tar-split record. */
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm, statfs } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { DiffID } from '../../digest.js';
+import { LayerStoreError } from '../../errors.js';
+import type { HashFileResult, IngestRequest, IngestResult, TarSource } from '../engine.js';
+import { DEFAULT_LIMITS, resolveLimitsFor, type CompleteLimits } from '../limits.js';
+import { ByteReader } from './byte-reader.js';
+import { decode, type Decoded } from './decode.js';
+import { Crc64, crc64 } from './crc64.js';
+import * as fs from './fs.js';
+import { checkNames, nameKind, overLimit, shown, treePath } from './names.js';
+import { ProgressMeter } from './progress.js';
+import { SourceReader } from './source.js';
+import { SplitWriter } from './split-writer.js';
+import { badTar } from './tar-header.js';
+import { TarReader, type TarEntry } from './tar-reader.js';
+import { TreeRoot, type Place } from './tree-root.js';
+import { TreeWriter, type FileSink } from './tree-writer.js';
+
+const SMALL_FILE = 128 * 1024;
+const CHECK_SPACE_EVERY = 32 * 1024 * 1024;
+const RATIO_FROM = 4 * 1024 ** 3;
+/** What a replacement costs beside the content it keeps: counted, so that entries of one name cannot fill memory. */
+const REPLACEMENT_BYTES = 4096;
+
+/** See {@link Engine.ingest}. */
+export async function ingest(source: TarSource, request: IngestRequest): Promise<IngestResult> {
+  const limits = await resolveLimitsFor(request.directory, request.limits);
+  const hash = request.blob !== undefined || request.hashBlob === true;
+  const reader = await SourceReader.open(source, { hash, ...(request.signal === undefined ? {} : { signal: request.signal }) });
+  let job: IngestJob | undefined;
+  try {
+    job = await IngestJob.open(reader, request, limits);
+    const result = await job.run();
+    job = undefined;
+    return result;
+  } catch (error) {
+    // An abort wins over whatever it made fail.
+    request.signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await reader.close();
+    await job?.abort();
+  }
+}
+
+class IngestJob {
+  readonly #source: SourceReader;
+  readonly #request: IngestRequest;
+  readonly #limits: CompleteLimits;
+  readonly #root: TreeRoot;
+  readonly #writer: TreeWriter;
+  readonly #split: SplitWriter | undefined;
+  readonly #hash = createHash('sha256');
+  readonly #progress: ProgressMeter;
+  /** Names of entries that are in the record but not in the tree: whiteouts, global headers. */
+  readonly #unseen = new Set<string>();
+  #keptFolder: string | undefined;
+  #keptFiles = 0;
+  #keptBytes = 0;
+  #tarSize = 0;
+  #entries = 0;
+  #ignoredXattrs = 0;
+  #nextSpaceCheck = 0;
+
+  private constructor(source: SourceReader, request: IngestRequest, limits: CompleteLimits, root: TreeRoot, split: SplitWriter | undefined) {
+    this.#source = source;
+    this.#request = request;
+    this.#limits = limits;
+    this.#root = root;
+    this.#split = split;
+    this.#progress = new ProgressMeter(request.onProgress, source.totalBytes);
+    this.#writer = new TreeWriter(root, {
+      whiteouts: request.whiteouts,
+      ...(request.signal === undefined ? {} : { signal: request.signal }),
+      ...(split === undefined ? {} : { onReplaced: (path, content, size) => this.#replaced(path, content, size) }),
+    });
+  }
+
+  static async open(source: SourceReader, request: IngestRequest, limits: CompleteLimits): Promise<IngestJob> {
+    const root = await TreeRoot.open(request.directory);
+    try {
+      const split = request.tarSplit === undefined ? undefined : await SplitWriter.open(request.tarSplit);
+      return new IngestJob(source, request, limits, root, split);
+    } catch (error) {
+      await root.close();
+      throw error;
+    }
+  }
+
+  async run(): Promise<IngestResult> {
+    await this.#checkSpace();
+    const decoded = await decode(this.#source, this.#limits);
+    const bytes = new ByteReader(this.#metered(decoded));
+    const tar = new TarReader(bytes, this.#limits);
+    for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
+      this.#request.signal?.throwIfAborted();
+      if (++this.#entries > this.#limits.maxEntries) throw overLimit('maxEntries', this.#limits.maxEntries, 'the tar has more entries', entry.offset);
+      await this.#split?.segment(tar.takeRaw());
+      await this.#entry(tar, entry);
+      await this.#writer.settle();
+      this.#progress.report(this.#source.bytesRead, this.#tarSize, this.#entries);
+    }
+    await this.#split?.segment(tar.takeRaw());
+    for (let rest = await tar.trailing(SMALL_FILE); rest !== undefined; rest = await tar.trailing(SMALL_FILE)) await this.#keep(rest);
+    await this.#writer.finish();
+    const result = this.#result(decoded);
+    await this.#split?.finish((name) => treePath(name, 0));
+    await this.#close();
+    this.#progress.finish(this.#source.bytesRead, this.#tarSize, this.#entries);
+    return result;
+  }
+
+  async abort(): Promise<void> {
+    await this.#writer.abandon();
+    await this.#split?.abort();
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await this.#root.close();
+    if (this.#keptFolder !== undefined) await rm(this.#keptFolder, { recursive: true, force: true });
+  }
+
+  /** Counts, hashes and limits the bytes of the tar. */
+  async *#metered(decoded: Decoded): AsyncGenerator<Buffer> {
+    const { maxBytes, maxRatio } = this.#limits;
+    for await (const chunk of decoded.chunks) {
+      this.#hash.update(chunk);
+      this.#tarSize += chunk.length;
+      if (this.#tarSize > maxBytes) throw overLimit('maxBytes', maxBytes, 'the tar is larger', this.#tarSize);
+      if (decoded.compression !== 'none' && this.#tarSize > RATIO_FROM && this.#tarSize > this.#source.bytesRead * maxRatio) {
+        throw overLimit('maxRatio', maxRatio, `${String(this.#source.bytesRead)} compressed bytes gave ${String(this.#tarSize)}`, this.#tarSize);
+      }
+      if (this.#request.blob !== undefined && this.#source.bytesRead > this.#request.blob.size) throw this.#blobSizeError('more');
+      if (this.#tarSize >= this.#nextSpaceCheck) await this.#checkSpace();
+      this.#progress.report(this.#source.bytesRead, this.#tarSize, this.#entries);
+      yield chunk;
+    }
+  }
+
+  async #checkSpace(): Promise<void> {
+    this.#nextSpaceCheck = this.#tarSize + CHECK_SPACE_EVERY;
+    if (this.#limits.minFreeBytes === 0) return;
+    const { bavail, bsize } = await statfs(this.#request.directory);
+    if (bavail * bsize < this.#limits.minFreeBytes) {
+      throw overLimit('minFreeBytes', this.#limits.minFreeBytes, `the file system of "${this.#request.directory}" has ${String(bavail * bsize)} bytes left`);
+    }
+  }
+
+  async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
+    checkNames(entry, this.#limits);
+    if (entry.type === 'g') return this.#globalHeader(entry);
+    entry.xattrs = this.#checkedXattrs(entry);
+    const path = treePath(entry.name, entry.offset);
+    const kind = nameKind(path, entry.offset);
+    switch (kind.kind) {
+      case 'whiteout':
+        await this.#writer.whiteout(await this.#writer.place(kind.target));
+        return this.#notInTree(tar, entry, path);
+      case 'opaque':
+        await this.#writer.opaque(kind.directory);
+        return this.#notInTree(tar, entry, path);
+      case 'dropped':
+        return this.#notInTree(tar, entry, path);
+      case 'file':
+        return this.#file(tar, entry, path);
+    }
+  }
+
+  async #file(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
+    if (path === '' && entry.type !== '5') {
+      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar names "${shown(entry.name)}", the root itself, as something else than a directory`, {
+        path: shown(entry.name),
+        offset: entry.offset,
+      });
+    }
+    switch (entry.type) {
+      case '0':
+      case '7':
+      case 'S':
+        return this.#regularFile(tar, entry, path);
+      case '1': {
+        const target = await this.#linkTarget(entry);
+        const place = await this.#writer.place(path);
+        await this.#writer.hardLink(place, entry, target);
+        break;
+      }
+      case '2':
+        await this.#writer.symbolicLink(await this.#writer.place(path), entry);
+        break;
+      case '3':
+        if (entry.major === 0 && entry.minor === 0) {
+          throw new LayerStoreError(
+            'ERR_UNSAFE_PATH',
+            `the tar has the device 0:0 "${shown(entry.name)}", which overlayfs takes for a whiteout, at byte ${String(entry.offset)}`,
+            { path: shown(entry.name), offset: entry.offset },
+          );
+        }
+        await this.#writer.node(await this.#writer.place(path), entry);
+        break;
+      case '4':
+      case '6':
+        await this.#writer.node(await this.#writer.place(path), entry);
+        break;
+      case '5':
+        await this.#writer.directory(path === '' ? undefined : await this.#writer.place(path), entry);
+        break;
+      default:
+        throw badTar(`"${shown(entry.name)}" is of the unknown type ${JSON.stringify(entry.type)}`, entry.offset, entry.name);
+    }
+    // Docker reads back the file of every entry with a size; one that has no data of its own must have no such line.
+    if (entry.size === 0 && !this.#unseen.has(path)) await this.#split?.file(entry.name, 0, undefined);
+  }
+
+  async #linkTarget(entry: TarEntry): Promise<Place> {
+    const path = treePath(entry.linkName, entry.offset);
+    try {
+      const target = await this.#root.place(path);
+      this.#root.hold(target.parent);
+      return target;
+    } catch (error) {
+      if (LayerStoreError.is(error) && (error.errnoName === 'ENOENT' || error.errnoName === 'ENOTDIR')) {
+        throw badTar(`"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`, entry.offset, entry.name);
+      }
+      throw error;
+    }
+  }
+
+  async #regularFile(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
+    const place = await this.#writer.place(path);
+    // Read back by its name in the tar, which must lead to the same file whatever links are there at the end.
+    const readable = entry.regions === undefined && !place.viaLink && !this.#unseen.has(path);
+    if (entry.regions === undefined && entry.size <= SMALL_FILE) {
+      const content = await tar.allContent();
+      await this.#writer.smallFile(place, entry, content);
+      if (readable) await this.#split?.file(entry.name, entry.size, entry.size === 0 ? undefined : crc64(content));
+      else await this.#keep(content);
+      return;
+    }
+    const sink = await this.#writer.file(place, entry);
+    try {
+      if (entry.regions !== undefined) await this.#sparseContent(tar, entry, sink);
+      else await this.#content(tar, entry, sink, readable);
+    } finally {
+      await sink.end();
+    }
+  }
+
+  async #content(tar: TarReader, entry: TarEntry, sink: FileSink, readable: boolean): Promise<void> {
+    const crc = new Crc64();
+    for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) {
+      this.#request.signal?.throwIfAborted();
+      await sink.write(chunk);
+      if (!readable) await this.#keep(chunk);
+      else if (this.#split !== undefined) crc.update(chunk);
+    }
+    if (readable) await this.#split?.file(entry.name, entry.size, crc.digest());
+  }
+
+  async #sparseContent(tar: TarReader, entry: TarEntry, sink: FileSink): Promise<void> {
+    await this.#keep(tar.takeRaw());
+    for (const { offset, length } of entry.regions ?? []) {
+      for (let done = 0; done < length; ) {
+        this.#request.signal?.throwIfAborted();
+        const chunk = await tar.content(length - done);
+        if (chunk === undefined) throw badTar('a sparse file has less data than its map says', entry.offset, entry.name);
+        await sink.writeAt(chunk, offset + done);
+        await this.#keep(chunk);
+        done += chunk.length;
+      }
+    }
+    // What is stored beyond the regions belongs to nothing, but to the tar.
+    for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) await this.#keep(chunk);
+  }
+
+  async #globalHeader(entry: TarEntry): Promise<void> {
+    const path = treePath(entry.name.startsWith('/') ? entry.name : `/${entry.name}`, entry.offset);
+    const taken = this.#unseen.has(path) || (path !== '' && (await this.#isThere(path)));
+    this.#unseen.add(path);
+    if (!taken) await this.#split?.file(entry.name, 0, undefined);
+  }
+
+  async #isThere(path: string): Promise<boolean> {
+    try {
+      await fs.lstat((await this.#root.place(path)).path);
+      return true;
+    } catch {
+      return false; // Whatever keeps it from being looked at, no entry of that name is there.
+    }
+  }
+
+  /** A whiteout or the like: a line in the record, no file in the tree. */
+  async #notInTree(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
+    const empty = entry.size === 0 && entry.regions === undefined;
+    const taken = this.#unseen.has(path);
+    this.#unseen.add(path);
+    if (entry.regions !== undefined) await this.#keep(tar.takeRaw());
+    for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) await this.#keep(chunk);
+    if (empty && !taken) await this.#split?.file(entry.name, 0, undefined);
+  }
+
+  /** Bytes that go into the record because they cannot be read back. */
+  async #keep(bytes: Buffer): Promise<void> {
+    if (this.#split === undefined || bytes.length === 0) return;
+    this.#countKept(bytes.length);
+    await this.#split.segment(bytes);
+  }
+
+  #countKept(bytes: number): void {
+    this.#keptBytes += bytes;
+    if (this.#keptBytes > this.#limits.maxKeptBytes) {
+      throw overLimit('maxKeptBytes', this.#limits.maxKeptBytes, 'the tar holds more content that cannot be read back from the tree', this.#tarSize);
+    }
+  }
+
+  async #replaced(path: string, content: Buffer | undefined, size: number): Promise<void> {
+    this.#countKept(REPLACEMENT_BYTES);
+    let copy: string | undefined;
+    if (content !== undefined) {
+      this.#countKept(size);
+      this.#keptFolder ??= await this.#makeKeptFolder();
+      copy = join(this.#keptFolder, String(this.#keptFiles++));
+      await fs.copyFile(content, copy, 0);
+    }
+    this.#split?.replaced(path, copy);
+  }
+
+  /** Beside the record, which the store removes with all that is there, where it is a file. */
+  async #makeKeptFolder(): Promise<string> {
+    const { tarSplit } = this.#request;
+    return mkdtemp(tarSplit !== undefined && 'path' in tarSplit ? `${tarSplit.path}.kept-` : join(tmpdir(), 'layerstore-kept-'));
+  }
+
+  #checkedXattrs(entry: TarEntry): TarEntry['xattrs'] {
+    if (entry.xattrs.length === 0) return entry.xattrs;
+    const { maxXattrs, maxXattrBytes } = this.#limits;
+    if (entry.xattrs.length > maxXattrs) throw overLimit('maxXattrs', maxXattrs, `"${shown(entry.name)}" has ${String(entry.xattrs.length)} extended attributes`, entry.offset);
+    let bytes = 0;
+    for (const [name, value] of entry.xattrs) bytes += name.length + value.length;
+    if (bytes > maxXattrBytes) throw overLimit('maxXattrBytes', maxXattrBytes, `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`, entry.offset);
+    const own = entry.xattrs.filter(([name]) => !/^(trusted|user)\.overlay\./.test(name));
+    this.#ignoredXattrs += entry.xattrs.length - own.length;
+    return own;
+  }
+
+  #result(decoded: Decoded): IngestResult {
+    const diffID = `sha256:${this.#hash.digest('hex')}` as DiffID;
+    const { blob } = this.#request;
+    const { bytesRead } = this.#source;
+    if (blob !== undefined && bytesRead !== blob.size) throw this.#blobSizeError('fewer');
+    const blobDigest = this.#source.digest() ?? (decoded.compression === 'none' ? diffID : undefined);
+    if (blob !== undefined && blobDigest !== blob.digest) throw mismatch('the layer as it came', blob.digest, blobDigest ?? 'none');
+    if (this.#request.diffID !== undefined && diffID !== this.#request.diffID) throw mismatch('the uncompressed tar', this.#request.diffID, diffID);
+    return {
+      diffID,
+      tarSize: this.#tarSize,
+      size: this.#writer.size,
+      entries: this.#entries,
+      compression: decoded.compression,
+      blobSize: bytesRead,
+      ...(blobDigest === undefined ? {} : { blobDigest }),
+      ignoredXattrs: this.#ignoredXattrs,
+    };
+  }
+
+  #blobSizeError(which: 'more' | 'fewer'): LayerStoreError {
+    const size = this.#request.blob?.size ?? 0;
+    return new LayerStoreError(
+      'ERR_DIGEST_MISMATCH',
+      `the layer has ${which} bytes than its descriptor says: ${String(this.#source.bytesRead)} instead of ${String(size)}; fetch it again`,
+    );
+  }
+}
+
+/** ERR_DIGEST_MISMATCH. */
+export function mismatch(what: string, expected: string, found: string): LayerStoreError {
+  return new LayerStoreError('ERR_DIGEST_MISMATCH', `${what} has the digest ${found}, not ${expected} as expected; fetch it again`);
+}
+
+/** See {@link Engine.hashFile}. */
+export async function hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
+  const source = await SourceReader.open({ path }, { hash: true, ...options });
+  try {
+    const decoded = await decode(source, DEFAULT_LIMITS);
+    const hash = createHash('sha256');
+    let tarSize = 0;
+    for await (const chunk of decoded.chunks) {
+      options.signal?.throwIfAborted();
+      tarSize += chunk.length;
+      if (decoded.compression !== 'none') hash.update(chunk);
+    }
+    const digest = source.digest()!;
+    const diffID = (decoded.compression === 'none' ? digest : `sha256:${hash.digest('hex')}`) as DiffID;
+    return { digest, diffID, size: source.bytesRead, tarSize, compression: decoded.compression };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await source.close();
+  }
+}
+

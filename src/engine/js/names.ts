@@ -1,0 +1,91 @@
+/** Names of tar entries: where in the tree they lie, and what whiteouts mean. Latin1 text that stands for bytes. */
+import { LayerStoreError } from '../../errors.js';
+import type { CompleteLimits } from '../limits.js';
+import { badTar } from './tar-header.js';
+
+/** Text of a name for messages. */
+export function shown(name: string): string {
+  return Buffer.from(name, 'latin1').toString();
+}
+
+/**
+ * Path below the root of an entry's name: cleaned as Go's path.Clean does (by letters, links not looked at), absolute
+ * names taken from the root. A name that leaves the root is ERR_UNSAFE_PATH.
+ */
+export function treePath(name: string, offset: number): string {
+  // Most names are clean already.
+  if (!/(^|\/)(\.{0,2})(\/|$)/.test(name)) return name;
+  const absolute = name.startsWith('/');
+  const parts: string[] = [];
+  for (const part of name.split('/')) {
+    if (part === '' || part === '.') continue;
+    if (part !== '..') parts.push(part);
+    else if (parts.length > 0) parts.pop();
+    else if (!absolute) {
+      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar names "${shown(name)}", which lies outside the layer, at byte ${String(offset)}`, {
+        path: shown(name),
+        offset,
+      });
+    }
+  }
+  return parts.join('/');
+}
+
+const WHITEOUT = '.wh.';
+
+/** What an entry's name asks for: `file` for everything that is no whiteout. */
+export type NameKind =
+  | { kind: 'file' }
+  /** Hides a name of the layers below. */
+  | { kind: 'whiteout'; target: string }
+  /** Hides all that the layers below have in the directory. */
+  | { kind: 'opaque'; directory: string }
+  /** Bookkeeping of aufs, dropped as Docker does. */
+  | { kind: 'dropped' };
+
+/** Tells whiteouts by the last component of a tree path. */
+export function nameKind(path: string, offset: number): NameKind {
+  const slash = path.lastIndexOf('/');
+  const base = path.slice(slash + 1);
+  if (!base.startsWith(WHITEOUT)) return { kind: 'file' };
+  const parent = slash < 0 ? '' : path.slice(0, slash);
+  if (base === '.wh..wh..opq') return { kind: 'opaque', directory: parent };
+  if (base.startsWith('.wh..wh.')) return { kind: 'dropped' };
+  const hidden = base.slice(WHITEOUT.length);
+  if (hidden === '' || hidden === '.' || hidden === '..') {
+    throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar has the whiteout "${shown(path)}", which hides no name, at byte ${String(offset)}`, {
+      path: shown(path),
+      offset,
+    });
+  }
+  return { kind: 'whiteout', target: parent === '' ? hidden : `${parent}/${hidden}` };
+}
+
+/** Checks what is limited about an entry's names. */
+export function checkNames(entry: { name: string; type: string; linkName: string; offset: number }, limits: CompleteLimits): void {
+  const { name, offset } = entry;
+  if (name.length > limits.maxPathLength) throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
+  if (name.length > limits.maxPathDepth) {
+    let depth = 0;
+    for (const part of name.split('/')) if (part !== '' && part !== '.') depth++;
+    if (depth > limits.maxPathDepth) throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
+  }
+  if (entry.type === '2') {
+    if (entry.linkName === '') throw badTar('a symbolic link has no target', offset, name);
+    if (entry.linkName.length > limits.maxLinkLength) {
+      throw overLimit('maxLinkLength', limits.maxLinkLength, `the target of a symbolic link is ${String(entry.linkName.length)} bytes long`, offset);
+    }
+  }
+  if (entry.type === '1' && entry.linkName.length > limits.maxPathLength) {
+    throw overLimit('maxPathLength', limits.maxPathLength, `the target of a hard link is ${String(entry.linkName.length)} bytes long`, offset);
+  }
+}
+
+/** ERR_LIMIT_EXCEEDED that says which limit, and how to raise it. */
+export function overLimit(limit: keyof CompleteLimits, value: number, what: string, offset?: number): LayerStoreError {
+  const where = offset === undefined ? '' : `, at byte ${String(offset)} of the tar`;
+  return new LayerStoreError('ERR_LIMIT_EXCEEDED', `${what}${where}; the limit ${limit} is ${String(value)}: raise it with limits: { ${limit}: … }`, {
+    detail: limit,
+    ...(offset === undefined ? {} : { offset }),
+  });
+}

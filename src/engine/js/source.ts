@@ -1,0 +1,179 @@
+/**
+ * SourceReader: the chunks of a TarSource, whatever kind it is, with an end that can be forced: `cancel` rejects a read
+ * that is waiting for a source which gives nothing.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { LayerStoreError, systemError } from '../../errors.js';
+import type { Digest } from '../../digest.js';
+import type { TarSource } from '../engine.js';
+import * as fs from './fs.js';
+
+const READ_SIZE = 256 * 1024;
+
+export interface SourceOptions {
+  signal?: AbortSignal;
+  /** Makes `digest()` work. */
+  hash?: boolean;
+}
+
+export class SourceReader implements AsyncIterable<Buffer> {
+  readonly totalBytes: number | undefined;
+  readonly #chunks: AsyncIterator<unknown>;
+  readonly #stop: (() => void) | undefined;
+  readonly #hash: Hash | undefined;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onAbort = (): void => this.cancel(this.#signal?.reason);
+  #bytes = 0;
+  #pending: ((reason: unknown) => void) | undefined;
+  #cancelled: { reason: unknown } | undefined;
+  #ended = false;
+
+  private constructor(chunks: AsyncIterator<unknown>, totalBytes: number | undefined, stop: (() => void) | undefined, options: SourceOptions) {
+    this.#chunks = chunks;
+    this.totalBytes = totalBytes;
+    this.#stop = stop;
+    this.#hash = options.hash === true ? createHash('sha256') : undefined;
+    this.#signal = options.signal;
+    this.#signal?.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  static async open(source: TarSource, options: SourceOptions = {}): Promise<SourceReader> {
+    options.signal?.throwIfAborted();
+    if (typeof source === 'object' && source !== null) {
+      if (Symbol.asyncIterator in source) {
+        const chunks = (source as AsyncIterable<unknown>)[Symbol.asyncIterator]();
+        const { destroy } = source as { destroy?: unknown };
+        const stop = typeof destroy === 'function' ? (): void => void (source as { destroy(): void }).destroy() : undefined;
+        return new SourceReader(chunks, undefined, stop, options);
+      }
+      if ('path' in source && typeof source.path === 'string') return SourceReader.#openFile(source, options);
+    }
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      'a tar source must be a Readable, an async iterable of Uint8Array, a web ReadableStream or { path }',
+    );
+  }
+
+  static async #openFile(source: { path: string; offset?: number; length?: number }, options: SourceOptions): Promise<SourceReader> {
+    const { path } = source;
+    let fd: number;
+    try {
+      fd = await fs.open(path, constants.O_RDONLY);
+    } catch (error) {
+      throw systemError(error, 'open the tar', 'check the path', { path });
+    }
+    try {
+      const stat = await fs.fstat(fd);
+      const totalBytes = source.length ?? (stat.isFile() ? Number(stat.size) : undefined);
+      const chunks = readFile(fd, path, source.offset, source.length);
+      return new SourceReader(chunks, totalBytes, undefined, options);
+    } catch (error) {
+      await fs.close(fd);
+      throw systemError(error, 'read the tar', undefined, { path });
+    }
+  }
+
+  /** Bytes read so far. */
+  get bytesRead(): number {
+    return this.#bytes;
+  }
+
+  /** SHA-256 of the bytes read; once, and only where `hash` was asked for. */
+  digest(): Digest | undefined {
+    return this.#hash === undefined ? undefined : `sha256:${this.#hash.digest('hex')}`;
+  }
+
+  /** Ends a read that is waiting, and every later one, with `reason`. */
+  cancel(reason: unknown): void {
+    this.#cancelled ??= { reason };
+    this.#pending?.(reason);
+  }
+
+  /** Lets go of the source; one that was not read to its end is destroyed. */
+  async close(): Promise<void> {
+    this.#signal?.removeEventListener('abort', this.#onAbort);
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#stop?.();
+    // A generator that is waiting for its own source answers return() only when that one does: it is not waited for.
+    const returned = Promise.resolve(this.#chunks.return?.()).catch(() => undefined);
+    if (this.#pending === undefined && this.#stop === undefined) await returned;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    for (;;) {
+      const { done, value } = await this.#next();
+      if (done === true) break;
+      if (!(value instanceof Uint8Array)) {
+        throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the tar source gave a chunk of type ${typeof value}; it must give Uint8Array`);
+      }
+      const chunk = Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      this.#bytes += chunk.length;
+      this.#hash?.update(chunk);
+      yield chunk;
+    }
+    this.#ended = true;
+  }
+
+  #next(): Promise<IteratorResult<unknown>> {
+    return new Promise((resolve, reject) => {
+      if (this.#cancelled !== undefined) {
+        reject(this.#cancelled.reason as Error);
+        return;
+      }
+      this.#pending = reject;
+      const settled = (): void => void (this.#pending = undefined);
+      this.#chunks.next().then(
+        (result) => {
+          settled();
+          resolve(result);
+        },
+        (error: unknown) => {
+          settled();
+          // A source that failed is at its end: nothing of it is left to be destroyed.
+          this.#ended = true;
+          reject(error as Error);
+        },
+      );
+    });
+  }
+}
+
+/** Chunks of a file or of a range of it, one read ahead. Closes the descriptor. */
+async function* readFile(fd: number, path: string, offset: number | undefined, length: number | undefined): AsyncGenerator<Buffer> {
+  let at = offset ?? 0;
+  let left = length ?? Infinity;
+  const readNext = async (): Promise<Buffer> => {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(READ_SIZE, left));
+    // Only a range is read by position: a pipe has none.
+    const count = await fs.read(fd, buffer, 0, buffer.length, offset === undefined ? null : at);
+    at += count;
+    left -= count;
+    return buffer.subarray(0, count);
+  };
+  let ahead: Promise<Buffer> | undefined;
+  try {
+    while (left > 0) {
+      const chunk = await (ahead ?? readNext());
+      ahead = undefined;
+      if (chunk.length === 0) break;
+      if (left > 0) {
+        ahead = readNext();
+        ahead.catch(() => undefined); // It is awaited in the next turn, and must not count as unhandled until then.
+      }
+      yield chunk;
+    }
+    if (length !== undefined && left > 0) {
+      throw new LayerStoreError('ERR_BAD_TAR', `the file "${path}" ends ${String(left)} bytes before the end of the range that holds the tar`, {
+        path,
+        offset: length - left,
+      });
+    }
+  } catch (error) {
+    throw systemError(error, 'read the tar', undefined, { path });
+  } finally {
+    await ahead?.catch(() => undefined);
+    await fs.close(fd);
+  }
+}

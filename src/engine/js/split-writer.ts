@@ -1,0 +1,196 @@
+/**
+ * SplitWriter: writes a tar-split record while a tar is read.
+ *
+ * A file that a later entry takes away can no longer be read back, so its line must not stay: such changes are collected
+ * and applied by writing the record once more at the end. That is rare, and costs nothing where it does not happen.
+ */
+import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
+import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { finished } from 'node:stream/promises';
+import { createGzip, type Gzip } from 'node:zlib';
+import { systemError } from '../../errors.js';
+import type { TarSplitTarget } from '../engine.js';
+import { formatSplitEntry, type SplitEntry } from './split-record.js';
+import { readSplitEntries } from './split-reader.js';
+
+const SEGMENT = 1024 * 1024;
+const BATCH = 64 * 1024;
+
+/** From which line on the name belongs to a later entry, and where the earlier one's content is kept. */
+export interface Replacement {
+  before: number;
+  /** Absent where it had none. */
+  content?: string;
+}
+
+export class SplitWriter {
+  readonly #target: TarSplitTarget;
+  /** The gzip file that is written: the target's own, or a scratch file. */
+  readonly #path: string;
+  readonly #scratch: string | undefined;
+  #lines: LineFile;
+  #position = 0;
+  readonly #replaced = new Map<string, Replacement[]>();
+
+  private constructor(target: TarSplitTarget, path: string, scratch: string | undefined, lines: LineFile) {
+    this.#target = target;
+    this.#path = path;
+    this.#scratch = scratch;
+    this.#lines = lines;
+  }
+
+  static async open(target: TarSplitTarget): Promise<SplitWriter> {
+    const scratch = 'path' in target ? undefined : await mkdtemp(join(tmpdir(), 'layerstore-split-'));
+    const path = 'path' in target ? target.path : join(scratch ?? '', 'record.gz');
+    return new SplitWriter(target, path, scratch, await LineFile.open(path));
+  }
+
+  /** Number of lines so far. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Raw bytes; nothing for none. */
+  async segment(bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length; at += SEGMENT) {
+      await this.#write({ type: 2, payload: bytes.subarray(at, at + SEGMENT) });
+    }
+  }
+
+  async file(name: string, size: number, crc: Buffer | undefined): Promise<void> {
+    await this.#write({ type: 1, name, size, crc });
+  }
+
+  /** The entries named `path` (as it lies in the tree) so far cannot be read back. */
+  replaced(path: string, content: string | undefined): void {
+    const list = this.#replaced.get(path) ?? [];
+    list.push({ before: this.#position, ...(content === undefined ? {} : { content }) });
+    this.#replaced.set(path, list);
+  }
+
+  /** Writes the record to its end. `treePath` tells the place in the tree of an entry's name. */
+  async finish(treePath: (name: string) => string): Promise<void> {
+    await this.#lines.end();
+    if (this.#replaced.size > 0) await this.#rewrite(treePath);
+    if ('writer' in this.#target) await copyLines(this.#path, this.#target.writer);
+    await this.#removeScratch();
+  }
+
+  /** Takes away what was written. */
+  async abort(): Promise<void> {
+    this.#lines.destroy();
+    await rm(this.#path, { force: true });
+    await rm(`${this.#path}.rewrite`, { force: true });
+    await this.#removeScratch();
+  }
+
+  async #removeScratch(): Promise<void> {
+    if (this.#scratch !== undefined) await rm(this.#scratch, { recursive: true, force: true });
+  }
+
+  async #write(entry: SplitEntry): Promise<void> {
+    await this.#lines.write(formatSplitEntry(entry, this.#position));
+    this.#position++;
+  }
+
+  async #rewrite(treePath: (name: string) => string): Promise<void> {
+    const path = `${this.#path}.rewrite`;
+    this.#lines = await LineFile.open(path);
+    this.#position = 0;
+    let line = 0;
+    for await (const entry of readSplitEntries({ path: this.#path })) {
+      const replacement = entry.type === 1 ? this.#replaced.get(treePath(entry.name))?.find(({ before }) => before > line) : undefined;
+      line++;
+      if (replacement === undefined) await this.#write(entry);
+      else if (entry.type === 1 && entry.size > 0 && replacement.content !== undefined) await this.#writeContent(replacement.content);
+    }
+    await this.#lines.end();
+    await rename(path, this.#path);
+  }
+
+  async #writeContent(path: string): Promise<void> {
+    for await (const chunk of createReadStream(path, { highWaterMark: SEGMENT })) await this.segment(chunk as Buffer);
+  }
+}
+
+/** Plain lines of a finished record into the caller's stream, which is ended. */
+async function copyLines(path: string, writer: Writable): Promise<void> {
+  let position = 0;
+  const failure = finished(writer);
+  failure.catch(() => undefined); // awaited below; until then a failure must not count as unhandled
+  for await (const entry of readSplitEntries({ path })) {
+    if (!writer.write(formatSplitEntry(entry, position++))) {
+      await Promise.race([new Promise((resolve) => writer.once('drain', resolve)), failure]);
+    }
+  }
+  writer.end();
+  await failure;
+}
+
+/** A gzip file of lines, level 1 as Docker's records are made for speed. */
+class LineFile {
+  readonly #path: string;
+  readonly #gzip: Gzip;
+  readonly #file: WriteStream;
+  readonly #done: Promise<void>;
+  #batch: string[] = [];
+  #bytes = 0;
+
+  private constructor(path: string, file: WriteStream) {
+    this.#path = path;
+    this.#file = file;
+    this.#gzip = createGzip({ level: 1, chunkSize: BATCH });
+    this.#done = finished(this.#file);
+    this.#done.catch(() => undefined); // awaited by write and end
+    this.#file.once('error', (error) => this.#gzip.destroy(error));
+    this.#gzip.once('error', (error) => this.#file.destroy(error));
+    this.#gzip.pipe(this.#file);
+  }
+
+  static async open(path: string): Promise<LineFile> {
+    const file = createWriteStream(path, { flags: 'wx', mode: 0o600 });
+    await new Promise<void>((resolve, reject) => {
+      file.once('open', () => resolve());
+      file.once('error', (error) => reject(systemError(error, 'write the tar-split record', undefined, { path }) as Error));
+    });
+    return new LineFile(path, file);
+  }
+
+  async write(line: string): Promise<void> {
+    this.#batch.push(line);
+    this.#bytes += line.length;
+    if (this.#bytes >= BATCH) await this.#flush();
+  }
+
+  async #flush(): Promise<void> {
+    const text = this.#batch.join('');
+    this.#batch = [];
+    this.#bytes = 0;
+    if (this.#gzip.destroyed) await this.#failed();
+    if (text !== '' && !this.#gzip.write(text)) {
+      await Promise.race([new Promise((resolve) => this.#gzip.once('drain', resolve)), this.#failed()]);
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#flush();
+    this.#gzip.end();
+    await this.#failed();
+  }
+
+  async #failed(): Promise<void> {
+    try {
+      await this.#done;
+    } catch (error) {
+      throw systemError(error, 'write the tar-split record', undefined, { path: this.#path });
+    }
+  }
+
+  destroy(): void {
+    this.#gzip.destroy();
+    this.#file.destroy();
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * One tar header block, read as Go's archive/tar reads it (that is what Docker sees): v7, ustar, GNU and star; octal and
+ * base-256 numbers. Text is latin1 that stands for bytes.
+ */
+import { LayerStoreError } from '../../errors.js';
+
+export const BLOCK = 512;
+
+export type TarFormat = 'v7' | 'ustar' | 'gnu' | 'star';
+
+/** Fields of a header, extension headers not applied. */
+export interface TarHeader {
+  format: TarFormat;
+  name: string;
+  mode: number;
+  uid: number;
+  gid: number;
+  size: number;
+  /** Seconds, whole, and nanoseconds from 0 to 999,999,999 on top of them. */
+  mtime: TarTime;
+  /** One character. */
+  type: string;
+  linkName: string;
+  major: number;
+  minor: number;
+}
+
+export interface TarTime {
+  seconds: number;
+  nanoseconds: number;
+}
+
+/** ERR_BAD_TAR with the place in the tar. */
+export function badTar(why: string, offset: number, path?: string): LayerStoreError {
+  return new LayerStoreError('ERR_BAD_TAR', `the tar cannot be read: ${why}, at byte ${String(offset)}; it is damaged, truncated or no tar`, {
+    offset,
+    detail: why,
+    ...(path === undefined ? {} : { path: Buffer.from(path, 'latin1').toString() }),
+  });
+}
+
+/** Whether a block holds zeros only. */
+export function isZeroBlock(block: Buffer): boolean {
+  return block[0] === 0 && block.every((byte) => byte === 0);
+}
+
+/** Reads a header block; throws ERR_BAD_TAR. */
+export function parseHeader(block: Buffer, offset: number): TarHeader {
+  checkSum(block, offset);
+  const format = formatOf(block);
+  const number = (at: number, length: number, what: string): number => numeric(block, at, length, what, offset);
+  const header: TarHeader = {
+    format,
+    name: text(block, 0, 100),
+    mode: number(100, 8, 'mode'),
+    uid: number(108, 8, 'uid'),
+    gid: number(116, 8, 'gid'),
+    size: number(124, 12, 'size'),
+    mtime: { seconds: number(136, 12, 'mtime'), nanoseconds: 0 },
+    type: String.fromCharCode(block[156]!),
+    linkName: text(block, 157, 100),
+    major: 0,
+    minor: 0,
+  };
+  if (format === 'v7') return header;
+  header.major = number(329, 8, 'device number');
+  header.minor = number(337, 8, 'device number');
+  const prefix = prefixOf(block, format, offset);
+  if (prefix !== '') header.name = `${prefix}/${header.name}`;
+  return header;
+}
+
+function checkSum(block: Buffer, offset: number): void {
+  const stored = octal(text(block, 148, 8, true));
+  let unsigned = 0;
+  let signed = 0;
+  for (let index = 0; index < BLOCK; index++) {
+    const byte = index >= 148 && index < 156 ? 0x20 : block[index]!;
+    unsigned += byte;
+    signed += byte > 127 ? byte - 256 : byte;
+  }
+  // Some old writers added the bytes up as signed ones.
+  if (stored !== unsigned && stored !== signed) throw badTar('the checksum of a header is wrong', offset);
+}
+
+function formatOf(block: Buffer): TarFormat {
+  const magic = block.toString('latin1', 257, 265);
+  if (magic === 'ustar  \0') return 'gnu';
+  if (!magic.startsWith('ustar\0')) return 'v7';
+  return block.toString('latin1', 508, 512) === 'tar\0' ? 'star' : 'ustar';
+}
+
+function prefixOf(block: Buffer, format: TarFormat, offset: number): string {
+  switch (format) {
+    case 'ustar':
+      return text(block, 345, 155);
+    case 'star':
+      numeric(block, 476, 12, 'access time', offset);
+      numeric(block, 488, 12, 'change time', offset);
+      return text(block, 345, 131);
+    default:
+      return gnuPrefix(block, offset);
+  }
+}
+
+// Go before 1.8 wrote a ustar prefix into headers with GNU's magic; where the times that GNU has there are none, it is one.
+function gnuPrefix(block: Buffer, offset: number): string {
+  try {
+    if (block[345] !== 0) numeric(block, 345, 12, 'access time', offset);
+    if (block[357] !== 0) numeric(block, 357, 12, 'change time', offset);
+    return '';
+  } catch {
+    const prefix = text(block, 345, 155);
+    // eslint-disable-next-line no-control-regex
+    return /^[\x00-\x7f]*$/.test(prefix) ? prefix : '';
+  }
+}
+
+/** Bytes up to the first NUL. */
+function text(block: Buffer, at: number, length: number, trim = false): string {
+  const field = block.toString('latin1', at, at + length);
+  // Numbers may have leading NULs and blanks as well.
+  // eslint-disable-next-line no-control-regex
+  const from = trim ? field.replace(/^[ \0]+|[ \0]+$/g, '') : field;
+  const nul = from.indexOf('\0');
+  return nul < 0 ? from : from.slice(0, nul);
+}
+
+function octal(digits: string): number | undefined {
+  if (digits === '') return 0;
+  return /^[0-7]+$/.test(digits) ? parseInt(digits, 8) : undefined;
+}
+
+/** A number of a header block: octal, or base-256 where the first bit is set. */
+export function numeric(block: Buffer, at: number, length: number, what: string, offset: number): number {
+  const value = (block[at]! & 0x80) === 0 ? octal(text(block, at, length, true)) : base256(block, at, length);
+  if (value === undefined || !Number.isSafeInteger(value)) throw badTar(`the ${what} of a header is no number`, offset);
+  return value;
+}
+
+function base256(block: Buffer, at: number, length: number): number | undefined {
+  // Two's complement, the first bit being the mark.
+  const first = block[at]!;
+  const negative = (first & 0x40) !== 0;
+  let value = BigInt(negative ? (first & 0x7f) - 0x80 : first & 0x7f);
+  for (let index = 1; index < length; index++) value = (value << 8n) | BigInt(block[at + index]!);
+  return BigInt.asIntN(64, value) === value ? Number(value) : undefined;
+}
+
+/** Types that never have data behind them, whatever their size says. */
+export function isHeaderOnly(type: string): boolean {
+  return type >= '1' && type <= '6';
+}

@@ -1,0 +1,150 @@
+/**
+ * Extended attributes by way of the commands setfattr and getfattr (Node has no call for them), many at a time.
+ * Paths and names are latin1 text that stands for bytes.
+ */
+import { LayerStoreError } from '../../errors.js';
+import { run, runOk } from './command.js';
+
+/** Name (latin1) and value. */
+export type Xattr = readonly [name: string, value: Buffer];
+
+export interface XattrItem {
+  /** Latin1 text of the path's bytes; relative to `cwd`. */
+  path: string;
+  xattrs: readonly Xattr[];
+}
+
+// As getfattr writes its dumps: every byte that could end a line or a name as \ooo.
+function quote(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\x00-\x20\\=\x7f-\xff]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}
+
+function unquote(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
+}
+
+/**
+ * Sets attributes, links not followed. A path's last component is used as it is, its parents are followed: callers give
+ * paths whose parents they know to be directories.
+ */
+export async function setXattrs(items: readonly XattrItem[], options: { cwd?: string; signal?: AbortSignal } = {}): Promise<void> {
+  if (items.length === 0) return;
+  const lines: string[] = [];
+  for (const { path, xattrs } of items) {
+    lines.push(`# file: ${quote(path)}`);
+    for (const [name, value] of xattrs) lines.push(`${quote(name)}=0x${value.toString('hex')}`);
+    lines.push('');
+  }
+  await runOk('setfattr', ['-h', '--restore=-'], {
+    purpose: 'set extended attributes',
+    input: `${lines.join('\n')}\n`,
+    syscall: 'lsetxattr',
+    ...(items.length === 1 && items[0] !== undefined ? { path: Buffer.from(items[0].path, 'latin1').toString() } : {}),
+    ...options,
+  });
+}
+
+/** Removes one attribute, links not followed. */
+export async function removeXattr(path: string, name: string, missingOk: boolean): Promise<void> {
+  try {
+    await runOk('setfattr', ['-h', '-x', name, '--', path], { purpose: 'remove an extended attribute of', path, syscall: 'lremovexattr' });
+  } catch (error) {
+    if (missingOk && LayerStoreError.is(error) && (error.errnoName === 'ENODATA' || error.errnoName === 'ENOENT')) return;
+    throw error;
+  }
+}
+
+/**
+ * Attributes of everything in a directory: path below it (latin1, '' for itself) -> attributes, in byte order of name.
+ * Files without any are left out.
+ *
+ * @param match regular expression of getfattr's `-m`; `-` for all
+ */
+export async function readTreeXattrs(
+  directory: string,
+  options: { match?: string; signal?: AbortSignal } = {},
+): Promise<Map<string, Xattr[]>> {
+  const parser = new DumpParser();
+  const result = await run('getfattr', ['-R', '-P', '-h', '-d', '-e', 'hex', '-m', options.match ?? '-', '--', '.'], {
+    purpose: 'read extended attributes',
+    cwd: directory,
+    onOutput: (chunk) => parser.push(chunk),
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  checkRead(result.exitCode, result.stderr, directory);
+  return parser.finish((path) => (path === '.' ? '' : path.replace(/^\.\//, '')));
+}
+
+/**
+ * Attributes of what open descriptors refer to, in their order. The command reaches them as `/proc/self/fd/N`, so that no
+ * path is looked up and names need not be text.
+ */
+export async function readXattrsOfDescriptors(
+  fds: readonly number[],
+  options: { match?: string; signal?: AbortSignal } = {},
+): Promise<Xattr[][]> {
+  const rows: Xattr[][] = [];
+  const step = 200;
+  for (let at = 0; at < fds.length; at += step) {
+    const some = fds.slice(at, at + step);
+    const parser = new DumpParser();
+    const paths = some.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
+    const result = await run('getfattr', ['-d', '-e', 'hex', '--absolute-names', '-m', options.match ?? '-', '--', ...paths], {
+      purpose: 'read extended attributes',
+      fds: some,
+      onOutput: (chunk) => parser.push(chunk),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
+    checkRead(result.exitCode, result.stderr, 'an open directory');
+    const byPath = parser.finish((path) => path);
+    rows.push(...paths.map((path) => byPath.get(path) ?? []));
+  }
+  return rows;
+}
+
+function checkRead(exitCode: number, stderr: string, what: string): void {
+  if (exitCode === 0) return;
+  // A live tree changes while it is read: what has gone has no attributes. Sockets and the like may refuse some.
+  const serious = stderr.split('\n').filter((line) => line !== '' && !line.endsWith('No such file or directory'));
+  if (serious.length === 0) return;
+  throw new LayerStoreError('ERR_SYSTEM', `cannot read the extended attributes of "${what}": ${serious[0] ?? ''}`, {
+    detail: stderr,
+    path: what,
+    syscall: 'llistxattr',
+  });
+}
+
+/** Reads getfattr's dump as it streams in. */
+class DumpParser {
+  #rest = '';
+  #path: string | undefined;
+  readonly #found = new Map<string, Xattr[]>();
+
+  push(chunk: Buffer): void {
+    const lines = (this.#rest + chunk.toString('latin1')).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) this.#line(line);
+  }
+
+  #line(line: string): void {
+    if (line.startsWith('# file: ')) {
+      this.#path = unquote(line.slice(8));
+      this.#found.set(this.#path, []);
+      return;
+    }
+    if (line === '' || this.#path === undefined) return;
+    const equals = line.indexOf('=');
+    const name = unquote(equals < 0 ? line : line.slice(0, equals));
+    const value = equals < 0 ? Buffer.alloc(0) : Buffer.from(line.slice(equals + 3), 'hex');
+    this.#found.get(this.#path)?.push([name, value]);
+  }
+
+  finish(rename: (path: string) => string): Map<string, Xattr[]> {
+    const sorted = new Map<string, Xattr[]>();
+    for (const [path, xattrs] of this.#found) {
+      if (xattrs.length > 0) sorted.set(rename(path), xattrs.sort(([a], [b]) => (a < b ? -1 : 1)));
+    }
+    return sorted;
+  }
+}

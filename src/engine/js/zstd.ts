@@ -1,0 +1,185 @@
+/**
+ * zstd (RFC 8878): frames are told apart here, so that several frames, skippable frames and the limit of the window work
+ * the same whatever decodes them: node:zlib where it can (Node 22.15 and later), else the optional dependency fzstd.
+ * fzstd does not check a frame's own checksum; a diff id does.
+ */
+import type { Transform } from 'node:stream';
+import * as zlib from 'node:zlib';
+import { LayerStoreError } from '../../errors.js';
+import { ByteReader } from './byte-reader.js';
+import { compressionError, through } from './decode.js';
+
+const MAGIC = 0xfd2fb528;
+const SKIPPABLE = 0x184d2a50;
+
+/** Whether bytes (at least 4) begin a zstd frame, skippable or not. */
+export function isZstd(head: Buffer): boolean {
+  if (head.length < 4) return false;
+  const magic = head.readUInt32LE(0);
+  return magic === MAGIC || isSkippable(magic);
+}
+
+function isSkippable(magic: number): boolean {
+  return (magic & 0xfffffff0) >>> 0 === SKIPPABLE;
+}
+
+type FrameDecoder = (frame: AsyncIterable<Buffer>) => AsyncGenerator<Buffer>;
+
+/** `zlib`, `fzstd`, or `undefined` where neither is there. */
+export async function zstdBackend(): Promise<'zlib' | 'fzstd' | undefined> {
+  if ('createZstdDecompress' in zlib) return 'zlib';
+  return (await importFzstd()) === undefined ? undefined : 'fzstd';
+}
+
+async function importFzstd(): Promise<typeof import('fzstd') | undefined> {
+  try {
+    return await import('fzstd');
+  } catch {
+    return undefined; // An optional dependency: not installed is an answer.
+  }
+}
+
+async function frameDecoder(): Promise<FrameDecoder> {
+  if ('createZstdDecompress' in zlib) {
+    // Typed for Node 20, which has no such functions.
+    const { createZstdDecompress, constants } = zlib as unknown as {
+      createZstdDecompress(options: object): Transform;
+      constants: { ZSTD_d_windowLogMax: number };
+    };
+    // The window was checked against the caller's limit already; 31 is what the library can do.
+    const options = { params: { [constants.ZSTD_d_windowLogMax]: 31 }, chunkSize: 256 * 1024 };
+    return (frame) => through(createZstdDecompress(options), frame, 'zstd');
+  }
+  const fzstd = await importFzstd();
+  if (fzstd === undefined) {
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      'cannot decompress zstd: this Node has no zstd in node:zlib (22.15 and later do) and the optional dependency "fzstd" is not installed: install it, or use the native engine',
+    );
+  }
+  return (frame) => decodeByFzstd(frame, fzstd);
+}
+
+async function* decodeByFzstd(frame: AsyncIterable<Buffer>, { Decompress }: typeof import('fzstd')): AsyncGenerator<Buffer> {
+  let out: Buffer[] = [];
+  const decoder = new Decompress((bytes) => {
+    // The window moves on under what it gave.
+    if (bytes.length > 0) out.push(Buffer.from(bytes));
+  });
+  const push = (chunk: Uint8Array, final: boolean): Buffer[] => {
+    try {
+      decoder.push(chunk, final);
+    } catch (error) {
+      throw compressionError(error, 'zstd');
+    }
+    const given = out;
+    out = [];
+    return given;
+  };
+  for await (const chunk of frame) yield* push(chunk, false);
+  yield* push(new Uint8Array(0), true);
+}
+
+/** Decompressed chunks of zstd data. ERR_NOT_SUPPORTED where nothing here can decode it. */
+export async function unzstd(input: AsyncIterable<Buffer>, limits: { maxWindow: number }): Promise<AsyncIterable<Buffer>> {
+  const decodeFrame = await frameDecoder();
+  return decodeFrames(new ByteReader(input), limits, decodeFrame);
+}
+
+async function* decodeFrames(reader: ByteReader, limits: { maxWindow: number }, decodeFrame: FrameDecoder): AsyncGenerator<Buffer> {
+  try {
+    for (;;) {
+      const magic = await reader.exactly(4);
+      if (magic.length === 0) return;
+      const value = magic.length < 4 ? 0 : magic.readUInt32LE(0);
+      if (isSkippable(value)) {
+        await skip(reader, (await need(reader, 4)).readUInt32LE(0));
+      } else if (value === MAGIC) {
+        const header = await readHeader(reader, limits.maxWindow);
+        let given = 0;
+        for await (const chunk of decodeFrame(frameBytes(reader, magic, header))) {
+          given += chunk.length;
+          yield chunk;
+        }
+        if (header.contentSize !== undefined && BigInt(given) !== header.contentSize) {
+          throw bad(`a frame gave ${String(given)} bytes instead of the ${String(header.contentSize)} it announced`);
+        }
+      } else {
+        throw bad(`there is no frame at byte ${String(reader.position - magic.length)}`);
+      }
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+interface FrameHeader {
+  bytes: Buffer;
+  checksum: boolean;
+  contentSize: bigint | undefined;
+}
+
+async function readHeader(reader: ByteReader, maxWindow: number): Promise<FrameHeader> {
+  const descriptor = (await need(reader, 1))[0]!;
+  const single = (descriptor & 0x20) !== 0;
+  const sizeCode = descriptor >> 6;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
+  const sizeBytes = sizeCode === 0 ? (single ? 1 : 0) : 1 << sizeCode;
+  const rest = await need(reader, (single ? 0 : 1) + dictionaryBytes + sizeBytes);
+  const sizeAt = rest.length - sizeBytes;
+  if (rest.subarray(sizeAt - dictionaryBytes, sizeAt).some((byte) => byte !== 0)) throw bad('it needs a dictionary');
+  let contentSize: bigint | undefined;
+  if (sizeBytes > 0) {
+    contentSize = 0n;
+    for (let index = sizeBytes - 1; index >= 0; index--) contentSize = (contentSize << 8n) | BigInt(rest[sizeAt + index]!);
+    if (sizeBytes === 2) contentSize += 256n;
+  }
+  let window = contentSize ?? 0n;
+  if (!single) {
+    const base = 1n << BigInt(10 + (rest[0]! >> 3));
+    window = base + (base >> 3n) * BigInt(rest[0]! & 7);
+  }
+  if (Number(window) > maxWindow) {
+    throw new LayerStoreError(
+      'ERR_LIMIT_EXCEEDED',
+      `the zstd data wants a window of ${String(window)} bytes; the limit maxWindow is ${String(maxWindow)}: raise it in limits`,
+      { detail: 'maxWindow' },
+    );
+  }
+  return { bytes: Buffer.concat([Buffer.of(descriptor), rest]), checksum: (descriptor & 4) !== 0, contentSize };
+}
+
+/** The bytes of one frame, block by block. */
+async function* frameBytes(reader: ByteReader, magic: Buffer, header: FrameHeader): AsyncGenerator<Buffer> {
+  yield Buffer.concat([magic, header.bytes]);
+  for (let last = false; !last; ) {
+    const block = await need(reader, 3);
+    const bits = block.readUIntLE(0, 3);
+    last = (bits & 1) !== 0;
+    const kind = (bits >> 1) & 3;
+    if (kind === 3) throw bad('a block is of no known kind');
+    const length = kind === 1 ? 1 : bits >> 3;
+    if (bits >> 3 > 128 * 1024) throw bad('a block is longer than 128 KiB');
+    yield block;
+    if (length > 0) yield await need(reader, length);
+  }
+  if (header.checksum) yield await need(reader, 4);
+}
+
+async function need(reader: ByteReader, length: number): Promise<Buffer> {
+  const bytes = await reader.exactly(length);
+  if (bytes.length < length) throw bad('it ends inside a frame');
+  return bytes;
+}
+
+async function skip(reader: ByteReader, length: number): Promise<void> {
+  for (let left = length; left > 0; ) {
+    const some = await reader.some(left);
+    if (some === undefined) throw bad('it ends inside a skippable frame');
+    left -= some.length;
+  }
+}
+
+function bad(why: string): LayerStoreError {
+  return new LayerStoreError('ERR_BAD_COMPRESSION', `cannot decompress the zstd data: ${why}; it is damaged or truncated`);
+}
