@@ -1,0 +1,88 @@
+/**
+ * The names inside an image archive: a map from a cleaned name to what lies there. A name that leaves the archive, one
+ * that comes twice and a link that leads out are refused when they are met, whether or not anybody asks for them.
+ */
+import { badImage, overLimit, quote } from './errors.js';
+import type { TarEntry } from './tar-header.js';
+
+const MAX_LINKS = 40;
+
+type Slot<Content> = { readonly content: Content } | { readonly link: string } | { readonly other: TarEntry['type'] };
+
+export class ArchiveNames<Content> {
+  readonly #slots = new Map<string, Slot<Content>>();
+  readonly #maxEntries: number;
+  #count = 0;
+
+  constructor(maxEntries: number) {
+    this.#maxEntries = maxEntries;
+  }
+
+  /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
+  admit(entry: TarEntry): string {
+    if (++this.#count > this.#maxEntries) throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
+    const name = cleanName(entry.name);
+    const there = this.#slots.get(name);
+    const bothDirectories = entry.type === 'directory' && (there === undefined || ('other' in there && there.other === 'directory'));
+    if (name === '' ? entry.type !== 'directory' : there !== undefined && !bothDirectories) {
+      throw badImage(`the archive has ${quote(entry.name)} twice, or under a name that cannot be; nobody could say which one counts`);
+    }
+    return name;
+  }
+
+  addContent(name: string, content: Content): void {
+    this.#slots.set(name, { content });
+  }
+
+  /** Everything that is no regular file. A hard link's target counts from the top, a symbolic one's from its directory. */
+  addOther(name: string, entry: TarEntry): void {
+    if (name === '') return;
+    if (entry.type === 'link') this.#slots.set(name, { link: cleanName(entry.target) });
+    else if (entry.type === 'symlink') this.#slots.set(name, { link: symlinkTarget(name, entry.target) });
+    else this.#slots.set(name, { other: entry.type });
+  }
+
+  /** The regular file that `name` leads to, through links. */
+  get(name: string): Content | undefined {
+    let current = name;
+    for (let hops = 0; hops <= MAX_LINKS; hops++) {
+      const slot = this.#slots.get(current) ?? this.#throughDirectoryLink(current);
+      if (slot === undefined) return undefined;
+      if ('content' in slot) return slot.content;
+      if ('other' in slot) throw badImage(`${quote(name)} in the archive is no regular file`);
+      current = slot.link;
+    }
+    throw badImage(`${quote(name)} in the archive is a link that leads round in a circle`);
+  }
+
+  /** `a/b/c` where `a/b` is itself a link to a directory. */
+  #throughDirectoryLink(name: string): Slot<Content> | undefined {
+    for (let slash = name.lastIndexOf('/'); slash > 0; slash = name.lastIndexOf('/', slash - 1)) {
+      const slot = this.#slots.get(name.slice(0, slash));
+      if (slot !== undefined && 'link' in slot) return { link: `${slot.link}${name.slice(slash)}` };
+    }
+    return undefined;
+  }
+}
+
+/** A name without empty and `.` components. ERR_BAD_IMAGE for one that is absolute, has `..` or a zero byte. */
+export function cleanName(name: string): string {
+  if (name.startsWith('/') || name.includes('\0')) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
+  const parts = name.split('/').filter((part) => part !== '' && part !== '.');
+  if (parts.includes('..')) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
+  return parts.join('/');
+}
+
+function symlinkTarget(name: string, target: string): string {
+  const parts = name.split('/').slice(0, -1);
+  const outside = (): never => {
+    throw badImage(`the link ${quote(name)} of the archive points to ${quote(target)}, which lies outside of it`);
+  };
+  if (target.startsWith('/')) outside();
+  for (const part of target.split('/')) {
+    if (part === '' || part === '.') continue;
+    if (part !== '..') parts.push(part);
+    else if (parts.pop() === undefined) outside();
+  }
+  return parts.join('/');
+}

@@ -1,0 +1,54 @@
+/** The sentences of image/: constructors for its errors, and how a layer's error reads where an archive brought it. */
+import { LayerStoreError, systemError } from '../errors.js';
+
+/** Quotes a name from an archive: as JSON, cut at 200 characters. */
+export function quote(text: string): string {
+  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}…` : text);
+}
+
+export function badImage(message: string, cause?: unknown): LayerStoreError {
+  return new LayerStoreError('ERR_BAD_IMAGE', message, cause === undefined ? {} : { cause });
+}
+
+export function digestMismatch(message: string): LayerStoreError {
+  return new LayerStoreError('ERR_DIGEST_MISMATCH', message);
+}
+
+/** @param limit name of the field of ImageLimits that raises it */
+export function overLimit(what: string, limit: string, value: number): LayerStoreError {
+  return new LayerStoreError('ERR_LIMIT_EXCEEDED', `${what} is over the limit of ${value}; raise "limits.${limit}" if you trust it`);
+}
+
+export function invalidArgument(message: string): LayerStoreError {
+  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
+}
+
+export function noSuchImage(nameOrID: string): LayerStoreError {
+  return new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `no image is called ${quote(nameOrID)}; list() gives those that are there`);
+}
+
+export function noSuchLayer(chainID: string): LayerStoreError {
+  return new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `its layer ${chainID} is not in the store; load the image again`);
+}
+
+const LAYER_FAULTS = new Set(['ERR_BAD_TAR', 'ERR_BAD_COMPRESSION', 'ERR_UNSAFE_PATH']);
+
+/** A layer's tar that cannot be unpacked makes the image a broken one; every other error stays what it is. */
+export function layerError(error: unknown): unknown {
+  if (!(error instanceof LayerStoreError) || !LAYER_FAULTS.has(error.code)) return error;
+  return badImage(`a layer of the image cannot be unpacked: ${error.message}`, error);
+}
+
+/** Runs a file system call; its error becomes ERR_SYSTEM with `action` as what was tried. */
+export async function attempt<T>(action: string, call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw systemError(error, action);
+  }
+}
+
+/** Whether an error of node:fs has this errno name. */
+export function hasErrno(error: unknown, name: string): boolean {
+  return error instanceof Error && (error as NodeJS.ErrnoException).code === name;
+}

@@ -1,0 +1,251 @@
+/**
+ * The images of one store. Records are Docker's; each image holds a handle on its top layer while the process runs, as
+ * dockerd does, and is a reference for gc at any time. Changes of records run one after the other.
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { parseDigest, type Digest } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
+import type { LayerMetadata, Store } from '../store/types.js';
+import { KeyedMutex } from '../util/keyed-mutex.js';
+import { readConfig, type ImageConfig } from './config.js';
+import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { ImageDb } from './imagedb.js';
+import { archiveLimits } from './limits.js';
+import { loadImages, type LoadedImage } from './load.js';
+import { compareImages, describeImage, topChain, type ImageRecord } from './record.js';
+import { parseName, tryParseName, type ImageName } from './reference.js';
+import { imageReferences } from './references.js';
+import { Repositories } from './repositories.js';
+import { saveImage } from './save.js';
+import type { Image, Images, LoadOptions, SaveOptions } from './types.js';
+
+const LIMITS = archiveLimits();
+const HEX_PREFIX = /^[a-f0-9]{8,64}$/;
+
+export class DockerImages implements Images {
+  readonly #store: Store;
+  readonly #directory: string;
+  readonly #db: ImageDb;
+  readonly #repositories: Repositories;
+  readonly #changes = new KeyedMutex();
+  #records = new Map<Digest, ImageRecord>();
+  #problems: string[] = [];
+  /** Why names are not to be written: the file that is there was not understood. */
+  #namesUnreadable: unknown;
+
+  private constructor(store: Store) {
+    const sync = store.durability === 'strict';
+    this.#store = store;
+    this.#directory = join(store.root, 'image', store.driverName);
+    this.#db = new ImageDb({ directory: this.#directory, sync, maxJsonBytes: LIMITS.maxJsonBytes });
+    this.#repositories = new Repositories(join(this.#directory, 'repositories.json'), { sync, limits: LIMITS });
+  }
+
+  static async open(store: Store): Promise<DockerImages> {
+    const images = new DockerImages(store);
+    store.addReferenceSource(imageReferences(store.root, store.driverName));
+    await images.refresh();
+    return images;
+  }
+
+  async refresh(): Promise<void> {
+    this.#assertOpen();
+    if (this.#store.readOnly) await this.#store.refresh();
+    await this.#changes.run('records', async () => {
+      this.#problems = [];
+      try {
+        await this.#repositories.load();
+        this.#namesUnreadable = undefined;
+      } catch (error) {
+        this.#namesUnreadable = error;
+        this.#report('the image names cannot be read', error);
+      }
+      const ids = new Set(await this.#db.list());
+      const records = new Map<Digest, ImageRecord>();
+      for (const id of ids) {
+        const record = this.#records.get(id) ?? (await this.#readRecord(id));
+        if (record !== undefined) records.set(id, record);
+      }
+      const gone = [...this.#records].filter(([id]) => !records.has(id));
+      this.#records = records;
+      for (const [, { layer }] of gone) if (layer !== undefined) await this.#store.release(layer);
+    });
+  }
+
+  async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
+    this.#assertWritable('load an image');
+    return loadImages(this.#store, source, options, (images) => this.#changes.run('records', () => this.#record(images)));
+  }
+
+  async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {
+    this.#assertOpen();
+    const id = this.#resolve(nameOrID);
+    const name = this.#nameFor(nameOrID, id);
+    await saveImage(this.#store, this.#recordOf(id).config, name, target, options);
+  }
+
+  list(): readonly Image[] {
+    const names = this.#repositories.byImage();
+    return [...this.#records].map(([id, record]) => describeImage(record, names.get(id) ?? [])).sort(compareImages);
+  }
+
+  async get(nameOrID: string): Promise<Image> {
+    this.#assertOpen();
+    return this.#describe(this.#resolve(nameOrID));
+  }
+
+  async tag(nameOrID: string, name: string): Promise<void> {
+    this.#assertWritable('name an image');
+    const parsed = parseName(name);
+    if (parsed.digest !== undefined) throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
+    await this.#changes.run('records', async () => {
+      const id = this.#resolve(nameOrID);
+      await this.#writeNames((names) => names.set(parsed, id));
+      await this.#db.writeLastUpdated(id, new Date());
+    });
+  }
+
+  async remove(nameOrID: string): Promise<LayerMetadata[]> {
+    this.#assertWritable('remove an image');
+    return this.#changes.run('records', async () => {
+      const id = this.#resolve(nameOrID);
+      const name = this.#nameFor(nameOrID, id);
+      if (name !== undefined && this.#repositories.leftWithout(name)) {
+        await this.#writeNames((names) => names.delete(name));
+        return [];
+      }
+      this.#refuseUsed(id);
+      await this.#writeNames((names) => names.deleteImage(id));
+      return this.#delete(id);
+    });
+  }
+
+  problems(): readonly string[] {
+    return [...this.#problems];
+  }
+
+  /** Configurations first, names last: an image is there when its name is, and a crash before leaves one without a name. */
+  async #record(images: readonly LoadedImage[]): Promise<Image[]> {
+    const added: Digest[] = [];
+    try {
+      for (const { config, layer, parent } of images) {
+        if (this.#records.has(config.id)) continue;
+        const size = (await layer?.size()) ?? 0;
+        await this.#db.write(config.id, config.raw);
+        added.push(config.id);
+        if (parent !== undefined && this.#isParent(parent, config)) await this.#db.writeParent(config.id, parent);
+        this.#records.set(config.id, { config, layer, size });
+      }
+      const named = images.filter(({ names }) => names.length > 0);
+      if (named.length > 0) {
+        await this.#writeNames((editor) => {
+          for (const { config, names } of named) for (const name of names) editor.set(name, config.id);
+        });
+        for (const { config } of named) await this.#db.writeLastUpdated(config.id, new Date());
+      }
+    } catch (error) {
+      // The handles go back to the caller, who releases them.
+      for (const id of added) {
+        this.#records.delete(id);
+        await this.#db.remove(id);
+      }
+      throw error;
+    }
+    // An image that was there before has its own handle.
+    for (const { config, layer } of images) {
+      if (layer !== undefined && this.#records.get(config.id)?.layer !== layer) await this.#store.release(layer);
+    }
+    return images.map(({ config }) => this.#describe(config.id));
+  }
+
+  #isParent(parent: Digest, config: ImageConfig): boolean {
+    const below = this.#records.get(parent)?.config.diffIDs;
+    return below !== undefined && parent !== config.id && below.every((diffID, index) => config.diffIDs[index] === diffID);
+  }
+
+  /** The record first, then the layers: a crash in between leaves layers that gc finds, never an image without. */
+  async #delete(id: Digest): Promise<LayerMetadata[]> {
+    const { layer } = this.#recordOf(id);
+    const parents = await this.#db.parents([...this.#records.keys()]);
+    for (const [child, parent] of parents) if (parent === id) await this.#db.removeParent(child);
+    await this.#db.remove(id);
+    this.#records.delete(id);
+    return layer === undefined ? [] : this.#store.release(layer);
+  }
+
+  #refuseUsed(id: Digest): void {
+    const chain = topChain(this.#recordOf(id).config);
+    const sharesChain = [...this.#records].some(([other, { config }]) => other !== id && topChain(config) === chain);
+    if (sharesChain || chain === ('' as typeof chain)) return;
+    const users = [...this.#store.mounts().values()].filter(({ parent }) => parent === chain).map(({ name }) => name);
+    if (users.length === 0) return;
+    throw new LayerStoreError('ERR_LAYER_IN_USE', `image ${id} is in use by the RW layer ${quote(users[0] as string)}${users.length > 1 ? ` and ${users.length - 1} more` : ''}; release that first`);
+  }
+
+  async #readRecord(id: Digest): Promise<ImageRecord | undefined> {
+    try {
+      const config = readConfig(await this.#db.read(id), LIMITS);
+      if (config.diffIDs.length === 0) return { config, layer: undefined, size: 0 };
+      const there = this.#store.map().get(topChain(config));
+      if (there === undefined) throw noSuchLayer(topChain(config));
+      const size = await there.size();
+      // A reader keeps nothing alive: what the writer removes is gone for it too.
+      return { config, size, layer: this.#store.readOnly ? undefined : await this.#store.get(there.chainID) };
+    } catch (error) {
+      if (this.#store.closed) throw error;
+      this.#report(`image ${id} is left out`, error);
+      return undefined;
+    }
+  }
+
+  #report(what: string, error: unknown): void {
+    this.#problems.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+
+  async #writeNames(edit: Parameters<Repositories['change']>[0]): Promise<void> {
+    if (this.#namesUnreadable !== undefined) throw this.#namesUnreadable;
+    await attempt('record the image names', () => mkdir(this.#directory, { recursive: true, mode: 0o700 }));
+    await this.#repositories.change(edit);
+  }
+
+  #describe(id: Digest): Image {
+    return describeImage(this.#recordOf(id), this.#repositories.byImage().get(id) ?? []);
+  }
+
+  #recordOf(id: Digest): ImageRecord {
+    const record = this.#records.get(id);
+    if (record === undefined) throw noSuchImage(id);
+    return record;
+  }
+
+  /** An id whole, then a name, then the beginning of an id: Docker's order. */
+  #resolve(nameOrID: string): Digest {
+    if (typeof nameOrID !== 'string' || nameOrID === '') throw invalidArgument('an image is asked for by a name or an id');
+    const hex = nameOrID.replace(/^sha256:/, '');
+    if (/^[a-f0-9]{64}$/.test(hex)) return this.#recordOf(parseDigest(`sha256:${hex}`)).config.id;
+    const name = tryParseName(nameOrID);
+    const named = name === undefined ? undefined : this.#repositories.get(name);
+    if (named !== undefined && this.#records.has(named)) return named;
+    const matches = HEX_PREFIX.test(hex) ? [...this.#records.keys()].filter((id) => id.startsWith(hex, 'sha256:'.length)) : [];
+    if (matches.length > 1) throw invalidArgument(`${quote(nameOrID)} is the beginning of ${matches.length} image ids; give more digits`);
+    if (matches[0] === undefined) throw noSuchImage(nameOrID);
+    return matches[0];
+  }
+
+  /** The name by which an image was asked for; undefined where it was by its id. */
+  #nameFor(nameOrID: string, id: Digest): ImageName | undefined {
+    const name = tryParseName(nameOrID);
+    return name !== undefined && this.#repositories.get(name) === id ? name : undefined;
+  }
+
+  #assertOpen(): void {
+    if (this.#store.closed) throw new LayerStoreError('ERR_STORE_CLOSED', 'the store of these images is closed; open it again');
+  }
+
+  #assertWritable(what: string): void {
+    this.#assertOpen();
+    if (this.#store.readOnly) throw new LayerStoreError('ERR_READ_ONLY', `cannot ${what}: the store is open for reading only`);
+  }
+}

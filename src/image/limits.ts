@@ -1,0 +1,41 @@
+/** Defaults of {@link ImageLimits}: what an archive of a stranger may ask of memory, disk and patience. */
+import { invalidArgument } from './errors.js';
+import type { ImageLimits } from './types.js';
+
+export interface ArchiveLimits {
+  readonly maxJsonBytes: number;
+  readonly maxJsonDepth: number;
+  readonly maxLayers: number;
+  readonly maxImages: number;
+  readonly maxArchiveEntries: number;
+  readonly maxSpoolBytes: number;
+  /** Undefined: the smaller of 1 GiB and 5 % of the file system. */
+  readonly minFreeBytes: number | undefined;
+}
+
+const DEFAULTS = {
+  maxJsonBytes: 8 * 1024 * 1024,
+  maxJsonDepth: 100,
+  maxLayers: 1_000,
+  maxImages: 1_000,
+  maxArchiveEntries: 100_000,
+  maxSpoolBytes: Infinity,
+} as const;
+
+/** The limits of one load. Throws ERR_INVALID_ARGUMENT for a value that is no limit. */
+export function archiveLimits(limits: ImageLimits = {}): ArchiveLimits {
+  const pick = (key: keyof typeof DEFAULTS): number => {
+    const value = limits[key] ?? DEFAULTS[key];
+    if (typeof value !== 'number' || !(value >= 0)) throw invalidArgument(`limits.${key} must be a number of 0 or more`);
+    return value;
+  };
+  return {
+    maxJsonBytes: pick('maxJsonBytes'),
+    maxJsonDepth: pick('maxJsonDepth'),
+    maxLayers: pick('maxLayers'),
+    maxImages: pick('maxImages'),
+    maxArchiveEntries: pick('maxArchiveEntries'),
+    maxSpoolBytes: pick('maxSpoolBytes'),
+    minFreeBytes: limits.minFreeBytes,
+  };
+}

@@ -1,0 +1,48 @@
+/** What a load will do, before it does it: images with their checked configurations, and where each layer lies. */
+import type { DiffID, Digest } from '../digest.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import type { ImageConfig } from './config.js';
+import { badImage } from './errors.js';
+import type { ImageName } from './reference.js';
+
+export interface PlannedLayer {
+  readonly diffID: DiffID;
+  /** Name of the blob among the image's files. */
+  readonly file: string;
+  /** What the blob's bytes must be. */
+  readonly descriptor?: Descriptor;
+}
+
+export interface PlannedImage {
+  readonly config: ImageConfig;
+  readonly names: readonly ImageName[];
+  /** Base first; as many as the configuration has diff ids. */
+  readonly layers: readonly PlannedLayer[];
+  /** Id of the image it was built on, where the archive says so. */
+  readonly parent?: Digest;
+}
+
+/** An image of an archive from before manifests: its layers have no digests until they are read. */
+export interface LegacyImage {
+  readonly names: readonly ImageName[];
+  /** Base first. */
+  readonly layers: readonly { readonly json: Readonly<Record<string, unknown>>; readonly file: string }[];
+}
+
+export type Plan = { readonly images: readonly PlannedImage[] } | { readonly legacy: readonly LegacyImage[] };
+
+/** ERR_BAD_IMAGE unless a manifest names as many layers as the configuration. */
+export function checkLayerCount(config: ImageConfig, layers: number): void {
+  if (config.diffIDs.length === layers) return;
+  throw badImage(`image ${config.id} has ${layers} layers, but its configuration names ${config.diffIDs.length} diff ids`);
+}
+
+/** One image under several names is one image. */
+export function mergeImages(images: readonly PlannedImage[]): PlannedImage[] {
+  const merged = new Map<Digest, PlannedImage>();
+  for (const image of images) {
+    const before = merged.get(image.config.id);
+    merged.set(image.config.id, before === undefined ? image : { ...before, names: [...before.names, ...image.names] });
+  }
+  return [...merged.values()];
+}

@@ -1,0 +1,81 @@
+/**
+ * Image names in the forms Docker uses: any spelling comes in, the short ("familiar") form goes into records.
+ * Grammar: https://github.com/distribution/reference, `reference.go` and `normalize.go`.
+ */
+import { parseDigest, type Digest } from '../digest.js';
+import { invalidArgument, quote } from './errors.js';
+
+export interface ImageName {
+  /** `debian`, `ghcr.io/a/b`: without `docker.io/` and `library/`. */
+  readonly repository: string;
+  readonly tag?: string;
+  readonly digest?: Digest;
+}
+
+const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
+const HOST = /^(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])(?:\.(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9]))*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$/;
+const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+const HEX = /^[a-f0-9]{64}$/;
+
+/** Parses a name; without tag and digest, the tag is `latest`. `undefined` where it is none. */
+export function tryParseName(text: string): ImageName | undefined {
+  if (text.length > 512 || HEX.test(text)) return undefined;
+  let rest = text;
+  let digest: Digest | undefined;
+  const at = rest.indexOf('@');
+  if (at >= 0) {
+    if (!/^sha256:[a-f0-9]{64}$/.test(rest.slice(at + 1))) return undefined;
+    digest = parseDigest(rest.slice(at + 1));
+    rest = rest.slice(0, at);
+  }
+  let tag: string | undefined;
+  const colon = rest.lastIndexOf(':');
+  if (colon > rest.lastIndexOf('/')) {
+    tag = rest.slice(colon + 1);
+    rest = rest.slice(0, colon);
+    if (!TAG.test(tag)) return undefined;
+  }
+  const repository = familiarRepository(rest);
+  if (repository === undefined) return undefined;
+  if (digest === undefined) return { repository, tag: tag ?? 'latest' };
+  return tag === undefined ? { repository, digest } : { repository, tag, digest };
+}
+
+function familiarRepository(text: string): string | undefined {
+  const slash = text.indexOf('/');
+  const first = slash < 0 ? '' : text.slice(0, slash);
+  // What comes before the first slash is a host only where it looks like one; else it is a part of a Docker Hub name.
+  const hasHost = slash >= 0 && (/[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase());
+  let host = hasHost ? first : 'docker.io';
+  if (!HOST.test(host)) return undefined;
+  if (host === 'index.docker.io') host = 'docker.io';
+  let path = hasHost ? text.slice(slash + 1) : text;
+  if (path.length > 255 || !path.split('/').every((component) => COMPONENT.test(component))) return undefined;
+  if (host !== 'docker.io') return `${host}/${path}`;
+  if (path.startsWith('library/') && path.indexOf('/', 8) < 0) path = path.slice(8);
+  // A short name of 64 hex digits would be taken for an id.
+  return HEX.test(path) ? undefined : path;
+}
+
+/** {@link tryParseName}, or ERR_INVALID_ARGUMENT. */
+export function parseName(text: string): ImageName {
+  const name = typeof text === 'string' ? tryParseName(text) : undefined;
+  if (name === undefined) {
+    throw invalidArgument(`${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`);
+  }
+  return name;
+}
+
+/** The key of a name in repositories.json: `debian:12`, or `debian@sha256:…` for a name with a digest. */
+export function formatName(name: ImageName): string {
+  return name.digest === undefined ? `${name.repository}:${name.tag ?? 'latest'}` : `${name.repository}@${name.digest}`;
+}
+
+/** The full form that OCI annotations carry: `docker.io/library/debian:12`. */
+export function fullName(name: ImageName): string {
+  const slash = name.repository.indexOf('/');
+  const first = slash < 0 ? '' : name.repository.slice(0, slash);
+  const hasHost = /[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase();
+  const prefix = hasHost ? '' : slash < 0 ? 'docker.io/library/' : 'docker.io/';
+  return `${prefix}${formatName(name)}`;
+}

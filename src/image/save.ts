@@ -1,0 +1,122 @@
+/** Saving one image: as a tar in a new file or down a stream, or as an OCI layout directory. */
+import { constants, createReadStream } from 'node:fs';
+import { mkdir, mkdtemp, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Layer, Store } from '../store/types.js';
+import { randomID } from '../util/random-id.js';
+import type { ImageConfig } from './config.js';
+import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
+import { checkCompression } from './layer-writer.js';
+import type { ImageName } from './reference.js';
+import { topChain } from './record.js';
+import { writeArchive } from './save-archive.js';
+import { writeLayout } from './save-layout.js';
+import type { SavePlan } from './save-plan.js';
+import type { SaveOptions } from './types.js';
+
+export async function saveImage(
+  store: Store,
+  config: ImageConfig,
+  name: ImageName | undefined,
+  target: { path: string } | Writable,
+  options: SaveOptions,
+): Promise<void> {
+  const { format = 'docker', compression = 'none', signal } = options;
+  if (format !== 'docker' && format !== 'oci') throw invalidArgument(`${quote(String(format))} is no format of images: "docker" or "oci"`);
+  if (!['none', 'gzip', 'zstd'].includes(compression)) throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
+  checkCompression(compression);
+  signal?.throwIfAborted();
+  // A handle of our own: the image may be removed while it is written.
+  const top = config.diffIDs.length === 0 ? undefined : await store.get(topChain(config));
+  try {
+    const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, signal };
+    if (!('path' in target)) await saveToStream(plan, target, store.readOnly ? tmpdir() : join(store.root, 'layerstore'));
+    else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
+    else await saveToFile(plan, resolve(target.path));
+  } finally {
+    if (top !== undefined) await store.release(top);
+  }
+}
+
+function layersOf(top: Layer | undefined): Layer[] {
+  const layers: Layer[] = [];
+  for (let layer = top; layer !== undefined; layer = layer.parent) layers.unshift(layer);
+  return layers;
+}
+
+/** A path that ends in `/`, and an empty directory, take a layout; any other directory takes nothing. */
+async function isLayoutTarget(path: string, format: 'docker' | 'oci'): Promise<boolean> {
+  if (typeof path !== 'string' || path === '') throw invalidArgument('an image is saved to { path } or to a Writable');
+  let directory = path.endsWith('/');
+  try {
+    directory = (await stat(path)).isDirectory() || directory;
+    if (directory && (await readdir(path)).length > 0) throw invalidArgument(`${quote(path)} is a directory with something in it; give a new path`);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) return attempt('save the image', () => Promise.reject(error as Error));
+  }
+  if (directory && format === 'docker') throw invalidArgument(`${quote(path)} is a directory; the format "docker" is one file (the format "oci" can be a directory)`);
+  return directory;
+}
+
+async function saveToFile(plan: SavePlan, path: string): Promise<void> {
+  const temporary = `${path}.${randomID(8)}.tmp`;
+  const file = await attempt('save the image', () => open(temporary, 'wx', 0o666));
+  try {
+    try {
+      await writeArchive(plan, file);
+    } finally {
+      await file.close();
+    }
+    await attempt('save the image', () => rename(temporary, path));
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+/** Sizes come before contents in a tar, so it is made whole in a nameless file first. The stream gets nothing before, and is ended after. */
+async function saveToStream(plan: SavePlan, target: Writable, directory: string): Promise<void> {
+  const file = await openNameless(directory);
+  try {
+    await writeArchive(plan, file);
+    const { signal } = plan;
+    await pipeline(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }), target, signal === undefined ? {} : { signal });
+  } catch (error) {
+    plan.signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
+async function openNameless(directory: string): Promise<FileHandle> {
+  const path = join(directory, `save-${randomID(8)}.tmp`);
+  return attempt('save the image', async () => {
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    await unlink(path);
+    return file;
+  });
+}
+
+async function saveToDirectory(plan: SavePlan, path: string): Promise<void> {
+  const temporary = await attempt('save the image', async () => {
+    await mkdir(dirname(path), { recursive: true });
+    return mkdtemp(`${path}.tmp-`);
+  });
+  try {
+    await writeLayout(plan, temporary);
+    await attempt('save the image', async () => {
+      await rmdir(path).catch((error: unknown) => {
+        // Usually nothing is there; what cannot be removed makes the rename fail, which says why.
+        if (!hasErrno(error, 'ENOENT')) throw error;
+      });
+      await rename(temporary, path);
+    });
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true });
+    throw error;
+  }
+}

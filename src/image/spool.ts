@@ -1,0 +1,93 @@
+/**
+ * Spool: a file without a name for what a stream brings before it is needed. It is unlinked as soon as it is open, so
+ * nothing is left of it however the process ends, and read back through its descriptor's path.
+ */
+import { randomBytes } from 'node:crypto';
+import { constants, createReadStream } from 'node:fs';
+import { open, statfs, unlink, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { LayerStoreError } from '../errors.js';
+import type { TarSource } from '../engine/engine.js';
+import { attempt, overLimit } from './errors.js';
+import type { ArchiveLimits } from './limits.js';
+import { rangeSource } from './range.js';
+
+const CHECK_EVERY = 64 * 1024 * 1024;
+
+export class Spool {
+  readonly #directory: string;
+  readonly #limits: Pick<ArchiveLimits, 'maxSpoolBytes' | 'minFreeBytes'>;
+  #file: FileHandle | undefined;
+  #end = 0;
+  #uncheckedBytes = Infinity;
+
+  constructor(directory: string, limits: Pick<ArchiveLimits, 'maxSpoolBytes' | 'minFreeBytes'>) {
+    this.#directory = directory;
+    this.#limits = limits;
+  }
+
+  /** Bytes kept. */
+  get size(): number {
+    return this.#end;
+  }
+
+  /** Keeps what `chunks` gives; its place, for {@link source}. */
+  async keep(chunks: AsyncIterable<Uint8Array>): Promise<{ offset: number; size: number }> {
+    const offset = this.#end;
+    for await (const chunk of chunks) await this.append(chunk);
+    return { offset, size: this.#end - offset };
+  }
+
+  async append(chunk: Uint8Array): Promise<void> {
+    if (this.#end + chunk.length > this.#limits.maxSpoolBytes) {
+      throw overLimit('what the stream needs kept on disk until its layers can be unpacked', 'maxSpoolBytes', this.#limits.maxSpoolBytes);
+    }
+    const file = (this.#file ??= await this.#open());
+    this.#uncheckedBytes += chunk.length;
+    if (this.#uncheckedBytes >= CHECK_EVERY) {
+      await this.#checkSpace(chunk.length);
+      this.#uncheckedBytes = 0;
+    }
+    for (let done = 0; done < chunk.length; ) {
+      const position = this.#end;
+      const { bytesWritten } = await attempt('keep a part of the stream on disk', () => file.write(chunk, done, chunk.length - done, position));
+      done += bytesWritten;
+      this.#end += bytesWritten;
+    }
+  }
+
+  source(offset: number, size: number): TarSource {
+    if (this.#file === undefined) throw new RangeError('nothing was kept yet');
+    return rangeSource(`/proc/self/fd/${this.#file.fd}`, offset, size);
+  }
+
+  /** The same bytes for a reader in this language. */
+  async *read(offset: number, size: number): AsyncGenerator<Uint8Array> {
+    if (size === 0) return;
+    yield* createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, { start: offset, end: offset + size - 1, highWaterMark: 1024 * 1024 });
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
+    this.#file = undefined;
+  }
+
+  async #open(): Promise<FileHandle> {
+    const path = join(this.#directory, `spool-${randomBytes(8).toString('hex')}.tmp`);
+    return attempt('keep a part of the stream on disk', async () => {
+      const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+      await unlink(path);
+      return file;
+    });
+  }
+
+  async #checkSpace(needed: number): Promise<void> {
+    const { bsize, bavail, blocks } = await attempt('measure free space', () => statfs(this.#directory));
+    const reserve = this.#limits.minFreeBytes ?? Math.min(1024 ** 3, blocks * bsize * 0.05);
+    if (bavail * bsize - needed - CHECK_EVERY >= reserve) return;
+    throw new LayerStoreError(
+      'ERR_LIMIT_EXCEEDED',
+      `keeping the stream on disk would leave less than the reserve of ${Math.round(reserve)} bytes free below "${this.#directory}"; make room, or lower "limits.minFreeBytes"`,
+    );
+  }
+}

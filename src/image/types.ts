@@ -1,0 +1,103 @@
+/** The public shapes of images: what is loaded, listed and saved. No logic. */
+import type { Readable, Writable } from 'node:stream';
+import type { ChainID, DiffID, Digest } from '../digest.js';
+import type { Progress, UnpackLimits } from '../engine/engine.js';
+import type { LayerMetadata } from '../store/types.js';
+
+/** An image as it stood when it was asked for; a later `tag` or `remove` does not change it. */
+export interface Image {
+  /** SHA-256 of the configuration's bytes. */
+  readonly id: Digest;
+  /** Names with a tag in Docker's short form, in byte order: `debian:12`, `ghcr.io/a/b:1`. */
+  readonly names: readonly string[];
+  /** Names with a digest, as Docker records them for what it pulled: `debian@sha256:…`. */
+  readonly digests: readonly string[];
+  /** The top layer. The empty string for an image that has no layers (`FROM scratch` and metadata alone). */
+  readonly chainID: ChainID;
+  /** Base first. */
+  readonly diffIDs: readonly DiffID[];
+  /** The parsed configuration; see https://github.com/opencontainers/image-spec/blob/main/config.md. */
+  readonly config: unknown;
+  /** The configuration byte for byte, so that ids are stable. */
+  readonly rawConfig: Uint8Array;
+  /** Bytes of all layers, as `Layer.size()` counts them. */
+  readonly size: number;
+}
+
+/** What happens to one layer of an image that is being loaded. */
+export interface ImageProgress extends Progress {
+  /** Id of the image. */
+  image: Digest;
+  /** Absent only for the oldest archives, whose layers have no diff id before they are read. */
+  diffID?: DiffID;
+  /** Position of the layer, from 0 for the base, and how many the image has. */
+  layer: number;
+  layers: number;
+  /** `present`: the store had it, nothing is read. */
+  status: 'present' | 'unpacking' | 'done';
+}
+export type ImageProgressListener = (progress: ImageProgress) => void;
+
+/** Limits on archives, beside those on each layer. Over one: ERR_LIMIT_EXCEEDED. `Infinity` lifts one. */
+export interface ImageLimits extends UnpackLimits {
+  /** Bytes of an index, manifest or configuration. Default 8 MiB. */
+  maxJsonBytes?: number;
+  /** Nesting of arrays and objects in one of them. Default 100. */
+  maxJsonDepth?: number;
+  /** Layers of an image. Default 1,000 (the store's `maxDepth` is a limit of its own). */
+  maxLayers?: number;
+  /** Images of an archive. Default 1,000. */
+  maxImages?: number;
+  /** Entries of an archive, and descriptors in all of its indexes. Default 100,000. */
+  maxArchiveEntries?: number;
+  /** Bytes of a stream kept on disk until they are needed. Default: no limit but the free-space reserve `minFreeBytes`. */
+  maxSpoolBytes?: number;
+}
+
+export interface LoadOptions {
+  /** `os/architecture[/variant]`, `linux/arm64`. Default: this machine's, where an archive has more than one. */
+  platform?: string;
+  /** Stops and leaves nothing behind; rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** At most 10 reports a second for each layer, and one for each change of `status`. */
+  onProgress?: ImageProgressListener;
+  limits?: ImageLimits;
+}
+
+export interface SaveOptions {
+  /**
+   * Default `docker`: what `docker save` writes since version 25: `manifest.json` beside an OCI layout, in one tar.
+   * `oci`: the OCI layout alone, as a tar; as a directory where the target's path ends in `/` or is an empty directory.
+   */
+  format?: 'docker' | 'oci';
+  /** Of the layers. Default `none`: they are written byte for byte as they were registered. */
+  compression?: 'none' | 'gzip' | 'zstd';
+  signal?: AbortSignal;
+}
+
+/** The images of a store, in Docker's own records under `<root>/image/<driver>`. */
+export interface Images {
+  /**
+   * Every image of a `docker save` archive (any version's), an OCI archive or an OCI layout directory; archives may be
+   * compressed. All or none: after an error the store is as it was. A name that another image had moves to the new one.
+   * ERR_BAD_IMAGE, ERR_DIGEST_MISMATCH, ERR_LIMIT_EXCEEDED; ERR_INVALID_ARGUMENT where `platform` is not among its images.
+   */
+  load(source: { path: string } | Readable, options?: LoadOptions): Promise<Image[]>;
+  /** By name: under that name; by id: without a name. A target path appears only when it is complete. */
+  save(nameOrID: string, target: { path: string } | Writable, options?: SaveOptions): Promise<void>;
+  /** In order of first name, images without one last. */
+  list(): readonly Image[];
+  /** By name (`debian` is `debian:latest`), id or unique beginning of an id of 8 digits or more; ERR_LAYER_DOES_NOT_EXIST. */
+  get(nameOrID: string): Promise<Image>;
+  /** Gives an image one more name; a name that another image had moves. */
+  tag(nameOrID: string, name: string): Promise<void>;
+  /**
+   * Takes a name away, and with the last one the image; by id all names and the image. Gives the layers removed with it, top first.
+   * ERR_LAYER_IN_USE, and nothing happens, where the image would go although an RW layer was made from it.
+   */
+  remove(nameOrID: string): Promise<LayerMetadata[]>;
+  /** Reads the records again: what a Docker or another writer did to the root since. For `readOnly` stores. */
+  refresh(): Promise<void>;
+  /** What is wrong with records that could not be taken, one sentence each. */
+  problems(): readonly string[];
+}
