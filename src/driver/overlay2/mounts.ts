@@ -8,6 +8,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { MountEntry, MountTier, OverlayMount } from '../../engine/engine.js';
 import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
+import { Rollback } from '../../util/rollback.js';
 import type { DriverContext } from '../context.js';
 import { hasErrno } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
@@ -205,26 +206,25 @@ export class OverlayMounts {
     }
     const upper = { upper: this.#layout.diff(id), work: this.#layout.work(id) };
     const mount: OverlayMount = { ...(writable ? upper : {}), lowers, target, options };
-    let made = false;
+    const undo = new Rollback((label, error) => {
+      // The failure that made this necessary is the one to report.
+      this.#context.logger.warn(
+        { layer: id, step: label, ...errorFields(error) },
+        'cannot clean up after a mount that failed',
+      );
+    });
+    undo.push('remove the mount point', () => this.#removeTarget(id));
     try {
-      if (writable) await this.#volatile.prepare(id);
+      if (writable) {
+        await this.#volatile.prepare(id);
+        undo.push('remove the marker', () => this.#volatile.finish(id));
+      }
       this.#tier = await this.#context.engine.mountOverlay(mount);
-      made = true;
+      undo.push('unmount', () => this.#context.engine.unmount(target, { detach: true }));
       return { label, writable, device: await this.#device(id) };
     } catch (error) {
-      await this.#undo(id, made, writable);
+      await undo.run();
       throw error;
-    }
-  }
-
-  async #undo(id: string, made: boolean, writable: boolean): Promise<void> {
-    try {
-      if (made) await this.#context.engine.unmount(this.#layout.merged(id), { detach: true });
-      await this.#removeTarget(id);
-      if (made && writable) await this.#volatile.finish(id);
-    } catch (error) {
-      // The failure that made this necessary is the one to report.
-      this.#context.logger.warn({ layer: id, ...errorFields(error) }, 'cannot clean up after a mount that failed');
     }
   }
 
