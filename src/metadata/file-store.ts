@@ -114,6 +114,15 @@ class FileMetadataStore implements MetadataStore {
     throw corrupt(`layer ${id}`, `"${LAYER_FILES.tarSplit}" ${flaw}`, path);
   }
 
+  async replaceTarSplit(id: ChainID, transaction: MetadataTransaction): Promise<void> {
+    this.#place.mustWrite('repair a layer');
+    if (!(transaction instanceof FileTransaction)) {
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${transaction.toString()}" is no transaction of this store`);
+    }
+    await this.#layerMustExist(id);
+    await transaction.giveTarSplit(id);
+  }
+
   setMount(name: string, record: MountRecord): Promise<void> {
     return this.#mounts.set(name, record);
   }

@@ -172,6 +172,28 @@ export class FileTransaction implements MetadataTransaction {
     this.#made = true;
   }
 
+  /** Puts this transaction's tar-split record in the place of another record's; one rename, nothing in between. */
+  async giveTarSplit(id: ChainID): Promise<void> {
+    this.#mustBeOpen();
+    if (!this.#hasTarSplit) {
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${this.name}" has no tar-split record to give to ${id}`);
+    }
+    try {
+      await this.#tarSplitDone;
+      const path = join(this.#path, LAYER_FILES.tarSplit);
+      const dest = this.#place.at(layerName(id), LAYER_FILES.tarSplit);
+      await this.#place.batch([
+        { op: 'chmod', path, mode: MODES.file },
+        ...this.#place.syncs(path),
+        { op: 'rename', path, dest },
+        ...this.#place.syncs(dirname(dest)),
+      ]);
+    } catch (error) {
+      throw systemError(error, `replace the tar-split record of ${id}`);
+    }
+    this.#hasTarSplit = false;
+  }
+
   async cancel(): Promise<void> {
     // A rename under way is not called back; the committer hears how it went.
     if (this.#state === 'committing') await this.#committing?.catch(() => undefined);

@@ -73,6 +73,13 @@ class MemoryMetadataStore implements MetadataStore {
     return Readable.from([tarSplit], { objectMode: false });
   }
 
+  async replaceTarSplit(id: ChainID, transaction: MetadataTransaction): Promise<void> {
+    if (!(transaction instanceof MemoryTransaction)) {
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${transaction.toString()}" is no transaction of this store`);
+    }
+    this.#layer(id).tarSplit = transaction.takeTarSplit();
+  }
+
   async setMountID(name: string, id: string): Promise<void> {
     this.#change(name, { id });
   }
@@ -224,6 +231,16 @@ class MemoryTransaction implements MetadataTransaction {
     }
     this.#publish(parseChainID(id), this.#draft);
     this.#over = true;
+  }
+
+  takeTarSplit(): Buffer {
+    this.#set({});
+    const { tarSplit } = this.#draft;
+    if (tarSplit === undefined) {
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'this transaction has no tar-split record to give');
+    }
+    delete this.#draft.tarSplit;
+    return tarSplit;
   }
 
   async cancel(): Promise<void> {
