@@ -115,7 +115,10 @@ export const rootLayers: readonly (readonly TreeChange[])[] = [
   [remove('dev/disk'), chown('owned', 0, 0), remove('dev/pipe'), mknod('dev/pipe', 'p', 0, 0, 0o644)],
 ];
 
-/** Extended attributes, those of capabilities among them. */
+/**
+ * Extended attributes, those of capabilities among them. What only changes an attribute is no change in Docker's terms
+ * (and so in none of ours), except for capabilities: the second list changes the file too.
+ */
 export const xattrLayers: readonly (readonly TreeChange[])[] = [
   [
     createFile('plain', 'p'),
@@ -127,5 +130,10 @@ export const xattrLayers: readonly (readonly TreeChange[])[] = [
     mkdir('dir'),
     setxattr('dir', 'trusted.note', 'on a directory'),
   ],
-  [setxattr('plain', 'user.note', 'changed'), setxattr('plain', 'user.empty', undefined), createFile('dir/in', 'i')],
+  [
+    setxattr('plain', 'user.note', 'changed'),
+    setxattr('plain', 'user.empty', undefined),
+    append('plain', '!'),
+    createFile('dir/in', 'i'),
+  ],
 ];
