@@ -1,0 +1,319 @@
+#include "layer/applier.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "layer/xattr_policy.h"
+#include "sys/open.h"
+
+namespace layerstore {
+namespace {
+
+constexpr mode_t kImpliedMode = 0755;
+// What mkdir and open take over from a mode; the rest needs a chmod.
+constexpr mode_t kCreateBits = 0777;
+
+}  // namespace
+
+Applier::Applier(const IngestRequest& request, UniqueFd root)
+    : request_(request),
+      root_(std::move(root)),
+      parents_(root_.get(), request.force_component_walk),
+      replaced_(request.directory, root_.get()),
+      ends_(root_.get()),
+      keeps_made_(request.whiteouts == Whiteouts::kApply) {}
+
+Result<std::unique_ptr<Applier>> Applier::Open(const IngestRequest& request) {
+  LS_ASSIGN(UniqueFd root, OpenPath(request.directory, O_RDONLY | O_DIRECTORY));
+  // A default ACL that the directory inherited from the host would reach everything made in it. None is the usual case.
+  if (request.whiteouts != Whiteouts::kApply) (void)fremovexattr(root.get(), kDefaultAcl.data());
+  return std::unique_ptr<Applier>(new Applier(request, std::move(root)));
+}
+
+bool Applier::IsWhiteoutDevice(const struct stat& info) const {
+  return !keeps_made_ && S_ISCHR(info.st_mode) && info.st_rdev == 0;
+}
+
+void Applier::Made(const struct stat& info) {
+  if (keeps_made_) made_.insert(info.st_ino);
+}
+
+Result<void> Applier::NoteMade(int parent, const std::string& name) {
+  if (!keeps_made_) return {};
+  struct stat info;
+  if (fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
+  Made(info);
+  return {};
+}
+
+// A parent that is no directory, or a link into nothing: the archive is wrong, not the system.
+Error Applier::ParentError(Error error, std::string_view path) const {
+  if (error.err == ENOTDIR || error.err == ENOENT || error.err == ELOOP) {
+    return DataError(Fault::kBadTar, "a parent is no directory", std::string(path));
+  }
+  return error;
+}
+
+Result<Parent> Applier::FindParent(std::string_view path) {
+  auto found = parents_.Find(path);
+  if (!found.ok() && (found.error().err == ENOENT || found.error().err == ENOTDIR)) {
+    LS_TRY(MakeImplied(path));
+    found = parents_.Find(path);
+  }
+  if (found.ok()) {
+    // A parent's tree may have default ACLs anywhere: nothing is skipped there.
+    if (keeps_made_) found->setgid = true;
+    return *found;
+  }
+  return ParentError(found.error(), path_);
+}
+
+// Makes what is missing on the way to `path`, from the top.
+Result<void> Applier::MakeImplied(std::string_view path) {
+  for (size_t end = path.find('/');; end = path.find('/', end + 1)) {
+    const std::string_view prefix = path.substr(0, end);
+    auto found = parents_.Find(prefix);
+    if (!found.ok()) {
+      auto parent = parents_.Find(PathParent(prefix));
+      if (!parent.ok()) return ParentError(parent.error(), path_);
+      const std::string name(PathBase(prefix));
+      bool opaque = false;
+      struct stat info;
+      if (fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
+        // A whiteout earlier in this archive: the directory is a new one. Anything else is in the way.
+        if (!IsWhiteoutDevice(info)) return ParentError(found.error(), path_);
+        if (unlinkat(parent->fd, name.c_str(), 0) != 0) return SysError("unlinkat", path_);
+        opaque = true;
+      }
+      if (mkdirat(parent->fd, name.c_str(), kImpliedMode) != 0) return SysError("mkdirat", path_);
+      LS_TRY(NoteMade(parent->fd, name));
+      bool was = false;
+      if (opaque) LS_TRY(SetOpaque(parent->fd, name, was));
+    }
+    if (end == std::string_view::npos) return {};
+  }
+}
+
+Result<bool> Applier::Begin(const TarEntry& entry) {
+  file_.reset();
+  entry_ = &entry;
+  position_ = 0;
+  region_ = 0;
+  LS_ASSIGN(EntryPath path, ParseEntryName(entry.name, request_.limits));
+  path_ = path.path;
+  switch (path.kind) {
+    case NameKind::kRoot:
+      // As Docker: the root's own owner, mode and times are the store's business.
+      if (entry.type == TarType::kDirectory) return false;
+      return DataError(Fault::kUnsafePath, "an entry in the place of the layer's root", entry.name);
+    case NameKind::kDropped:
+      return false;
+    case NameKind::kOpaque:
+      return MakeOpaque(path);
+    case NameKind::kWhiteout:
+      return MakeWhiteout(entry, path);
+    case NameKind::kFile:
+      break;
+  }
+  switch (entry.type) {
+    case TarType::kRegular:
+    case TarType::kContiguous:
+      return MakeFile(entry, path);
+    case TarType::kDirectory:
+      return MakeDirectory(entry, path);
+    case TarType::kHardLink:
+      return MakeHardLink(entry, path);
+    case TarType::kSymlink:
+    case TarType::kCharDevice:
+    case TarType::kBlockDevice:
+    case TarType::kFifo:
+      return MakeNode(entry, path);
+    default:
+      return DataError(Fault::kBadTar, "unknown entry type " + std::to_string(static_cast<unsigned char>(entry.type)), entry.name);
+  }
+}
+
+Result<bool> Applier::MakeFile(const TarEntry& entry, const EntryPath& path) {
+  LS_ASSIGN(Parent parent, FindParent(path.parent()));
+  const std::string name(path.base());
+  const EntryMetadata metadata = EntryMetadata::Of(entry);
+  flags_ = {metadata.mode & kCreateBits, parent.setgid, false};
+  const mode_t mode = flags_.made_mode;
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  int fd = openat(parent.fd, name.c_str(), kFlags, mode);
+  if (fd < 0 && errno == EEXIST) {
+    LS_TRY(ClearWay(parent, name));
+    LS_ASSIGN(parent, FindParent(path.parent()));
+    fd = openat(parent.fd, name.c_str(), kFlags, mode);
+  }
+  if (fd < 0) return SysError("openat", path_);
+  file_ = UniqueFd(fd);
+  if (keeps_made_) {
+    struct stat info;
+    if (fstat(fd, &info) != 0) return SysError("fstat", path_);
+    Made(info);
+  }
+  size_ += entry.size;
+  // Through a link the name may mean another file later on.
+  return !entry.sparse && !(parent.aliased && entry.size > 0);
+}
+
+Result<void> Applier::WriteAt(std::span<const uint8_t> data, uint64_t offset) {
+  while (!data.empty()) {
+    const ssize_t count = entry_->sparse ? pwrite(file_.get(), data.data(), data.size(), static_cast<off_t>(offset))
+                                         : write(file_.get(), data.data(), data.size());
+    if (count < 0) {
+      if (errno == EINTR) continue;
+      return SysError("write", path_);
+    }
+    data = data.subspan(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return {};
+}
+
+Result<void> Applier::Write(std::span<const uint8_t> data) {
+  if (!file_.valid()) return {};
+  if (!entry_->sparse) return WriteAt(data, 0);
+  while (!data.empty() && region_ < entry_->regions.size()) {
+    const SparseRegion& region = entry_->regions[region_];
+    const size_t count = static_cast<size_t>(std::min<uint64_t>(data.size(), region.length - position_));
+    LS_TRY(WriteAt(data.first(count), region.offset + position_));
+    data = data.subspan(count);
+    position_ += count;
+    if (position_ < region.length) continue;
+    region_++;
+    position_ = 0;
+  }
+  return {};
+}
+
+Result<void> Applier::End(const TarEntry& entry) {
+  if (!file_.valid()) return {};
+  if (entry.sparse && ftruncate(file_.get(), static_cast<off_t>(entry.size)) != 0) return SysError("ftruncate", path_);
+  LS_TRY(ApplyToFd(file_.get(), entry, EntryMetadata::Of(entry), creator_, flags_, path_, ignored_xattrs_));
+  file_.reset();
+  return {};
+}
+
+Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path) {
+  LS_ASSIGN(Parent parent, FindParent(path.parent()));
+  const std::string name(path.base());
+  EntryMetadata metadata = EntryMetadata::Of(entry);
+  DirectoryEnd end;
+  end.path = path_;
+  end.mtime = metadata.times[1];
+  // Without privileges its owner could make nothing in it: the mode waits for the end.
+  if (creator_.uid != 0 && (metadata.mode & 0700) != 0700) {
+    end.mode = metadata.mode;
+    metadata.mode |= 0700;
+  }
+  const mode_t made_mode = metadata.mode & kCreateBits;
+  bool fresh = mkdirat(parent.fd, name.c_str(), made_mode) == 0;
+  bool opaque = false;
+  if (!fresh) {
+    if (errno != EEXIST) return SysError("mkdirat", path_);
+    struct stat info;
+    if (fstatat(parent.fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
+    if (!S_ISDIR(info.st_mode)) {
+      LS_ASSIGN(opaque, ClearWay(parent, name));
+      LS_ASSIGN(parent, FindParent(path.parent()));
+      if (mkdirat(parent.fd, name.c_str(), made_mode) != 0) return SysError("mkdirat", path_);
+      fresh = true;
+    }
+  }
+  const bool plain = fresh && !opaque && !keeps_made_ && !parent.setgid && entry.xattrs.empty() &&
+                     metadata.mode == made_mode && metadata.uid == creator_.uid && metadata.gid == creator_.gid;
+  if (!plain) {
+    if (opaque) {
+      bool was = false;
+      LS_TRY(SetOpaque(parent.fd, name, was));
+    }
+    const UniqueFd fd(openat(parent.fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd.valid()) return SysError("openat", path_);
+    ApplyFlags flags{made_mode, parent.setgid || !fresh, true};
+    LS_TRY(ApplyToFd(fd.get(), entry, metadata, creator_, flags, path_, ignored_xattrs_));
+    for (const auto& [key, value] : entry.xattrs) {
+      if (key == kDefaultAcl) end.default_acl = value;
+    }
+    if (keeps_made_) {
+      struct stat info;
+      if (fstat(fd.get(), &info) != 0) return SysError("fstat", path_);
+      Made(info);
+    }
+  }
+  if (!fresh) parents_.Clear();  // its setgid bit may have changed
+  LS_TRY(ends_.Add(end));
+  return fresh && entry.size == 0;
+}
+
+Result<bool> Applier::MakeNode(const TarEntry& entry, const EntryPath& path) {
+  const EntryMetadata metadata = EntryMetadata::Of(entry);
+  mode_t type = 0;
+  dev_t device = 0;
+  if (entry.type == TarType::kSymlink) {
+    if (entry.link_name.size() > request_.limits.max_link_length) {
+      return DataError(Fault::kLimit, "maxLinkLength", entry.name);
+    }
+    if (entry.link_name.empty()) return DataError(Fault::kBadTar, "a symbolic link without a target", entry.name);
+  } else if (entry.type == TarType::kFifo) {
+    type = S_IFIFO;
+  } else {
+    type = entry.type == TarType::kCharDevice ? S_IFCHR : S_IFBLK;
+    device = makedev(static_cast<unsigned>(entry.device_major), static_cast<unsigned>(entry.device_minor));
+    if (type == S_IFCHR && device == 0) {
+      return DataError(Fault::kUnsafePath, "a 0:0 character device, which is a whiteout to overlayfs", entry.name);
+    }
+  }
+  LS_ASSIGN(Parent parent, FindParent(path.parent()));
+  const std::string name(path.base());
+  const auto make = [&] {
+    if (type == 0) return symlinkat(entry.link_name.c_str(), parent.fd, name.c_str());
+    return mknodat(parent.fd, name.c_str(), type | metadata.mode, device);
+  };
+  const char* syscall = type == 0 ? "symlinkat" : "mknodat";
+  if (make() != 0) {
+    if (errno != EEXIST) return SysError(syscall, path_);
+    LS_TRY(ClearWay(parent, name));
+    LS_ASSIGN(parent, FindParent(path.parent()));
+    if (make() != 0) return SysError(syscall, path_);
+  }
+  LS_TRY(NoteMade(parent.fd, name));
+  if (type == 0) size_ += entry.link_name.size();
+  LS_TRY(ApplyToName(parent.fd, name, entry, metadata, creator_, parent.setgid, path_, ignored_xattrs_));
+  return entry.size == 0;
+}
+
+Result<void> Applier::Finish(const CancelToken& cancel) {
+  file_.reset();
+  return ends_.ForEach([&](const DirectoryEnd& end) -> Result<void> {
+    if (cancel.cancelled()) return DataError(Fault::kCancelled, "");
+    auto parent = parents_.Find(PathParent(end.path));
+    const std::string name(PathBase(end.path));
+    struct stat info;
+    const struct timespec times[2] = {end.mtime, end.mtime};
+    // Gone, or something else by now: a later entry's work.
+    if (!parent.ok() || fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode)) return {};
+    if (end.default_acl.has_value() || end.mode.has_value()) {
+      const UniqueFd fd(openat(parent->fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      if (!fd.valid()) return SysError("openat", end.path);
+      if (end.default_acl.has_value() &&
+          fsetxattr(fd.get(), kDefaultAcl.data(), end.default_acl->data(), end.default_acl->size(), 0) != 0) {
+        if (errno != EOPNOTSUPP) return SysError("fsetxattr", end.path, std::string(kDefaultAcl));
+        ignored_xattrs_++;
+      }
+      if (futimens(fd.get(), times) != 0) return SysError("futimens", end.path);
+      if (end.mode.has_value() && fchmod(fd.get(), *end.mode) != 0) return SysError("fchmod", end.path);
+      return {};
+    }
+    if (utimensat(parent->fd, name.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0) return SysError("utimensat", end.path);
+    return {};
+  });
+}
+
+}  // namespace layerstore

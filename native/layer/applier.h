@@ -1,0 +1,87 @@
+// Applier: makes a layer's tree out of tar entries, one after another. All work happens on the calling thread, which must
+// have its own umask of 0 (ThreadOptions::private_fs); it owns every descriptor it opens. Nothing outside the layer's
+// directory can be reached, whatever the archive says: parents are found below the root (ParentCache), and what is made
+// there is made by its last component, exclusively, without following anything.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "layer/directory_ends.h"
+#include "layer/entry_name.h"
+#include "layer/ingest.h"
+#include "layer/metadata.h"
+#include "layer/parent_cache.h"
+#include "layer/replaced.h"
+#include "sys/cancel.h"
+#include "tar/entry.h"
+
+namespace layerstore {
+
+class Applier {
+ public:
+  // `request` outlives the Applier.
+  static Result<std::unique_ptr<Applier>> Open(const IngestRequest& request);
+
+  // Makes what the entry says; a file stays open for Write(). True: the record may name it (its content can be read back
+  // from the tree by its name, and the name is new).
+  Result<bool> Begin(const TarEntry& entry);
+  // Data as the archive has it: of a sparse file only the regions.
+  Result<void> Write(std::span<const uint8_t> data);
+  Result<void> End(const TarEntry& entry);
+  // After the last entry: what directories get at the end.
+  Result<void> Finish(const CancelToken& cancel);
+
+  [[nodiscard]] uint64_t size() const { return size_; }
+  [[nodiscard]] uint64_t ignored_xattrs() const { return ignored_xattrs_; }
+  // What was overwritten or hidden; where it was used, size() is that of everything ever made.
+  [[nodiscard]] Replaced& replaced() { return replaced_; }
+  [[nodiscard]] const InodeSet* made() const { return keeps_made_ ? &made_ : nullptr; }
+  [[nodiscard]] int root() const { return root_.get(); }
+
+ private:
+  Applier(const IngestRequest& request, UniqueFd root);
+
+  Result<Parent> FindParent(std::string_view path);
+  Result<void> MakeImplied(std::string_view path);
+  Result<bool> MakeFile(const TarEntry& entry, const EntryPath& path);
+  Result<bool> MakeDirectory(const TarEntry& entry, const EntryPath& path);
+  Result<bool> MakeNode(const TarEntry& entry, const EntryPath& path);
+  Result<bool> MakeHardLink(const TarEntry& entry, const EntryPath& path);
+  Result<bool> AlignLink(const TarEntry& entry, const Parent& parent, const std::string& name, const struct stat& info);
+  Result<bool> MakeWhiteout(const TarEntry& entry, const EntryPath& path);
+  Result<bool> MakeOpaque(const EntryPath& path);
+  Result<void> Hide(const Parent& parent, const std::string& name, const struct stat& info);
+  Result<void> ClearLower(std::string_view path);
+  Result<bool> ClearWay(const Parent& parent, const std::string& name);
+  Result<void> SetOpaque(int parent, const std::string& name, bool& was);
+  Result<void> WriteAt(std::span<const uint8_t> data, uint64_t offset);
+  void Made(const struct stat& info);
+  Result<void> NoteMade(int parent, const std::string& name);
+  [[nodiscard]] bool IsWhiteoutDevice(const struct stat& info) const;
+  [[nodiscard]] bool Ours(const struct stat& info) const { return !keeps_made_ || made_.contains(info.st_ino); }
+  [[nodiscard]] Error ParentError(Error error, std::string_view path) const;
+
+  const IngestRequest& request_;
+  UniqueFd root_;
+  ParentCache parents_;
+  Replaced replaced_;
+  DirectoryEnds ends_;
+  Creator creator_ = Creator::Self();
+  const bool keeps_made_;
+  InodeSet made_;
+  uint64_t size_ = 0;
+  uint64_t ignored_xattrs_ = 0;
+
+  // The entry between Begin() and End().
+  std::string path_;
+  UniqueFd file_;
+  ApplyFlags flags_;
+  uint64_t position_ = 0;  // in the file's own data: of a sparse file within region_
+  size_t region_ = 0;
+  const TarEntry* entry_ = nullptr;
+};
+
+}  // namespace layerstore

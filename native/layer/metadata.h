@@ -1,0 +1,45 @@
+// EntryMetadata: owner, mode, xattrs and times of what an entry made, set so that none undoes another and only where they
+// differ from what the creation gave. Used by the applying thread alone.
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "sys/result.h"
+#include "tar/entry.h"
+
+namespace layerstore {
+
+struct EntryMetadata {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  mode_t mode = 0;  // 07777
+  struct timespec times[2] = {};
+
+  static EntryMetadata Of(const TarEntry& entry);
+};
+
+// What the calling process makes things as.
+struct Creator {
+  uid_t uid;
+  gid_t gid;
+  static Creator Self();
+};
+
+// An open file or directory. `made_mode`: what it was made with. `inherits`: its parent may have given it another group
+// or an ACL, so nothing is skipped. xattrs that file systems never have here are counted, not an error.
+struct ApplyFlags {
+  mode_t made_mode = 0;
+  bool inherits = false;
+  bool directory = false;  // its default ACL and times are set at the end
+};
+Result<void> ApplyToFd(int fd, const TarEntry& entry, const EntryMetadata& metadata, const Creator& creator,
+                       const ApplyFlags& flags, const std::string& path, uint64_t& ignored_xattrs);
+// A symbolic link, device or FIFO, which are never opened.
+Result<void> ApplyToName(int parent, const std::string& name, const TarEntry& entry, const EntryMetadata& metadata,
+                         const Creator& creator, bool inherits, const std::string& path, uint64_t& ignored_xattrs);
+
+}  // namespace layerstore

@@ -1,0 +1,195 @@
+#include "layer/record_rewrite.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <unordered_set>
+#include <vector>
+
+#include "codec/decoder.h"
+#include "hash/crc64.h"
+#include "layer/record_writer.h"
+#include "sys/directory.h"
+#include "sys/open.h"
+#include "tar/split_reader.h"
+
+namespace layerstore {
+namespace {
+
+constexpr size_t kReadBytes = size_t{256} << 10;
+// Names that are told apart; 64 bits each, so memory stays small. Beyond, entries without content lose their record line,
+// which nobody needs to give the tar back.
+constexpr size_t kMaxNames = size_t{1} << 20;
+
+class FileSource final : public ByteSource {
+ public:
+  FileSource(int fd, const std::string& path) : fd_(fd), path_(path) {}
+  Result<size_t> Read(std::span<uint8_t> into) override {
+    const ssize_t count = read(fd_, into.data(), into.size());
+    if (count < 0) return SysError("read", path_);
+    return static_cast<size_t>(count);
+  }
+  [[nodiscard]] int fd() const override { return fd_; }
+
+ private:
+  int fd_;
+  const std::string& path_;
+};
+
+uint64_t HashName(const std::string& name) {
+  return Crc64Iso(0, {reinterpret_cast<const uint8_t*>(name.data()), name.size()});
+}
+
+class Rewriter {
+ public:
+  Rewriter(RecordWriter& writer, Applier& applier, bool component_walk, uint64_t max_kept, const CancelToken& cancel)
+      : writer_(writer),
+        applier_(applier),
+        parents_(applier.root(), component_walk),
+        max_kept_(max_kept),
+        cancel_(cancel),
+        buffer_(kReadBytes) {}
+
+  Result<void> Add(const SplitEntry& entry) {
+    if (cancel_.cancelled()) return DataError(Fault::kCancelled, "");
+    if (entry.type == SplitEntry::Type::kSegment) {
+      sha_.Update(entry.segment);
+      return writer_.AddSegment({reinterpret_cast<const char*>(entry.segment.data()), entry.segment.size()});
+    }
+    std::string clean;
+    if (!CleanEntryName(entry.name, clean)) clean = entry.name;
+    if (entry.size == 0) {
+      return IsNew(clean, false) ? writer_.AddFile(entry.name, 0, std::nullopt) : Result<void>();
+    }
+    LS_ASSIGN(UniqueFd moved, applier_.replaced().Open(entry.size, entry.crc));
+    if (moved.valid()) return Keep(moved.get());
+    LS_ASSIGN(const UniqueFd file, OpenInTree(clean));
+    if (!IsNew(clean, true)) return Keep(file.get());
+    uint64_t crc = 0;
+    uint64_t size = 0;
+    LS_TRY(Read(file.get(), false, size, crc));
+    if (size != entry.size || crc != entry.crc) return DataError(Fault::kCorrupt, "content moved away", entry.name);
+    return writer_.AddFile(entry.name, entry.size, entry.crc);
+  }
+  Sha256Digest Finish() { return sha_.Finish(); }
+
+ private:
+  bool IsNew(const std::string& clean, bool content) {
+    const uint64_t hash = HashName(clean);
+    if (names_.contains(hash)) return false;
+    if (names_.size() < kMaxNames) {
+      names_.insert(hash);
+      return true;
+    }
+    return content;
+  }
+
+  Result<UniqueFd> OpenInTree(const std::string& clean) {
+    LS_ASSIGN(const Parent parent, parents_.Find(PathParent(clean)));
+    return OpenAt(parent.fd, std::string(PathBase(clean)), O_RDONLY | O_NOFOLLOW);
+  }
+
+  // The content becomes part of the record.
+  Result<void> Keep(int file) {
+    uint64_t size = 0;
+    uint64_t crc = 0;
+    return Read(file, true, size, crc);
+  }
+
+  Result<void> Read(int file, bool keep, uint64_t& size, uint64_t& crc) {
+    while (true) {
+      if (cancel_.cancelled()) return DataError(Fault::kCancelled, "");
+      const ssize_t count = read(file, buffer_.data(), buffer_.size());
+      if (count < 0) return SysError("read");
+      if (count == 0) return {};
+      const std::span<const uint8_t> bytes = std::span(buffer_).first(static_cast<size_t>(count));
+      size += bytes.size();
+      sha_.Update(bytes);
+      if (keep) {
+        kept_ += bytes.size();
+        if (kept_ > max_kept_) return DataError(Fault::kLimit, "maxKeptBytes");
+        LS_TRY(writer_.AddSegment({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+      } else {
+        crc = Crc64Iso(crc, bytes);
+      }
+    }
+  }
+
+  RecordWriter& writer_;
+  Applier& applier_;
+  ParentCache parents_;
+  uint64_t max_kept_;
+  const CancelToken& cancel_;
+  std::vector<uint8_t> buffer_;
+  std::unordered_set<uint64_t> names_;
+  uint64_t kept_ = 0;
+  Sha256 sha_;
+};
+
+}  // namespace
+
+Result<void> RewriteRecord(const std::string& path, const Sha256Digest& diff_id, Applier& applier, bool component_walk,
+                           uint64_t max_kept_bytes, const CancelToken& cancel) {
+  LS_TRY(applier.replaced().Index(applier.made(), max_kept_bytes, cancel));
+  const std::string next = path + ".new";
+  LS_ASSIGN(const UniqueFd file, OpenPath(path, O_RDONLY | O_NOFOLLOW));
+  FileSource source(file.get(), path);
+  LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(source, {}));
+  SplitReader reader(*decoder);
+  LS_ASSIGN(const std::unique_ptr<RecordWriter> writer, RecordWriter::Open(next));
+  Rewriter rewriter(*writer, applier, component_walk, max_kept_bytes, cancel);
+  SplitEntry entry;
+  while (true) {
+    LS_ASSIGN(const bool more, reader.Next(entry));
+    if (!more) break;
+    LS_TRY(rewriter.Add(entry));
+  }
+  if (rewriter.Finish() != diff_id) return DataError(Fault::kCorrupt, "the record does not give the tar back", path);
+  LS_TRY(writer->Close());
+  if (rename(next.c_str(), path.c_str()) != 0) {
+    Error error = SysError("rename", next, path);
+    (void)unlink(next.c_str());
+    return error;
+  }
+  return {};
+}
+
+Result<uint64_t> TreeSize(int root, const InodeSet* made, const CancelToken& cancel) {
+  struct Level {
+    UniqueFd fd;
+    std::unique_ptr<DirectoryReader> reader;
+  };
+  std::vector<Level> levels;
+  const auto enter = [&](int at, const char* name) -> Result<void> {
+    UniqueFd fd(openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!fd.valid()) return SysError("openat", name);
+    auto reader = std::make_unique<DirectoryReader>(fd.get());
+    levels.push_back({std::move(fd), std::move(reader)});
+    return {};
+  };
+  LS_TRY(enter(root, "."));
+  uint64_t size = 0;
+  std::unordered_set<uint64_t> linked;
+  while (!levels.empty()) {
+    if (cancel.cancelled()) return DataError(Fault::kCancelled, "");
+    DirectoryEntry entry;
+    LS_ASSIGN(const bool more, levels.back().reader->Next(entry));
+    if (!more) {
+      levels.pop_back();
+      continue;
+    }
+    struct stat info;
+    const int at = levels.back().fd.get();
+    if (fstatat(at, entry.name.data(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", std::string(entry.name));
+    if (S_ISDIR(info.st_mode)) {
+      LS_TRY(enter(at, entry.name.data()));
+    } else if (made == nullptr || made->contains(info.st_ino)) {
+      if (info.st_nlink > 1 && !linked.insert(info.st_ino).second) continue;
+      size += static_cast<uint64_t>(info.st_size);
+    }
+  }
+  return size;
+}
+
+}  // namespace layerstore
