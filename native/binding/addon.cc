@@ -3,7 +3,10 @@
 
 #include "binding/cancel_token.h"
 #include "binding/environment.h"
+#include "binding/ingest_object.h"
 #include "binding/kernel.h"
+#include "binding/layers.h"
+#include "binding/tar_reader.h"
 
 namespace layerstore::binding {
 namespace {
@@ -19,10 +22,24 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   environment->file_lock = Napi::Persistent(DefineFileLock(env));
 
   exports.Set("CancelToken", cancel_token);
+  exports.Set("Ingest", IngestObject::Define(env));
+  exports.Set("TarReader", TarReaderObject::Define(env));
+
+  exports.Set("exportTar", Napi::Function::New(env, ExportTarCall, "exportTar"));
+  exports.Set("hashFile", Napi::Function::New(env, HashFileCall, "hashFile"));
+  exports.Set("changes", Napi::Function::New(env, ChangesCall, "changes"));
+  exports.Set("diffSize", Napi::Function::New(env, DiffSizeCall, "diffSize"));
+  exports.Set("seal", Napi::Function::New(env, SealCall, "seal"));
+  exports.Set("usage", Napi::Function::New(env, UsageCall, "usage"));
+  exports.Set("copyTree", Napi::Function::New(env, CopyTreeCall, "copyTree"));
+  exports.Set("removeTree", Napi::Function::New(env, RemoveTreeCall, "removeTree"));
+  exports.Set("verifyTree", Napi::Function::New(env, VerifyTreeCall, "verifyTree"));
+
   exports.Set("mountOverlay", Napi::Function::New(env, MountOverlayCall, "mountOverlay"));
   exports.Set("unmount", Napi::Function::New(env, UnmountCall, "unmount"));
   exports.Set("mounts", Napi::Function::New(env, MountsCall, "mounts"));
   exports.Set("batch", Napi::Function::New(env, BatchCall, "batch"));
+  exports.Set("readRecords", Napi::Function::New(env, ReadRecordsCall, "readRecords"));
   exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
   exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
   exports.Set("features", Napi::Function::New(env, FeaturesCall, "features"));

@@ -1,5 +1,6 @@
 #include "binding/kernel.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "binding/convert.h"
@@ -11,6 +12,7 @@
 #include "sys/batch.h"
 #include "sys/files.h"
 #include "sys/probe.h"
+#include "sys/records.h"
 
 namespace layerstore::binding {
 namespace {
@@ -93,6 +95,33 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
   op.uid = guard.OptionalId(source.Get("uid"), "uid");
   op.gid = guard.OptionalId(source.Get("gid"), "gid");
   return op;
+}
+
+Napi::Value RecordTable(Napi::Env env, std::vector<RecordRow>& rows) {
+  Napi::Array table = Napi::Array::New(env);
+  uint32_t kept = 0;
+  for (const RecordRow& row : rows) {
+    if (!IsUtf8(row.directory)) continue;
+    const Napi::HandleScope scope(env);
+    Napi::Array files = Napi::Array::New(env, row.files.size());
+    for (uint32_t i = 0; i < row.files.size(); ++i) {
+      const RecordFile& file = row.files[i];
+      napi_value value = env.Undefined();
+      if (file.content) {
+        napi_create_string_latin1(env, file.content->data(), file.content->size(), &value);
+      } else if (file.err != 0) {
+        Napi::Object failure = Napi::Object::New(env);
+        failure.Set("failed", file.err);
+        value = failure;
+      }
+      files.Set(i, value);
+    }
+    Napi::Object record = Napi::Object::New(env);
+    record.Set("directory", row.directory);
+    record.Set("files", files);
+    table.Set(kept++, record);
+  }
+  return table;
 }
 
 class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
@@ -224,6 +253,22 @@ Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   }
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).AsyncVoid(nullptr, [ops = std::move(ops)] { return RunBatch(ops); });
+}
+
+Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  std::vector<std::string> names = guard.TextList(info[1], "names");
+  // One buffer of this size is kept while the records are read.
+  const auto max_bytes = static_cast<size_t>(std::min(guard.Count(info[2], "maxBytes"), uint64_t{64} << 20));
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<std::vector<RecordRow>>(
+      nullptr,
+      [directory = std::move(directory), names = std::move(names), max_bytes] {
+        return ReadRecords(directory, names, max_bytes);
+      },
+      RecordTable);
 }
 
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info) {

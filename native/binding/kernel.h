@@ -9,6 +9,7 @@ Napi::Value MountOverlayCall(const Napi::CallbackInfo& info);
 Napi::Value UnmountCall(const Napi::CallbackInfo& info);
 Napi::Value MountsCall(const Napi::CallbackInfo& info);
 Napi::Value BatchCall(const Napi::CallbackInfo& info);
+Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info);
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info);
 Napi::Value LockCall(const Napi::CallbackInfo& info);
 Napi::Value FeaturesCall(const Napi::CallbackInfo& info);

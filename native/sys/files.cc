@@ -1,10 +1,12 @@
 #include "sys/files.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -102,22 +104,72 @@ Result<std::unique_ptr<FdSource>> FdSource::Open(const std::string& path) {
     errno = EISDIR;
     return SysError("read", path);
   }
-  std::optional<uint64_t> size;
+  std::unique_ptr<FdSource> source(new FdSource(std::move(fd), path));
   if (S_ISREG(status.st_mode)) {
-    size = static_cast<uint64_t>(status.st_size);
-    posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    source->size_ = static_cast<uint64_t>(status.st_size);
+    posix_fadvise(source->fd_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   }
-  return std::unique_ptr<FdSource>(new FdSource(std::move(fd), path, size));
+  return source;
+}
+
+Result<std::unique_ptr<FdSource>> FdSource::OpenRange(const std::string& path, uint64_t offset, uint64_t length) {
+  LS_ASSIGN(std::unique_ptr<FdSource> source, Open(path));
+  if (lseek(source->fd_.get(), static_cast<off_t>(offset), SEEK_SET) < 0) return SysError("lseek", path);
+  source->range_ = true;
+  source->left_ = length;
+  source->size_ = length;
+  return source;
 }
 
 Result<size_t> FdSource::Read(std::span<uint8_t> into) {
+  if (range_ && left_ < into.size()) into = into.first(static_cast<size_t>(left_));
+  if (into.empty()) return size_t{0};
   for (;;) {
     const ssize_t got = read(fd_.get(), into.data(), into.size());
-    if (got >= 0) return static_cast<size_t>(got);
-    if (errno != EINTR) return SysError("read", path_);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return SysError("read", path_);
+    if (!range_) return static_cast<size_t>(got);
+    if (got == 0) return DataError(Fault::kBadTar, "the file ends inside the range that holds the tar", path_);
+    left_ -= static_cast<uint64_t>(got);
+    return static_cast<size_t>(got);
   }
 }
 
-Result<void> FdSink::Write(std::span<const uint8_t> bytes) { return WriteFully(fd_, bytes); }
+FdSink::FdSink(int fd, const CancelToken* cancel) : fd_(fd), waits_(true), cancel_(cancel) {
+  struct stat status{};
+  waits_ = fstat(fd, &status) != 0 || !S_ISREG(status.st_mode);
+}
+
+Result<void> FdSink::Write(std::span<const uint8_t> bytes) {
+  if (!waits_) return WriteFully(fd_, bytes);
+  // A pipe whose reader sleeps would hold a plain write, and the cancellation with it: so no call waits for long.
+  bool can_refuse = true;  // the kernel knows RWF_NOWAIT for this kind of file
+  while (!bytes.empty()) {
+    if (cancel_ != nullptr && cancel_->cancelled()) return DataError(Fault::kCancelled, {});
+    ssize_t written = -1;
+    if (can_refuse) {
+      const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
+      written = pwritev2(fd_, &part, 1, -1, RWF_NOWAIT);
+      if (written < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)) {
+        can_refuse = false;
+        continue;
+      }
+    } else {
+      pollfd ready{fd_, POLLOUT, 0};
+      if (poll(&ready, 1, 50) == 0) continue;
+      // So much fits into a pipe that has room at all.
+      written = write(fd_, bytes.data(), std::min(bytes.size(), size_t{PIPE_BUF}));
+    }
+    if (written >= 0) {
+      bytes = bytes.subspan(static_cast<size_t>(written));
+    } else if (errno == EAGAIN) {
+      pollfd ready{fd_, POLLOUT, 0};
+      poll(&ready, 1, 50);
+    } else if (errno != EINTR) {
+      return SysError("write");
+    }
+  }
+  return {};
+}
 
 }  // namespace layerstore

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "sys/cancel.h"
 #include "sys/result.h"
 #include "sys/stream.h"
 #include "sys/unique_fd.h"
@@ -30,33 +31,40 @@ void UnlockFile(UniqueFd lock);
 // syncfs of the file systems that hold `paths`, each once.
 Result<void> SyncFileSystems(const std::vector<std::string>& paths);
 
-// FdSource: a descriptor as a ByteSource. Owns the descriptor.
+// FdSource: a file, or a range of one, as a ByteSource. Owns the descriptor.
 class FdSource : public ByteSource {
  public:
   // A regular file, FIFO or device that is read from its beginning. EISDIR for a directory.
   static Result<std::unique_ptr<FdSource>> Open(const std::string& path);
+  // `length` bytes from `offset` of a regular file. A file that ends inside them is Fault::kBadTar.
+  static Result<std::unique_ptr<FdSource>> OpenRange(const std::string& path, uint64_t offset, uint64_t length);
 
   Result<size_t> Read(std::span<uint8_t> into) override;
   [[nodiscard]] std::optional<uint64_t> TotalBytes() const override { return size_; }
-  [[nodiscard]] int fd() const override { return fd_.get(); }
+  // -1 for a range: whoever reads by descriptor would miss its end.
+  [[nodiscard]] int fd() const override { return range_ ? -1 : fd_.get(); }
 
  private:
-  FdSource(UniqueFd fd, std::string path, std::optional<uint64_t> size)
-      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+  FdSource(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
 
   UniqueFd fd_;
   std::string path_;
   std::optional<uint64_t> size_;
+  bool range_ = false;
+  uint64_t left_ = 0;  // of a range
 };
 
-// FdSink: a descriptor as a ByteSink. Borrows the descriptor; waits where it is non-blocking.
+// FdSink: a descriptor as a ByteSink. Borrows the descriptor; `cancel`, where given, ends a write that waits for the reader of
+// a pipe.
 class FdSink : public ByteSink {
  public:
-  explicit FdSink(int fd) : fd_(fd) {}
+  explicit FdSink(int fd, const CancelToken* cancel = nullptr);
   Result<void> Write(std::span<const uint8_t> bytes) override;
 
  private:
   int fd_;
+  bool waits_;  // a pipe, socket or terminal, not a file
+  const CancelToken* cancel_;
 };
 
 }  // namespace layerstore

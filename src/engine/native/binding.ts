@@ -5,7 +5,7 @@
  * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, MountEntry, MountTier, RecordRow, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -102,7 +102,7 @@ export type NativeTarRequest =
 /** A tar that is pulled; a thread of its own runs ahead by a few blocks. */
 export interface TarReader {
   /** The next block, `null` at the end. One call at a time. */
-  read(): Promise<Buffer | null> | Buffer;
+  read(): Promise<Buffer | null> | Buffer | null;
   /** Stops the thread; resolves when it has ended. */
   destroy(): Promise<void>;
 }
@@ -145,6 +145,12 @@ export interface NativeOverlayMount {
   tier: MountTier | 'auto';
 }
 
+/** As {@link RecordRow}, with errno numbers. */
+export interface NativeRecordRow {
+  directory: string;
+  files: (string | undefined | { failed: number })[];
+}
+
 /** Released by `release`, by the collector, and by the end of the environment. */
 export interface NativeFileLock {
   release(): void;
@@ -169,7 +175,7 @@ export interface Binding {
   unmount(target: string, detach: boolean): Promise<void>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
-  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
+  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordRow[]>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
   features(): Record<string, string>;

@@ -3,6 +3,7 @@
  * threads of the addon's own, and leaves libuv's free for the program.
  */
 import type { Readable } from 'node:stream';
+import { getSystemErrorName } from 'node:util';
 import type { DiffID, Digest } from '../../digest.js';
 import { LayerStoreError } from '../../errors.js';
 import type {
@@ -171,7 +172,13 @@ class NativeEngine implements Engine {
   }
 
   async readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]> {
-    return plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
+    const rows = await plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
+    for (const { files } of rows) {
+      files.forEach((file, index) => {
+        if (typeof file === 'object') (files as RecordRow['files'])[index] = { failed: getSystemErrorName(-file.failed) };
+      });
+    }
+    return rows as RecordRow[];
   }
 
   async syncFs(paths: readonly string[]): Promise<void> {

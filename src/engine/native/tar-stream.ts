@@ -37,7 +37,7 @@ class NativeTarStream extends Readable {
   override _read(): void {
     try {
       const block = this.#reader.read();
-      if (Buffer.isBuffer(block)) this.push(block);
+      if (block === null || Buffer.isBuffer(block)) this.push(block);
       else block.then((next) => this.push(next), (error: unknown) => this.#fail(error));
     } catch (error) {
       this.#fail(error);

@@ -1,0 +1,66 @@
+#include "binding/block_sink.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace layerstore::binding {
+
+Result<void> BlockSink::Write(std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    if (!current_.bytes) current_ = Block{std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes), 0};
+    const size_t count = std::min(bytes.size(), kBlockBytes - current_.size);
+    std::memcpy(current_.bytes.get() + current_.size, bytes.data(), count);
+    current_.size += count;
+    bytes = bytes.subspan(count);
+    if (current_.size == kBlockBytes && !Flush()) return DataError(Fault::kCancelled, {});
+  }
+  return {};
+}
+
+bool BlockSink::Flush() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return closed_ || blocks_.size() < kMaxBlocks; });
+  if (closed_) return false;
+  blocks_.push_back(std::exchange(current_, Block{}));
+  const bool tell = std::exchange(wanted_, false);
+  lock.unlock();
+  if (tell) ready_();
+  return true;
+}
+
+void BlockSink::Finish(std::optional<Error> error) {
+  if (current_.size > 0) Flush();
+  std::unique_lock lock(mutex_);
+  finished_ = true;
+  error_ = std::move(error);
+  const bool tell = std::exchange(wanted_, false);
+  lock.unlock();
+  if (tell) ready_();
+}
+
+void BlockSink::Close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  blocks_.clear();
+  changed_.notify_one();
+}
+
+std::variant<NotYet, Block, EndOfBlocks, Error> BlockSink::Take() {
+  const std::lock_guard lock(mutex_);
+  if (!blocks_.empty()) {
+    Block block = std::move(blocks_.front());
+    blocks_.pop_front();
+    changed_.notify_one();
+    return block;
+  }
+  if (!finished_ && !closed_) {
+    wanted_ = true;
+    return NotYet{};
+  }
+  if (error_) return *error_;
+  if (closed_) return DataError(Fault::kCancelled, {});
+  return EndOfBlocks{};
+}
+
+}  // namespace layerstore::binding

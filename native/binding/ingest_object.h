@@ -1,0 +1,35 @@
+// Ingest of the contract: one registration, fed from a file or by JavaScript. JavaScript thread; the work runs as a Job.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "layer/ingest.h"
+
+namespace layerstore::binding {
+
+class IngestState;
+
+class IngestObject : public Napi::ObjectWrap<IngestObject> {
+ public:
+  static Napi::Function Define(Napi::Env env);
+  explicit IngestObject(const Napi::CallbackInfo& info);
+  // The collector took the object: work that runs is for nobody.
+  ~IngestObject() override;
+
+ private:
+  Napi::Value Start(const Napi::CallbackInfo& info);
+  Napi::Value Write(const Napi::CallbackInfo& info);
+  void End(const Napi::CallbackInfo& info);
+  void Fail(const Napi::CallbackInfo& info);
+  void Cancel(const Napi::CallbackInfo& info);
+  Napi::Value ReadProgress(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<IngestState> state_;
+};
+
+// The record of a result, for seal too.
+Napi::Value IngestResultRecord(Napi::Env env, const IngestResult& result);
+
+}  // namespace layerstore::binding

@@ -1,0 +1,105 @@
+#include "binding/requests.h"
+
+namespace layerstore::binding {
+namespace {
+
+UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
+  UnpackLimits limits;
+  const auto read = [&](const char* name) { return guard.Count(source.Get(name), name); };
+  limits.max_bytes = read("maxBytes");
+  limits.max_entries = read("maxEntries");
+  limits.max_ratio = read("maxRatio");
+  limits.max_path_length = read("maxPathLength");
+  limits.max_path_depth = read("maxPathDepth");
+  limits.max_header_bytes = read("maxHeaderBytes");
+  limits.max_xattr_bytes = read("maxXattrBytes");
+  limits.max_xattrs = read("maxXattrs");
+  limits.max_link_length = read("maxLinkLength");
+  limits.max_window = read("maxWindow");
+  limits.max_kept_bytes = read("maxKeptBytes");
+  limits.min_free_bytes = read("minFreeBytes");
+  return limits;
+}
+
+TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
+  TreeStack stack;
+  stack.directories = guard.TextList(source.Get("directories"), "directories");
+  stack.whiteouts = ReadWhiteouts(guard, source.Get("whiteouts"));
+  return stack;
+}
+
+}  // namespace
+
+IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source) {
+  IngestRequest request;
+  request.directory = guard.Text(source.Get("directory"), "directory");
+  request.whiteouts = ReadWhiteouts(guard, source.Get("whiteouts"));
+  request.tar_split_path = guard.OptionalText(source.Get("tarSplit"), "tarSplit");
+  request.hash_blob = guard.Flag(source.Get("hashBlob"), "hashBlob");
+  request.limits = ReadLimits(guard, guard.Object(source.Get("limits"), "limits"));
+  return request;
+}
+
+std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source) {
+  const Napi::Value path = source.Get("path");
+  if (path.IsEmpty() || path.IsUndefined()) return std::nullopt;
+  FileRange range;
+  range.path = guard.Text(path, "path");
+  const Napi::Value length = source.Get("length");
+  if (!length.IsEmpty() && !length.IsUndefined()) {
+    range.offset = guard.Count(source.Get("offset"), "offset");
+    range.length = guard.Count(length, "length");
+  }
+  return range;
+}
+
+Result<std::unique_ptr<FdSource>> OpenRange(const FileRange& range) {
+  if (!range.length) return FdSource::Open(range.path);
+  return FdSource::OpenRange(range.path, range.offset, *range.length);
+}
+
+Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
+  const std::string text = guard.Text(value, "whiteouts");
+  if (text == "overlay") return Whiteouts::kOverlay;
+  if (text == "overlay-user") return Whiteouts::kOverlayUser;
+  if (text != "apply") guard.Fail("whiteouts", "\"overlay\", \"overlay-user\" or \"apply\"");
+  return Whiteouts::kApply;
+}
+
+DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
+  DiffRequest request;
+  request.upper = ReadStack(guard, guard.Object(source.Get("upper"), "upper"));
+  const Napi::Value lower = source.Get("lower");
+  if (lower.IsObject()) request.lower = ReadStack(guard, lower.As<Napi::Object>());
+  request.sparse = guard.Flag(source.Get("sparse"), "sparse");
+  return request;
+}
+
+const char* CompressionName(Compression compression) {
+  switch (compression) {
+    case Compression::kGzip: return "gzip";
+    case Compression::kZstd: return "zstd";
+    case Compression::kNone: break;
+  }
+  return "none";
+}
+
+TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source) {
+  TarRequest request;
+  if (guard.Text(source.Get("kind"), "kind") == "assemble") {
+    AssembleRequest assemble;
+    assemble.tar_split_path = guard.Text(source.Get("tarSplit"), "tarSplit");
+    assemble.directory = guard.Text(source.Get("directory"), "directory");
+    assemble.diff_id = guard.Digest(source.Get("diffID"), "diffID");
+    request.assemble = std::move(assemble);
+  } else {
+    request.tree = ReadDiffRequest(guard, source);
+  }
+  return request;
+}
+
+Result<TarSummary> TarRequest::WriteTo(ByteSink& sink, const CancelToken& cancel) const {
+  return assemble ? Assemble(*assemble, sink, cancel) : WriteTreeTar(*tree, sink, cancel);
+}
+
+}  // namespace layerstore::binding

@@ -1,0 +1,39 @@
+// The requests of the contract, read from JavaScript objects. JavaScript thread.
+#pragma once
+
+#include <napi.h>
+
+#include <optional>
+#include <string>
+
+#include "binding/convert.h"
+#include "layer/ingest.h"
+#include "layer/tree.h"
+#include "sys/files.h"
+
+namespace layerstore::binding {
+
+IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source);
+
+// `path`, `offset` and `length`; nullopt where `path` is undefined.
+struct FileRange {
+  std::string path;
+  uint64_t offset = 0;
+  std::optional<uint64_t> length;
+};
+std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source);
+Result<std::unique_ptr<FdSource>> OpenRange(const FileRange& range);
+
+Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value);
+DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source);
+const char* CompressionName(Compression compression);
+
+// A tar of either kind, and how to write it. The kind is told by `kind`.
+struct TarRequest {
+  std::optional<AssembleRequest> assemble;
+  std::optional<DiffRequest> tree;
+  Result<TarSummary> WriteTo(ByteSink& sink, const CancelToken& cancel) const;
+};
+TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source);
+
+}  // namespace layerstore::binding

@@ -1,0 +1,26 @@
+// ReadRecords: small files of many directories in one call. Any thread.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sys/result.h"
+
+namespace layerstore {
+
+struct RecordFile {
+  std::optional<std::string> content;  // nullopt and err 0: there is no such file
+  int err = 0;
+};
+struct RecordRow {
+  std::string directory;
+  std::vector<RecordFile> files;  // in the order of `names`
+};
+
+// The first `max_bytes` of each of `names` in each directory right below `directory`. Links are not followed (ELOOP), and
+// only regular files are read (EINVAL).
+Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const std::vector<std::string>& names,
+                                           size_t max_bytes);
+
+}  // namespace layerstore
