@@ -6,7 +6,6 @@ import { ArchiveNames } from './archive-names.js';
 import { attempt, badImage, digestMismatch, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';
-import { rangeSource } from './range.js';
 import { BLOCK, readEntry } from './tar-header.js';
 
 interface Place {
@@ -57,7 +56,7 @@ export class ArchiveFile implements ImageFiles {
     if (size !== undefined && size !== place.size) {
       throw digestMismatch(`${quote(name)} of the archive has ${place.size} bytes; its descriptor says ${size}`);
     }
-    return rangeSource(this.#path, place.offset, place.size);
+    return { path: this.#path, offset: place.offset, length: place.size };
   }
 
   expectOnly(): void {

@@ -10,7 +10,6 @@ import { LayerStoreError } from '../errors.js';
 import type { TarSource } from '../engine/engine.js';
 import { attempt, overLimit } from './errors.js';
 import type { ArchiveLimits } from './limits.js';
-import { rangeSource } from './range.js';
 
 const CHECK_EVERY = 64 * 1024 * 1024;
 
@@ -58,7 +57,7 @@ export class Spool {
 
   source(offset: number, size: number): TarSource {
     if (this.#file === undefined) throw new RangeError('nothing was kept yet');
-    return rangeSource(`/proc/self/fd/${this.#file.fd}`, offset, size);
+    return { path: `/proc/self/fd/${this.#file.fd}`, offset, length: size };
   }
 
   /** The same bytes for a reader in this language. */
