@@ -154,7 +154,7 @@ async function* readFile(fd: number, path: string, offset: number | undefined, l
   };
   let ahead: Promise<Buffer> | undefined;
   try {
-    while (left > 0) {
+    while (ahead !== undefined || left > 0) {
       const chunk = await (ahead ?? readNext());
       ahead = undefined;
       if (chunk.length === 0) break;
