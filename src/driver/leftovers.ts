@@ -22,7 +22,11 @@ export function scratchPrefix(): string {
   return SCRATCH;
 }
 
+export function isScratch(name: string): boolean {
+  return name.startsWith(SCRATCH);
+}
+
 /** Whether a crash left this behind: a half-removed layer, or a probe's scratch directory. */
 export function isLeftover(name: string): boolean {
-  return REMOVING.test(name) || name.startsWith(SCRATCH);
+  return REMOVING.test(name) || isScratch(name);
 }

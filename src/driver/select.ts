@@ -2,13 +2,13 @@
 import { mkdir } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
-import type { LoggerLike } from '../util/logger.js';
+import { errorFields, type LoggerLike } from '../util/logger.js';
 import type { DriverContext } from './context.js';
 import { directoriesIn, kindOf, namesIn } from './files.js';
 import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
 import type { GraphDriver } from './graph-driver.js';
 import { isLayerID } from './layer-id.js';
-import { isLeftover } from './leftovers.js';
+import { isScratch } from './leftovers.js';
 import { mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
 import { Overlay2Driver, refuseSize } from './overlay2/driver.js';
 import { Layout, LINK_DIRECTORY } from './overlay2/layout.js';
@@ -192,12 +192,19 @@ async function scratchHome(context: DriverContext, home: string): Promise<string
       throw systemError(error, 'make the directory', 'check that the root is a directory and writable');
     });
   }
-  // Scratch directories of processes that died; one with a mount still on it stays, and is reported nowhere: it hinders nobody.
-  for (const name of (await namesIn(directory)).filter((entry) => entry.startsWith('.probe-') && isLeftover(entry))) {
-    await engine.unmount(`${directory}/${name}/merged`, { detach: true }).catch(() => undefined);
-    await engine.removeTree(`${directory}/${name}`);
-  }
+  for (const name of (await namesIn(directory)).filter(isScratch)) await removeScratch(context, `${directory}/${name}`);
   return directory;
+}
+
+/** Removes what a process that died left of its trial mount. */
+async function removeScratch({ engine, logger }: DriverContext, path: string): Promise<void> {
+  try {
+    for (const { target } of (await engine.mounts(path)).reverse()) await engine.unmount(target);
+    await engine.removeTree(path);
+  } catch (error) {
+    // It hinders nobody; the next open tries again.
+    logger.warn({ path, ...errorFields(error) }, 'cannot remove the scratch directory of an earlier trial mount');
+  }
 }
 
 function engineStatus(engine: Engine): (readonly [string, string])[] {
