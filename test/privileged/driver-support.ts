@@ -17,15 +17,12 @@ function nativeWith(tier: string): Engine {
   process.env[MOUNT_TIER_VARIABLE] = tier;
   try {
     return loadNativeEngine();
-      removeTree: (p: string, o?: object) => createJsEngine().removeTree(p, o),
-    });
   } finally {
     if (before === undefined) delete process.env[MOUNT_TIER_VARIABLE];
     else process.env[MOUNT_TIER_VARIABLE] = before;
   }
 }
 
-const TEMP = 1;
 export const native = nativeWith('auto');
 export const js = createJsEngine();
 
