@@ -1,0 +1,78 @@
+/** The public names of `layerstore`; no logic. */
+export { ERROR_CODES, LayerStoreError } from './errors.js';
+export type { ErrorCode, Holder, LayerStoreErrorDetails } from './errors.js';
+
+export {
+  createChainID,
+  DIGEST_SHA256_EMPTY_TAR,
+  isEmptyLayer,
+  parseChainID,
+  parseDiffID,
+  parseDigest,
+} from './digest.js';
+export type { Brand, ChainID, DiffID, Digest } from './digest.js';
+
+export { openStore } from './store/open.js';
+export { emptyLayer } from './store/empty-layer.js';
+export { formatChange } from './store/format-change.js';
+export { hashFile } from './store/hash-file.js';
+export { logReleaseMetadata, releaseAndLog } from './store/log.js';
+export { OPERATIONS } from './store/diagnostics.js';
+export type { Operation, OperationDetails, OperationEvent } from './store/diagnostics.js';
+export type {
+  ChainLink,
+  CleanupReport,
+  CreateRWLayerOptions,
+  DescribableStore,
+  FreedItem,
+  GcReport,
+  Layer,
+  LayerMetadata,
+  LayerProblem,
+  Logger,
+  MountedPath,
+  Reference,
+  RegisterOptions,
+  RWLayer,
+  RWLayerInfo,
+  Store,
+  StoreOptions,
+  StoreUsage,
+  TarStreamer,
+  VerifyOptions,
+  VerifyReport,
+} from './store/types.js';
+
+export type {
+  Change,
+  DiffGetter,
+  HashFileResult,
+  Progress,
+  ProgressListener,
+  TarSource,
+  TarSplitTarget,
+  TreeProblem,
+  UnpackLimits,
+  WhiteoutForm,
+} from './engine/engine.js';
+export type {
+  ApplyOptions,
+  ApplyResult,
+  CreateReadWriteOptions,
+  DriverCapabilities,
+  GraphDriver,
+  LiveMount,
+} from './driver/graph-driver.js';
+export type {
+  BrokenRecord,
+  Descriptor,
+  LayerRecord,
+  LoadedRecords,
+  MetadataStore,
+  MetadataTransaction,
+  MountRecord,
+  NamedMountRecord,
+} from './metadata/metadata-store.js';
+
+export { openImages } from './image/index.js';
+export type { Image, ImageLimits, ImageProgress, ImageProgressListener, Images, LoadOptions, SaveOptions } from './image/index.js';

@@ -1,0 +1,201 @@
+/** Checks of what callers pass: each throws ERR_INVALID_ARGUMENT (or ERR_INVALID_DIGEST) with a sentence that helps. */
+import { parseChainID, parseDiffID, parseDigest, type ChainID } from '../digest.js';
+import type { TarSource } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import type { ChainLink, CreateRWLayerOptions, RegisterOptions, VerifyOptions } from './types.js';
+
+export function invalid(message: string): LayerStoreError {
+  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
+}
+
+/** A value in a message: short, and quoted where it is text. */
+export function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
+  if (value === null || typeof value !== 'object') return String(value);
+  return `a value of type ${Array.isArray(value) ? 'array' : (value.constructor?.name ?? 'object')}`;
+}
+
+/** An options object with no other keys than `known`. */
+export function checkOptions(options: unknown, what: string, known: readonly string[]): void {
+  if (options === undefined) return;
+  if (options === null || typeof options !== 'object' || Array.isArray(options)) {
+    throw invalid(`${what} must be an object, not ${shown(options)}`);
+  }
+  const unknown = Object.keys(options).find((key) => !known.includes(key));
+  if (unknown !== undefined) throw invalid(`${what} have no "${unknown}": use ${known.map((key) => `"${key}"`).join(', ')}`);
+}
+
+export function checkParent(parent: unknown): ChainID | undefined {
+  return parent === undefined ? undefined : parseChainID(parent as string);
+}
+
+export function checkFunction(value: unknown, what: string): void {
+  if (value !== undefined && typeof value !== 'function') throw invalid(`${what} must be a function, not ${shown(value)}`);
+}
+
+export function checkBoolean(value: unknown, what: string): void {
+  if (value !== undefined && typeof value !== 'boolean') throw invalid(`${what} must be true or false, not ${shown(value)}`);
+}
+
+export function checkText(value: unknown, what: string): void {
+  if (typeof value !== 'string' || value === '' || value.includes('\0')) {
+    throw invalid(`${what} must be a text that is not empty and holds no NUL, not ${shown(value)}`);
+  }
+}
+
+export function checkSignal(value: unknown): void {
+  if (value !== undefined && !(value instanceof AbortSignal)) {
+    throw invalid(`"signal" must be an AbortSignal, not ${shown(value)}`);
+  }
+}
+
+const LIMITS = [
+  'maxBytes',
+  'maxEntries',
+  'maxRatio',
+  'maxPathLength',
+  'maxPathDepth',
+  'maxHeaderBytes',
+  'maxXattrBytes',
+  'maxXattrs',
+  'maxLinkLength',
+  'maxWindow',
+  'maxKeptBytes',
+  'minFreeBytes',
+] as const;
+
+export function checkLimits(limits: unknown): void {
+  checkOptions(limits, 'limits', LIMITS);
+  for (const [name, value] of Object.entries((limits ?? {}) as Record<string, unknown>)) {
+    if (value !== undefined && (typeof value !== 'number' || !(value >= 0))) {
+      throw invalid(`limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${shown(value)}`);
+    }
+  }
+}
+
+const REGISTER_OPTIONS = ['signal', 'onProgress', 'diffID', 'limits', 'verifyExisting'] as const;
+
+/** The options of register, commit and applyDiff; `more` are keys of one of them alone. */
+export function checkRegisterOptions(options: unknown, what: string, more: readonly string[] = []): RegisterOptions {
+  checkOptions(options, `options of ${what}`, [...REGISTER_OPTIONS, ...more]);
+  const given = (options ?? {}) as RegisterOptions;
+  checkSignal(given.signal);
+  checkFunction(given.onProgress, '"onProgress"');
+  checkLimits(given.limits);
+  checkBoolean(given.verifyExisting, '"verifyExisting"');
+  if (given.diffID !== undefined) parseDiffID(given.diffID);
+  return given;
+}
+
+/** Something that a tar can be read from. */
+export function checkSource(tar: unknown, what = 'the tar'): TarSource {
+  if (typeof tar === 'object' && tar !== null) {
+    const source = tar as Record<PropertyKey, unknown>;
+    if (typeof source[Symbol.asyncIterator] === 'function' || typeof source['getReader'] === 'function') {
+      return tar as TarSource;
+    }
+    if ('path' in source) {
+      checkOptions(source, `a tar's path`, ['path', 'offset', 'length']);
+      checkText(source['path'], `${what}'s "path"`);
+      checkRange(source['offset'], source['length']);
+      return tar as TarSource;
+    }
+  }
+  throw invalid(`${what} must be a readable stream, an async iterable of bytes or { path }, not ${shown(tar)}`);
+}
+
+function checkRange(offset: unknown, length: unknown): void {
+  if (offset === undefined && length === undefined) return;
+  if (![offset, length].every((value) => Number.isSafeInteger(value) && (value as number) >= 0)) {
+    throw invalid('"offset" and "length" of a tar\'s path are counts of bytes and come together');
+  }
+}
+
+export function checkDescriptor(descriptor: unknown): Descriptor {
+  checkOptions(descriptor, 'a descriptor', ['mediaType', 'digest', 'size', 'urls', 'annotations', 'platform']);
+  if (descriptor === undefined) throw invalid('the descriptor is missing: give { mediaType, digest, size }');
+  const { mediaType, digest, size, urls, annotations } = descriptor as Descriptor;
+  if (typeof mediaType !== 'string') throw invalid(`a descriptor's "mediaType" must be a text, not ${shown(mediaType)}`);
+  parseDigest(digest);
+  if (!Number.isSafeInteger(size) || size < 0) {
+    throw invalid(`a descriptor's "size" must be a count of bytes, not ${shown(size)}`);
+  }
+  if (urls !== undefined && !(Array.isArray(urls) && urls.every((url) => typeof url === 'string'))) {
+    throw invalid(`a descriptor's "urls" must be an array of texts, not ${shown(urls)}`);
+  }
+  if (annotations !== undefined) {
+    const texts = typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations);
+    if (!texts || !Object.values(annotations).every((text) => typeof text === 'string')) {
+      throw invalid(`a descriptor's "annotations" must be an object of texts, not ${shown(annotations)}`);
+    }
+  }
+  return descriptor as Descriptor;
+}
+
+const RW_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
+
+export function checkRWName(name: unknown): string {
+  if (typeof name === 'string' && RW_NAME.test(name)) return name;
+  throw invalid(
+    `${shown(name)} is no name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
+  );
+}
+
+export function checkMountLabel(label: unknown): string | undefined {
+  if (label === undefined || label === '') return undefined;
+  if (typeof label !== 'string' || /[\0"\n]/.test(label)) {
+    throw invalid(`a mount label must be a text without quotes and line ends, not ${shown(label)}`);
+  }
+  return label;
+}
+
+export function checkCreateOptions(options: unknown): CreateRWLayerOptions {
+  checkOptions(options, 'options of createRWLayer', ['mountLabel', 'initFunc', 'storageOpt']);
+  const given = { ...(options as CreateRWLayerOptions | undefined) };
+  const label = checkMountLabel(given.mountLabel);
+  delete given.mountLabel;
+  if (label !== undefined) given.mountLabel = label;
+  checkFunction(given.initFunc, '"initFunc"');
+  if (given.storageOpt !== undefined) {
+    checkOptions(given.storageOpt, '"storageOpt"', ['size']);
+    if (given.storageOpt['size'] !== undefined) checkText(given.storageOpt['size'], '"storageOpt.size"');
+  }
+  return given;
+}
+
+export function checkVerifyOptions(options: unknown): VerifyOptions {
+  checkOptions(options, 'options of verify', ['signal', 'concurrency', 'bytesPerSecond']);
+  const given = (options ?? {}) as VerifyOptions;
+  checkSignal(given.signal);
+  const { concurrency, bytesPerSecond } = given;
+  if (concurrency !== undefined && !(Number.isSafeInteger(concurrency) && concurrency >= 1)) {
+    throw invalid(`"concurrency" must be a whole number of 1 or more, not ${shown(concurrency)}`);
+  }
+  if (bytesPerSecond !== undefined && !(typeof bytesPerSecond === 'number' && bytesPerSecond > 0)) {
+    throw invalid(`"bytesPerSecond" must be a number above 0, not ${shown(bytesPerSecond)}`);
+  }
+  return given;
+}
+
+export function checkChainOptions(options: unknown): RegisterOptions {
+  const given = checkRegisterOptions(options, 'registerChain');
+  if (given.diffID !== undefined) throw invalid('"diffID" belongs to each layer of registerChain(), not to its options');
+  return given;
+}
+
+/** A copy, so that what the caller does with the array later changes nothing. */
+export function checkLinks(layers: unknown): ChainLink[] {
+  if (!Array.isArray(layers)) throw invalid(`the layers must be an array of { tar, diffID }, not ${shown(layers)}`);
+  return layers.map((link: unknown, index) => {
+    const what = `layer ${index}`;
+    if (link === undefined || link === null) throw invalid(`${what} must be { tar, diffID }, not ${shown(link)}`);
+    checkOptions(link, `keys of ${what}`, ['tar', 'diffID', 'descriptor', 'onProgress']);
+    const { tar, diffID, descriptor, onProgress } = link as ChainLink;
+    checkSource(tar, `the tar of ${what}`);
+    parseDiffID(diffID);
+    if (descriptor !== undefined) checkDescriptor(descriptor);
+    checkFunction(onProgress, `"onProgress" of ${what}`);
+    return { ...(link as ChainLink) };
+  });
+}

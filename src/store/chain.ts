@@ -1,0 +1,223 @@
+/**
+ * Several layers of one image at once: unpacked side by side where the driver's diffs are independent, made durable by
+ * one data sync, published in order. Layers that are there already are not read.
+ */
+import { availableParallelism } from 'node:os';
+import { createChainID, type ChainID } from '../digest.js';
+import type { Progress } from '../engine/engine.js';
+import { anySignal, orAbort } from '../util/abort.js';
+import { mapConcurrent } from '../util/concurrent.js';
+import { invalid } from './arguments.js';
+import type { StoreContext } from './context.js';
+import { applyOptions, beginDraft, discardDraft, endDraft, publishDraft, unpackDraft, type Draft } from './draft.js';
+import { syncData } from './durability.js';
+import { createHandle } from './layer-handle.js';
+import type { LayerNode } from './layer-map.js';
+import { pinParent } from './register.js';
+import { unpin } from './removal.js';
+import { abandonSource } from './source.js';
+import type { ChainLink, Layer, RegisterOptions } from './types.js';
+
+/** Layers unpacked at once: one keeps about two threads busy, and two at least hide each other's waits. */
+const SIDE_BY_SIDE = Math.max(2, Math.ceil(availableParallelism() / 2));
+
+interface Link extends ChainLink {
+  chainID: ChainID;
+}
+
+export async function registerChain(
+  ctx: StoreContext,
+  layers: readonly ChainLink[],
+  parentID: ChainID | undefined,
+  options: RegisterOptions,
+): Promise<Layer> {
+  const pinned: (LayerNode | undefined)[] = [];
+  try {
+    options.signal?.throwIfAborted();
+    if (layers.length === 0) {
+      if (parentID === undefined) throw invalid('registerChain() needs a layer, or a parent to give a handle on');
+      return createHandle(ctx, ctx.layers.require(parentID));
+    }
+    pinned.push(pinParent(ctx, parentID, layers.length));
+    const links = withChainIDs(layers, parentID);
+    const top = await registerLinks(ctx, links, pinned, options);
+    return createHandle(ctx, top);
+  } finally {
+    for (const { tar } of layers) abandonSource(tar);
+    // Top first: a layer made here that nobody asked for in the end takes its parents along.
+    for (const node of pinned.reverse()) await unpin(ctx, node);
+  }
+}
+
+function withChainIDs(layers: readonly ChainLink[], parent: ChainID | undefined): Link[] {
+  let chainID = parent;
+  return layers.map((layer) => {
+    chainID = createChainID([layer.diffID], chainID) as ChainID; // one diff id always gives one
+    return { ...layer, chainID };
+  });
+}
+
+/** Walks up the chain: what is there is pinned, what others make is waited for, the rest is made. The top node, pinned. */
+async function registerLinks(
+  ctx: StoreContext,
+  links: readonly Link[],
+  pinned: (LayerNode | undefined)[],
+  options: RegisterOptions,
+): Promise<LayerNode> {
+  let index = 0;
+  while (index < links.length) {
+    const link = links[index] as Link;
+    const there = ctx.layers.find(link.chainID);
+    if (there !== undefined) {
+      there.pins += 1;
+      pinned.push(there);
+      index += 1;
+      continue;
+    }
+    const flight = ctx.flights.of(link.chainID);
+    if (flight !== undefined) {
+      await orAbort(flight, options.signal);
+      continue;
+    }
+    // Nobody makes this one, so nobody makes one above it: those would need it as their parent.
+    const rest = links.slice(index);
+    const land = ctx.flights.start(rest.map(({ chainID }) => chainID));
+    try {
+      pinned.push(...(await makeLinks(ctx, rest, pinned.at(-1), options)));
+    } finally {
+      land();
+    }
+    index = links.length;
+  }
+  return pinned.at(-1) as LayerNode;
+}
+
+/** Makes all of `links` on `parent`; every node comes back with a pin, or nothing of them stays. */
+async function makeLinks(
+  ctx: StoreContext,
+  links: readonly Link[],
+  parent: LayerNode | undefined,
+  options: RegisterOptions,
+): Promise<LayerNode[]> {
+  const drafts: Draft[] = [];
+  const nodes: LayerNode[] = [];
+  const failed = new AbortController();
+  const signal = anySignal(options.signal, failed.signal) as AbortSignal; // two are given
+  const report = sumOfProgress(options, links.length);
+  const below = (index: number): { chainID: ChainID; cacheID: string } | undefined =>
+    index === 0
+      ? parent
+      : { chainID: (links[index - 1] as Link).chainID, cacheID: (drafts[index - 1] as Draft).cacheID };
+  const create = async (index: number): Promise<void> => {
+    const draft = await beginDraft(ctx, { kind: 'layer' });
+    drafts[index] = draft;
+    await ctx.driver.create(draft.cacheID, below(index)?.cacheID);
+  };
+  const unpack = async (link: Link, index: number): Promise<void> => {
+    try {
+      const onProgress = report(link, index);
+      const each: RegisterOptions = {
+        diffID: link.diffID,
+        signal,
+        ...(options.limits === undefined ? {} : { limits: options.limits }),
+        ...(onProgress === undefined ? {} : { onProgress }),
+      };
+      const apply = applyOptions(ctx, each, link.descriptor);
+      await unpackDraft(ctx, drafts[index] as Draft, below(index), link.tar, apply, link.descriptor);
+    } catch (error) {
+      failed.abort(error);
+      throw error;
+    }
+  };
+  try {
+    if (ctx.driver.capabilities.independentDiffs) {
+      for (const index of links.keys()) await create(index);
+      await mapConcurrent(links, SIDE_BY_SIDE, unpack);
+    } else {
+      for (const [index, link] of links.entries()) {
+        await create(index);
+        await unpack(link, index);
+      }
+    }
+    await syncData(ctx, drafts.map(({ cacheID }) => cacheID));
+    options.signal?.throwIfAborted();
+    for (const draft of drafts) {
+      const { node, fresh } = await publishDraft(ctx, draft, nodes.at(-1) ?? parent);
+      nodes.push(node);
+      // A register() without expectation may have made the same layer; ours above are bound to our own directory.
+      if (!fresh) throw new Overtaken(nodes.length - 1);
+    }
+    for (const draft of drafts) await endDraft(ctx, draft);
+    return nodes;
+  } catch (error) {
+    const published = error instanceof Overtaken ? error.index : nodes.length;
+    for (const draft of drafts.slice(0, published)) await endDraft(ctx, draft);
+    for (const draft of drafts.slice(published).reverse()) await discardDraft(ctx, draft);
+    if (error instanceof Overtaken) return finishOvertaken(ctx, links, nodes, options);
+    // Published before the failure and wanted by nobody: gone with their pins.
+    for (const node of nodes.reverse()) {
+      if (node.handles === 0) node.abandoned = true;
+      await unpin(ctx, node);
+    }
+    throw error;
+  }
+}
+
+/** Somebody else published the layer at `index` in the middle of ours. */
+class Overtaken extends Error {
+  readonly index: number;
+
+  constructor(index: number) {
+    super('the same layer was published meanwhile');
+    this.index = index;
+  }
+}
+
+/**
+ * The layers above the overtaken one lie on a directory that was dropped, so they are made again on the other's. Only
+ * files can be read twice; a stream that is used up makes this reject, with the layers below untouched.
+ */
+async function finishOvertaken(
+  ctx: StoreContext,
+  links: readonly Link[],
+  nodes: LayerNode[],
+  options: RegisterOptions,
+): Promise<LayerNode[]> {
+  const rest = links.slice(nodes.length);
+  if (rest.length === 0) return nodes;
+  return [...nodes, ...(await makeLinks(ctx, rest, nodes.at(-1), options))];
+}
+
+/** `onProgress` of the call hears the sum over all layers, each layer's own listener that layer's. */
+function sumOfProgress(
+  options: RegisterOptions,
+  count: number,
+): (link: Link, index: number) => ((progress: Progress) => void) | undefined {
+  const { onProgress } = options;
+  const parts = new Array<Progress | undefined>(count);
+  let last = -Infinity;
+  return (link, index) => {
+    if (onProgress === undefined) return link.onProgress;
+    return (progress) => {
+      link.onProgress?.(progress);
+      parts[index] = progress;
+      const now = performance.now();
+      if (now - last < 100) return; // at most ten a second, whatever the number of layers
+      last = now;
+      onProgress(sum(parts));
+    };
+  };
+}
+
+function sum(parts: readonly (Progress | undefined)[]): Progress {
+  const total: Progress = { bytesRead: 0, bytesUnpacked: 0, entries: 0 };
+  let known: number | undefined = 0;
+  for (const part of parts) {
+    total.bytesRead += part?.bytesRead ?? 0;
+    total.bytesUnpacked += part?.bytesUnpacked ?? 0;
+    total.entries += part?.entries ?? 0;
+    known = known === undefined || part?.totalBytes === undefined ? undefined : known + part.totalBytes;
+  }
+  if (known !== undefined) total.totalBytes = known;
+  return total;
+}

@@ -1,0 +1,184 @@
+/**
+ * A writable layer's changes made a read-only layer. The same bytes as its tar registered would give, without packing
+ * and unpacking where the driver can; with `consume` its files are taken over and the RW layer is gone afterwards.
+ */
+import type { ChainID } from '../digest.js';
+import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
+import type { TarSplitTarget } from '../engine/engine.js';
+import { errorFields } from '../util/logger.js';
+import type { StoreContext } from './context.js';
+import { applyOptions, beginDraft, discardDraft, endDraft, fillDraft, publishDraft, type Draft } from './draft.js';
+import { syncData } from './durability.js';
+import { createHandle } from './layer-handle.js';
+import type { LayerNode } from './layer-map.js';
+import { pinParent } from './register.js';
+import { unpin } from './removal.js';
+import { rwNodeOf } from './rw-handle.js';
+import { checkConsumable, removeRWLayer } from './rw-layers.js';
+import type { RWNode } from './rw-map.js';
+import type { Layer, RegisterOptions } from './types.js';
+
+export type CommitOptions = RegisterOptions & { consume?: boolean };
+
+export async function commit(ctx: StoreContext, layer: unknown, options: CommitOptions): Promise<Layer> {
+  const rw = rwNodeOf(ctx, layer);
+  options.signal?.throwIfAborted();
+  const parent = pinParent(ctx, rw.parent?.chainID, 1);
+  try {
+    if (options.consume !== true) return await commitCopy(ctx, rw, parent, options);
+    return await ctx.locks.run(`rw:${rw.name}`, async () => {
+      rwNodeOf(ctx, layer); // released while this waited?
+      await checkConsumable(ctx, rw, layer as object);
+      const { commitDiff, undoConsume } = ctx.driver;
+      if (commitDiff !== undefined && undoConsume !== undefined) return consume(ctx, rw, parent, options);
+      // What cannot be taken back is not begun: a copy first, then the RW layer goes.
+      const handle = await commitCopy(ctx, rw, parent, options);
+      await dropConsumed(ctx, rw);
+      return handle;
+    });
+  } finally {
+    await unpin(ctx, parent);
+  }
+}
+
+async function commitCopy(
+  ctx: StoreContext,
+  rw: RWNode,
+  parent: LayerNode | undefined,
+  options: CommitOptions,
+): Promise<Layer> {
+  const leave = rw.readers.enter();
+  try {
+    const draft = await beginDraft(ctx, { kind: 'layer' });
+    let node: LayerNode | undefined;
+    try {
+      await fill(ctx, draft, rw, parent, options, false);
+      node = await publish(ctx, draft, parent, options);
+      return createHandle(ctx, node);
+    } catch (error) {
+      await discardDraft(ctx, draft);
+      throw error;
+    } finally {
+      await unpin(ctx, node);
+    }
+  } finally {
+    leave();
+  }
+}
+
+/**
+ * Crash order: intent (durable), files taken over, record published, RW record dropped, intent dropped. Before the
+ * publication recovery gives the files back to the RW layer; after it, it drops the RW layer.
+ */
+async function consume(
+  ctx: StoreContext,
+  rw: RWNode,
+  parent: LayerNode | undefined,
+  options: CommitOptions,
+): Promise<Layer> {
+  const intent = { kind: 'consume', name: rw.name, rwID: rw.mountID } as const;
+  const draft = await beginDraft(ctx, intent, ctx.durability === 'strict');
+  let node: LayerNode;
+  try {
+    await fill(ctx, draft, rw, parent, options, true);
+    await syncData(ctx, [draft.cacheID]);
+    await waitForChain(ctx, draft);
+    options.signal?.throwIfAborted();
+    const published = await publishDraft(ctx, draft, parent);
+    node = published.node;
+    // The same layer was there already: the files taken over are not needed, and the RW layer goes as asked.
+    if (!published.fresh) draft.publishing = false;
+  } catch (error) {
+    await giveBack(ctx, draft, rw);
+    throw error;
+  }
+  try {
+    const handle = createHandle(ctx, node);
+    await dropConsumed(ctx, rw);
+    if (draft.publishing === true) await endDraft(ctx, draft);
+    else await discardDraft(ctx, draft);
+    return handle;
+  } finally {
+    await unpin(ctx, node);
+  }
+}
+
+/** The RW layer has its files again. What fails here keeps the intent, so that the next open tries again. */
+async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<void> {
+  try {
+    await ctx.driver.undoConsume?.(draft.cacheID, rw.mountID);
+  } catch (error) {
+    ctx.intents.abandon(draft.cacheID);
+    ctx.logger.error({ name: rw.name, id: draft.cacheID, ...errorFields(error) }, 'a failed commit cannot give the RW layer its files back; the next open tries again');
+    await draft.tx?.cancel().catch(() => undefined); // the log has the failure that matters
+    return;
+  }
+  await discardDraft(ctx, draft);
+}
+
+/** The layer is published: from here on the RW layer only goes, now or by recovery. */
+async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<void> {
+  try {
+    await removeRWLayer(ctx, rw);
+  } catch (error) {
+    ctx.rwLayers.take(rw);
+    rw.owners.clear();
+    ctx.logger.error({ name: rw.name, ...errorFields(error) }, 'the record of a consumed RW layer cannot be removed; the next open does it');
+  }
+}
+
+async function publish(
+  ctx: StoreContext,
+  draft: Draft,
+  parent: LayerNode | undefined,
+  options: CommitOptions,
+): Promise<LayerNode> {
+  await syncData(ctx, [draft.cacheID]);
+  await waitForChain(ctx, draft);
+  options.signal?.throwIfAborted();
+  const { node, fresh } = await publishDraft(ctx, draft, parent);
+  if (fresh) await endDraft(ctx, draft);
+  else await discardDraft(ctx, draft);
+  return node;
+}
+
+/** A registerChain that makes the same layer goes first, as in register(). */
+async function waitForChain(ctx: StoreContext, draft: Draft): Promise<void> {
+  if (draft.record !== undefined) await ctx.flights.of(draft.record.chainID);
+}
+
+async function fill(
+  ctx: StoreContext,
+  draft: Draft,
+  rw: RWNode,
+  parent: LayerNode | undefined,
+  options: CommitOptions,
+  consumes: boolean,
+): Promise<void> {
+  const apply = applyOptions(ctx, options, undefined);
+  const chain: ChainID | undefined = parent?.chainID;
+  await fillDraft(ctx, draft, chain, undefined, apply, (tarSplit) =>
+    transfer(ctx, draft.cacheID, rw, parent?.cacheID, { ...apply, ...tarSplit }, consumes),
+  );
+}
+
+async function transfer(
+  ctx: StoreContext,
+  id: string,
+  rw: RWNode,
+  parentID: string | undefined,
+  options: ApplyOptions & { tarSplit?: TarSplitTarget },
+  consumes: boolean,
+): Promise<ApplyResult> {
+  const { driver } = ctx;
+  if (driver.commitDiff !== undefined) {
+    return driver.commitDiff(id, parentID, rw.mountID, rw.belowID, { ...options, consume: consumes });
+  }
+  await driver.create(id, parentID);
+  const tar = await driver.diff(rw.mountID, rw.belowID);
+  try {
+    return await driver.applyDiff(id, parentID, tar, options);
+  } finally {
+    tar.destroy();
+  }
+}

@@ -1,0 +1,68 @@
+/** What the files of the store share: its parts, put together once by `openStore`. */
+import { join } from 'node:path';
+import type { ChainID } from '../digest.js';
+import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Engine, UnpackLimits } from '../engine/engine.js';
+import type { MetadataStore } from '../metadata/metadata-store.js';
+import type { Flights } from '../util/flights.js';
+import type { KeyedMutex } from '../util/keyed-mutex.js';
+import type { LoggerLike } from '../util/logger.js';
+import type { TaskQueue } from '../util/task-queue.js';
+import type { Intents } from './intents.js';
+import type { LayerMap, LayerNode } from './layer-map.js';
+import type { Lifecycle } from './lifecycle.js';
+import type { References } from './references.js';
+import type { RWMap } from './rw-map.js';
+
+/** Names the chains that somebody beside this store refers to; rejects where it cannot name all of them. */
+export type ReferenceSource = () => Promise<Iterable<ChainID>>;
+
+export interface StoreContext {
+  readonly root: string;
+  /** Where our own state lies. */
+  readonly own: OwnPaths;
+  readonly driver: GraphDriver;
+  readonly metadata: MetadataStore;
+  readonly engine: Engine;
+  readonly durability: 'strict' | 'relaxed';
+  readonly maxDepth: number;
+  readonly limits: UnpackLimits | undefined;
+  readonly readOnly: boolean;
+  readonly logger: LoggerLike;
+  readonly lifecycle: Lifecycle;
+  readonly layers: LayerMap;
+  readonly rwLayers: RWMap;
+  readonly references: References;
+  readonly referenceSources: ReferenceSource[];
+  readonly intents: Intents;
+  /** `layer:CHAINID`, `rw:NAME`: state changes of one name, one after the other. */
+  readonly locks: KeyedMutex;
+  /** Registrations under way. */
+  readonly flights: Flights<LayerNode>;
+  /** Deletion in the background. */
+  readonly background: TaskQueue;
+  /** Ends streams and views that are still open when the store closes. */
+  readonly open: Set<() => Promise<void> | void>;
+}
+
+/** Paths below `<root>/layerstore/`: all that the store itself knows of the disk. */
+export interface OwnPaths {
+  readonly directory: string;
+  readonly lock: string;
+  readonly version: string;
+  readonly intents: string;
+  readonly references: string;
+  readonly quarantine: string;
+}
+
+export function ownPaths(root: string): OwnPaths {
+  const directory = join(root, 'layerstore');
+  return {
+    directory,
+    lock: join(directory, 'lock'),
+    version: join(directory, 'version'),
+    intents: join(directory, 'intents'),
+    references: join(directory, 'references.json'),
+    quarantine: join(directory, 'quarantine'),
+  };
+}

@@ -1,0 +1,197 @@
+/**
+ * A layer in the making: a driver directory and a metadata transaction, invisible until published. Whoever begins a
+ * draft publishes or discards it; a crash in between leaves an intent, by which recovery discards it.
+ */
+import { createChainID, type ChainID } from '../digest.js';
+import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
+import type { TarSource, TarSplitTarget } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import type { Descriptor, LayerRecord, MetadataTransaction } from '../metadata/metadata-store.js';
+import { errorFields } from '../util/logger.js';
+import { randomID } from '../util/random-id.js';
+import type { StoreContext } from './context.js';
+import type { Intent } from './intents.js';
+import type { LayerNode } from './layer-map.js';
+import type { RegisterOptions } from './types.js';
+
+/** A discarded draft's files are waited for so long: small ones are gone when the caller hears of the failure. */
+const DISCARD_PATIENCE = 50;
+
+export interface Draft {
+  readonly cacheID: string;
+  /** Set by the filling. */
+  tx?: MetadataTransaction;
+  record?: LayerRecord;
+  result?: ApplyResult;
+  /** Publication was begun: the record may be there although it failed. */
+  publishing?: boolean;
+}
+
+/** What register, registerChain and commit pass on to the driver. */
+export function applyOptions(
+  ctx: StoreContext,
+  options: RegisterOptions,
+  descriptor: Descriptor | undefined,
+): ApplyOptions {
+  const limits = { ...ctx.limits, ...options.limits };
+  return {
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+    ...(options.diffID === undefined ? {} : { diffID: options.diffID }),
+    ...(Object.keys(limits).length === 0 ? {} : { limits }),
+    ...(descriptor === undefined ? {} : { blob: { digest: descriptor.digest, size: descriptor.size } }),
+  };
+}
+
+/** Writes the intent; nothing of the driver's is there yet. */
+export async function beginDraft(ctx: StoreContext, intent: Intent, sync = false): Promise<Draft> {
+  const cacheID = randomID();
+  await ctx.intents.begin(cacheID, intent, { sync });
+  return { cacheID };
+}
+
+/** Unpacks `source` into the draft's directory, which `driver.create` made. */
+export async function unpackDraft(
+  ctx: StoreContext,
+  draft: Draft,
+  parent: { chainID: ChainID; cacheID: string } | undefined,
+  source: TarSource,
+  options: ApplyOptions,
+  descriptor?: Descriptor,
+): Promise<void> {
+  await fillDraft(ctx, draft, parent?.chainID, descriptor, options, (tarSplit) =>
+    ctx.driver.applyDiff(draft.cacheID, parent?.cacheID, source, { ...options, ...tarSplit }),
+  );
+}
+
+/** Runs `fill` with a place for the tar-split record, checks what came of it, and completes the record. */
+export async function fillDraft(
+  ctx: StoreContext,
+  draft: Draft,
+  parent: ChainID | undefined,
+  descriptor: Descriptor | undefined,
+  expected: Pick<ApplyOptions, 'blob' | 'diffID'>,
+  fill: (tarSplit: { tarSplit?: TarSplitTarget }) => Promise<ApplyResult>,
+): Promise<void> {
+  draft.tx = await ctx.metadata.startTransaction();
+  const { tx } = draft;
+  const result = await fill(ctx.driver.capabilities.reproducesExactDiffs ? {} : { tarSplit: await target(tx) });
+  // A driver of somebody else's may have left the checks to us.
+  if (expected.diffID !== undefined && result.diffID !== expected.diffID) {
+    throw mismatch('diff id', expected.diffID, result.diffID);
+  }
+  const { blob } = expected;
+  if (blob !== undefined && result.blobDigest !== undefined && result.blobDigest !== blob.digest) {
+    throw mismatch('digest', blob.digest, result.blobDigest);
+  }
+  if (blob !== undefined && result.blobSize !== blob.size) {
+    throw mismatch('size', `${blob.size} bytes`, `${result.blobSize} bytes`);
+  }
+  const chainID = createChainID([result.diffID], parent) as ChainID; // one diff id always gives one
+  draft.result = result;
+  draft.record = {
+    chainID,
+    diffID: result.diffID,
+    cacheID: draft.cacheID,
+    size: result.size,
+    ...(parent === undefined ? {} : { parent }),
+    ...(descriptor === undefined ? {} : { descriptor }),
+  };
+  await Promise.all([
+    tx.setSize(result.size),
+    tx.setDiffID(result.diffID),
+    tx.setCacheID(draft.cacheID),
+    parent === undefined ? undefined : tx.setParent(parent),
+    descriptor === undefined ? undefined : tx.setDescriptor(descriptor),
+  ]);
+}
+
+async function target(tx: MetadataTransaction): Promise<TarSplitTarget> {
+  return tx.tarSplitTarget === undefined ? { writer: await tx.tarSplitWriter(true) } : await tx.tarSplitTarget();
+}
+
+function mismatch(what: string, expected: string, found: string): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_DIGEST_MISMATCH',
+    `the tar's ${what} is "${found}", not "${expected}" as expected: it is another tar, or was damaged on its way`,
+  );
+}
+
+/**
+ * One rename makes the draft a layer, which comes back with a pin on it; or the layer is there already, and the draft
+ * is still the caller's to discard (`fresh` is false). The parent must be pinned.
+ */
+export async function publishDraft(
+  ctx: StoreContext,
+  draft: Draft,
+  parent: LayerNode | undefined,
+): Promise<{ node: LayerNode; fresh: boolean }> {
+  const { record, tx } = draft as Required<Draft>;
+  const { chainID } = record;
+  for (;;) {
+    // A removal of the same layer that was decided before ends first.
+    await ctx.layers.erasing(chainID);
+    const published = await ctx.locks.run(`layer:${chainID}`, async () => {
+      if (ctx.layers.erasing(chainID) !== undefined) return undefined;
+      const there = ctx.layers.find(chainID);
+      if (there !== undefined) {
+        there.pins += 1;
+        return { node: there, fresh: false };
+      }
+      draft.publishing = true;
+      await tx.commit(chainID);
+      const node = ctx.layers.add(record, parent);
+      node.pins += 1;
+      return { node, fresh: true };
+    });
+    if (published !== undefined) return published;
+  }
+}
+
+/** The draft is a layer: nothing names it as unfinished any more. */
+export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
+  try {
+    await ctx.intents.end(draft.cacheID);
+  } catch (error) {
+    ctx.intents.abandon(draft.cacheID);
+    ctx.logger.warn({ id: draft.cacheID, ...errorFields(error) }, 'an intent that is done stays behind; cleanup() drops it');
+  }
+}
+
+/** Takes everything back. Never rejects: what it cannot remove keeps its intent, for cleanup() and the next open. */
+export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<void> {
+  try {
+    await withdraw(ctx, draft);
+    await draft.tx?.cancel();
+    await removeSoon(ctx, draft.cacheID);
+    await ctx.intents.end(draft.cacheID);
+  } catch (error) {
+    ctx.intents.abandon(draft.cacheID);
+    ctx.logger.warn({ id: draft.cacheID, ...errorFields(error) }, 'an unfinished layer cannot be removed; cleanup() tries again');
+  }
+}
+
+/** A commit that failed after its rename left a record of files that are about to go. */
+async function withdraw(ctx: StoreContext, draft: Draft): Promise<void> {
+  if (draft.publishing !== true || draft.record === undefined) return;
+  const { chainID, cacheID } = draft.record;
+  let recorded: string | undefined;
+  try {
+    recorded = await ctx.metadata.getCacheID(chainID);
+  } catch {
+    return; // no such record, the usual case
+  }
+  if (recorded === cacheID) await ctx.metadata.remove(chainID);
+}
+
+async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
+  if (!(await ctx.driver.exists(id))) return;
+  if (ctx.driver.detach === undefined) {
+    await ctx.driver.remove(id);
+    return;
+  }
+  const unlinked = ctx.background.push(await ctx.driver.detach(id));
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([unlinked, new Promise((resolve) => (timer = setTimeout(resolve, DISCARD_PATIENCE)))]);
+  clearTimeout(timer);
+}

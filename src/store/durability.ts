@@ -1,0 +1,13 @@
+/**
+ * When data is on disk. `strict`: a layer's files before its record, by one data sync that concurrent registrations
+ * share; the record's own sync and rename are the metadata store's. `relaxed`: the same order without the syncs.
+ */
+import type { StoreContext } from './context.js';
+
+/** What was written for these driver ids before this call is on disk when it resolves. */
+export async function syncData(ctx: StoreContext, ids: readonly string[]): Promise<void> {
+  if (ctx.durability !== 'strict' || ids.length === 0) return;
+  if (ctx.driver.sync !== undefined) await ctx.driver.sync(ids);
+  // A driver that says nothing of its files: the root's file system is the best guess there is.
+  else await ctx.engine.syncFs([ctx.root]);
+}

@@ -1,0 +1,60 @@
+/** The layer of the tar that holds nothing: 1,024 zero bytes. It needs no store, no handle and no release. */
+import { write } from 'node:fs';
+import { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
+import { LayerStoreError, systemError } from '../errors.js';
+import { invalid } from './arguments.js';
+import { checkTarget, intoFile } from './export.js';
+import type { Layer } from './types.js';
+
+const SIZE = 1024;
+const CHAIN: ChainID = parseChainID(DIGEST_SHA256_EMPTY_TAR);
+const writeTo = promisify(write);
+
+function stream(): Readable {
+  return Readable.from([Buffer.alloc(SIZE)], { objectMode: false });
+}
+
+async function writeZeros(fd: number): Promise<void> {
+  const zeros = Buffer.alloc(SIZE);
+  let written = 0;
+  try {
+    while (written < SIZE) written += (await writeTo(fd, zeros, written)).bytesWritten;
+  } catch (error) {
+    throw systemError(error, 'write the export to its descriptor');
+  }
+}
+
+/** The layer of {@link DIGEST_SHA256_EMPTY_TAR}: size 0, no parent. */
+export const emptyLayer: Layer = Object.freeze({
+  chainID: CHAIN,
+  diffID: DIGEST_SHA256_EMPTY_TAR,
+  parent: undefined,
+  descriptor: undefined,
+  async tarStream() {
+    return stream();
+  },
+  async tarStreamFrom(ancestor?: ChainID) {
+    if (ancestor !== undefined) throw invalid(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
+    return stream();
+  },
+  async exportTo(target: { path: string } | { fd: number }) {
+    const { path, fd } = checkTarget(target);
+    if (fd === undefined) await intoFile(path, false, writeZeros);
+    else await writeZeros(fd);
+    return { bytes: SIZE, diffID: DIGEST_SHA256_EMPTY_TAR };
+  },
+  async view(): Promise<never> {
+    throw new LayerStoreError('ERR_NOT_SUPPORTED', 'the empty layer has no directory to view: register an empty tar for one');
+  },
+  async size() {
+    return 0;
+  },
+  async diffSize() {
+    return 0;
+  },
+  async metadata() {
+    return {};
+  },
+});

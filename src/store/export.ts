@@ -1,0 +1,197 @@
+/** A layer's bytes out again: its exact tar, verified; a difference between layers; into a stream, a descriptor or a file. */
+import { createHash } from 'node:crypto';
+import { createWriteStream } from 'node:fs';
+import { open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { Transform, type Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { ChainID, DiffID } from '../digest.js';
+import type { AssembleRequest } from '../engine/engine.js';
+import { LayerStoreError, systemError } from '../errors.js';
+import { syncDirectory, TEMPORARY_SUFFIX } from '../util/atomic-file.js';
+import { randomID } from '../util/random-id.js';
+import { checkOptions, checkText, invalid, shown } from './arguments.js';
+import type { StoreContext } from './context.js';
+import type { LayerNode, Readers } from './layer-map.js';
+
+export interface Exported {
+  bytes: number;
+  diffID: DiffID;
+}
+
+/** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
+export async function tarStream(ctx: StoreContext, node: LayerNode): Promise<Readable> {
+  return guard(ctx, node.readers, async () => {
+    if (ctx.driver.capabilities.reproducesExactDiffs) {
+      const raw = await ctx.driver.diff(node.cacheID, node.parent?.cacheID);
+      return verifying(raw, node);
+    }
+    const { request, release } = await assembly(ctx, node);
+    try {
+      const stream = await ctx.engine.assemble(request);
+      stream.once('close', () => void release());
+      return stream;
+    } catch (error) {
+      await release();
+      throw error;
+    }
+  });
+}
+
+/** What differs from an ancestor; without one the whole tree. */
+export async function tarStreamFrom(ctx: StoreContext, node: LayerNode, ancestor?: ChainID): Promise<Readable> {
+  let base: string | undefined;
+  if (ancestor !== undefined) {
+    let found = node.parent;
+    while (found !== undefined && found.chainID !== ancestor) found = found.parent;
+    if (found === undefined) throw invalid(`"${ancestor}" is no ancestor of layer "${node.chainID}"`);
+    base = found.cacheID;
+  }
+  return guard(ctx, node.readers, () =>
+    ctx.driver.diffFrom === undefined ? ctx.driver.diff(node.cacheID, base) : ctx.driver.diffFrom(node.cacheID, base),
+  );
+}
+
+/** Keeps the files until the stream is closed, and ends the stream with the store. */
+export async function guard(ctx: StoreContext, readers: Readers, start: () => Promise<Readable>): Promise<Readable> {
+  const leave = readers.enter();
+  let stream: Readable;
+  try {
+    stream = await start();
+  } catch (error) {
+    leave();
+    throw error;
+  }
+  const atClose = (): Promise<void> =>
+    new Promise((closed) => {
+      stream.once('close', closed);
+      // Without a listener this error would end the process; a reader who listens hears it all the same.
+      stream.once('error', () => undefined);
+      stream.destroy(new LayerStoreError('ERR_STORE_CLOSED', 'the store was closed while this stream was read'));
+    });
+  const ended = (): void => {
+    ctx.open.delete(atClose);
+    leave();
+  };
+  if (stream.closed) {
+    ended();
+  } else {
+    ctx.open.add(atClose);
+    stream.once('close', ended);
+  }
+  return stream;
+}
+
+export async function exportTo(
+  ctx: StoreContext,
+  node: LayerNode,
+  target: { path: string } | { fd: number },
+): Promise<Exported> {
+  const { path, fd } = checkTarget(target);
+  if (fd !== undefined) return exportToDescriptor(ctx, node, fd);
+  return intoFile(path, ctx.durability === 'strict', (descriptor) => exportToDescriptor(ctx, node, descriptor));
+}
+
+export function checkTarget(target: unknown): { path: string; fd?: undefined } | { path?: undefined; fd: number } {
+  checkOptions(target, 'the target of an export', ['path', 'fd']);
+  const { path, fd } = (target ?? {}) as { path?: unknown; fd?: unknown };
+  if ((path === undefined) === (fd === undefined)) throw invalid('the target of an export is { path } or { fd }');
+  if (path !== undefined) {
+    checkText(path, "the target's \"path\"");
+    return { path: path as string };
+  }
+  if (!Number.isSafeInteger(fd) || (fd as number) < 0) throw invalid(`the target's "fd" must be an open descriptor, not ${shown(fd)}`);
+  return { fd: fd as number };
+}
+
+/** A file that appears under its name only when it is whole. A device or a pipe has no such name and is written to. */
+export async function intoFile<T>(path: string, sync: boolean, write: (fd: number) => Promise<T>): Promise<T> {
+  const wanted = resolve(path);
+  try {
+    // A link's target is replaced, not the link.
+    const final = await realpath(wanted).catch(() => wanted);
+    const there = await stat(final).catch(() => undefined);
+    if (there !== undefined && !there.isFile() && !there.isDirectory()) return await intoDevice(final, write);
+    const temporary = join(dirname(final), `.${basename(final).slice(0, 200)}.${randomID(6)}${TEMPORARY_SUFFIX}`);
+    const file = await open(temporary, 'wx', 0o666);
+    try {
+      const result = await write(file.fd);
+      if (sync) await file.sync();
+      await file.close();
+      await rename(temporary, final);
+      if (sync) await syncDirectory(dirname(final));
+      return result;
+    } catch (error) {
+      await file.close().catch(() => undefined); // closed already, or the first error says more
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  } catch (error) {
+    throw systemError(error, 'write the export to', 'choose a place that can be written to');
+  }
+}
+
+async function intoDevice<T>(path: string, write: (fd: number) => Promise<T>): Promise<T> {
+  const file = await open(path, 'w');
+  try {
+    return await write(file.fd);
+  } finally {
+    await file.close();
+  }
+}
+
+async function exportToDescriptor(ctx: StoreContext, node: LayerNode, fd: number): Promise<Exported> {
+  if (ctx.driver.capabilities.reproducesExactDiffs) {
+    const stream = await tarStream(ctx, node);
+    let bytes = 0;
+    stream.on('data', (chunk: Uint8Array) => (bytes += chunk.length));
+    await pipeline(stream, createWriteStream('', { fd, autoClose: false }));
+    return { bytes, diffID: node.diffID };
+  }
+  const { request, release } = await assembly(ctx, node);
+  try {
+    return await ctx.engine.assembleTo(request, fd);
+  } finally {
+    await release();
+  }
+}
+
+/** What an engine needs to put the tar together, and what gives it back. */
+export async function assembly(
+  ctx: StoreContext,
+  node: LayerNode,
+): Promise<{ request: AssembleRequest; release: () => Promise<void> }> {
+  const path = await ctx.metadata.tarSplitPath?.(node.chainID);
+  const tarSplit = path === undefined ? await ctx.metadata.tarSplitReader(node.chainID) : { path };
+  try {
+    const tree = await ctx.driver.diffGetter(node.cacheID);
+    return { request: { tarSplit, tree, diffID: node.diffID }, release: () => tree.close() };
+  } catch (error) {
+    if (!('path' in tarSplit)) tarSplit.destroy();
+    throw error;
+  }
+}
+
+/** Passes bytes on and refuses to end where they were not the layer's. */
+function verifying(source: Readable, node: LayerNode): Readable {
+  const hash = createHash('sha256');
+  const check = new Transform({
+    transform(chunk: Uint8Array, _encoding, done) {
+      hash.update(chunk);
+      done(null, chunk);
+    },
+    flush(done) {
+      const found = `sha256:${hash.digest('hex')}`;
+      if (found === node.diffID) return done();
+      done(
+        new LayerStoreError(
+          'ERR_LAYER_CORRUPT',
+          `layer "${node.chainID}" gives a tar of digest "${found}" instead of "${node.diffID}": repair() it from the original tar`,
+        ),
+      );
+    },
+  });
+  // The pipeline's own failure is the stream's: whoever reads it hears it there.
+  pipeline(source, check).catch(() => undefined);
+  return check;
+}

@@ -1,0 +1,172 @@
+/** The objects that programs hold: handles on read-only layers, and the ones that `map()` and `parent` lend out. */
+import type { Readable } from 'node:stream';
+import { parseChainID, type ChainID, type DiffID } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import type { StoreContext } from './context.js';
+import type { Operation, OperationDetails } from './diagnostics.js';
+import { exportTo, tarStream, tarStreamFrom } from './export.js';
+import { missingLayer, type LayerNode } from './layer-map.js';
+import type { Layer, LayerMetadata, MountedPath } from './types.js';
+import { openView } from './view.js';
+
+/** `live` counts as a handle; `lent` never did. */
+type State = 'live' | 'released' | 'lent';
+
+class LayerHandle implements Layer {
+  readonly #ctx: StoreContext;
+  readonly #node: LayerNode;
+  #state: State;
+  #views = 0;
+
+  constructor(ctx: StoreContext, node: LayerNode, state: State) {
+    this.#ctx = ctx;
+    this.#node = node;
+    this.#state = state;
+  }
+
+  get chainID(): ChainID {
+    return this.#node.chainID;
+  }
+
+  get diffID(): DiffID {
+    return this.#node.diffID;
+  }
+
+  get parent(): Layer | undefined {
+    const { parent } = this.#node;
+    return parent === undefined ? undefined : lend(this.#ctx, parent);
+  }
+
+  get descriptor(): Descriptor | undefined {
+    return this.#node.descriptor;
+  }
+
+  tarStream(): Promise<Readable> {
+    return this.#run('tarStream', (node) => tarStream(this.#ctx, node));
+  }
+
+  tarStreamFrom(ancestor?: ChainID): Promise<Readable> {
+    return this.#run('tarStreamFrom', (node) =>
+      tarStreamFrom(this.#ctx, node, ancestor === undefined ? undefined : parseChainID(ancestor)),
+    );
+  }
+
+  exportTo(target: { path: string } | { fd: number }): Promise<{ bytes: number; diffID: DiffID }> {
+    return this.#run('exportTo', async (node, details) => {
+      const result = await exportTo(this.#ctx, node, target);
+      details.bytes = result.bytes;
+      return result;
+    });
+  }
+
+  view(): Promise<MountedPath> {
+    return this.#run('view', async (node) => {
+      this.#ctx.lifecycle.checkWritable('view a layer');
+      // Counted before the mount is made, so that no release can come in between.
+      this.#views += 1;
+      try {
+        return await openView(this.#ctx, node, () => (this.#views -= 1));
+      } catch (error) {
+        this.#views -= 1;
+        throw error;
+      }
+    });
+  }
+
+  size(): Promise<number> {
+    return this.#run('size', async (node) => node.size);
+  }
+
+  diffSize(): Promise<number> {
+    return this.#run('size', async (node) => node.diffSize);
+  }
+
+  metadata(): Promise<Record<string, string>> {
+    return this.#run('metadata', (node) => this.#ctx.driver.metadata(node.cacheID));
+  }
+
+  async #run<T>(
+    operation: Operation,
+    work: (node: LayerNode, details: OperationDetails) => Promise<T>,
+  ): Promise<T> {
+    return this.#ctx.lifecycle.read(operation, async (details) => {
+      details.chainID = this.#node.chainID;
+      if (this.#state === 'released') throw notRetained(this.#node.chainID, 'its handle was released before');
+      if (this.#node.gone) throw missingLayer(this.#node.chainID);
+      const leave = this.#node.readers.enter();
+      try {
+        return await work(this.#node, details);
+      } finally {
+        leave();
+      }
+    });
+  }
+
+  /** The node of a live handle of this store's, which is released by this; `undo` makes it live again. */
+  static take(ctx: StoreContext, layer: unknown): { node: LayerNode; undo: () => void } {
+    if (typeof layer !== 'object' || layer === null || !(#state in layer)) {
+      throw notRetained(undefined, 'release() takes what register(), registerChain(), get() or commit() gave');
+    }
+    const handle: LayerHandle = layer;
+    const { chainID } = handle.#node;
+    if (handle.#ctx !== ctx) throw notRetained(chainID, 'its handle is of another store, or of this one before a reopen');
+    if (handle.#state === 'lent') throw notRetained(chainID, 'what map() and parent give are no handles: get() gives one');
+    if (handle.#state === 'released') throw notRetained(chainID, 'its handle was released before');
+    if (handle.#views > 0) {
+      throw new LayerStoreError(
+        'ERR_ACTIVE_MOUNT',
+        `cannot release layer "${chainID}": ${handle.#views} of this handle's views are open; dispose of them first`,
+      );
+    }
+    handle.#state = 'released';
+    handle.#node.handles -= 1;
+    return {
+      node: handle.#node,
+      undo: () => {
+        handle.#state = 'live';
+        handle.#node.handles += 1;
+      },
+    };
+  }
+}
+
+function notRetained(chainID: ChainID | undefined, why: string): LayerStoreError {
+  const what = chainID === undefined ? 'this object is no handle on a layer' : `layer "${chainID}" is not retained`;
+  return new LayerStoreError('ERR_LAYER_NOT_RETAINED', `${what}: ${why}`);
+}
+
+/** Synchronously: a new handle on a layer. */
+export function createHandle(ctx: StoreContext, node: LayerNode): Layer {
+  node.handles += 1;
+  node.abandoned = false;
+  return new LayerHandle(ctx, node, 'live');
+}
+
+/** The object without a count that `map()` and `parent` give. */
+export function lend(ctx: StoreContext, node: LayerNode): Layer {
+  node.borrowed ??= new LayerHandle(ctx, node, 'lent');
+  return node.borrowed;
+}
+
+/** Ends a handle; what that removed, top first. */
+export async function releaseHandle(
+  ctx: StoreContext,
+  layer: unknown,
+  remove: (node: LayerNode) => Promise<LayerMetadata[]>,
+): Promise<LayerMetadata[]> {
+  const { node, undo } = LayerHandle.take(ctx, layer);
+  if (node.handles === 0 && node.pins > 0) {
+    node.abandoned = true;
+    return [];
+  }
+  try {
+    const removed = await remove(node);
+    // Work that began on it meanwhile decides at its end.
+    if (!node.gone && node.handles === 0 && node.pins > 0) node.abandoned = true;
+    return removed;
+  } catch (error) {
+    undo();
+    throw error;
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * What lies about: things that crashes left and that are ours to remove, each with what removes it, and things that
+ * nothing of ours names, which are only reported. `cleanup` and `gc --dry-run` show the same list.
+ */
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { StoreContext } from './context.js';
+import type { CleanupReport, FreedItem } from './types.js';
+
+export interface Leftover {
+  item: FreedItem;
+  remove: () => Promise<void>;
+}
+
+export interface Leftovers {
+  ours: Leftover[];
+  foreign: { what: string; why: string; bytes: number }[];
+}
+
+/** Every driver id that a record names. */
+export function recordedIDs(ctx: StoreContext): Set<string> {
+  const ids = new Set<string>();
+  for (const layer of ctx.layers) ids.add(layer.cacheID);
+  for (const rw of ctx.rwLayers) {
+    ids.add(rw.mountID);
+    if (rw.initID !== undefined) ids.add(rw.initID);
+  }
+  return ids;
+}
+
+export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
+  const found: Leftovers = { ours: [], foreign: [] };
+  const there = new Set(await ctx.driver.list());
+  // Asked after the listing: what was published in between is recorded, what was begun is a live intent.
+  const recorded = recordedIDs(ctx);
+  const named = new Set<string>();
+  for (const intent of await ctx.intents.stored()) {
+    const ids = [intent.id, ...(intent.with ?? [])];
+    for (const id of ids) named.add(id);
+    // A taken-over RW layer is for recovery alone to decide on.
+    if (intent.kind === 'consume') continue;
+    const gone = ids.filter((id) => there.has(id) && !recorded.has(id));
+    found.ours.push({
+      item: {
+        kind: gone.length === 0 ? 'intent' : 'leftover',
+        what: intent.id,
+        why: gone.length === 0 ? 'what it speaks of is done' : 'an unfinished operation of ours made it and no record names it',
+        bytes: (await bytesOf(ctx, gone)) + (await ctx.intents.bytesOf(intent.id)),
+      },
+      remove: async () => {
+        for (const id of gone) await ctx.driver.remove(id);
+        await ctx.intents.end(intent.id);
+      },
+    });
+  }
+  await addRemovals(ctx, there, recorded, named, found);
+  await addBrokenRecords(ctx, named, found);
+  await addForeign(ctx, there, recorded, named, found);
+  return found;
+}
+
+async function addRemovals(
+  ctx: StoreContext,
+  there: ReadonlySet<string>,
+  recorded: ReadonlySet<string>,
+  named: Set<string>,
+  found: Leftovers,
+): Promise<void> {
+  for (const { chainID, cacheID } of (await ctx.metadata.listRemoving?.()) ?? []) {
+    if (ctx.layers.erasing(chainID) !== undefined || ctx.intents.isLive(cacheID)) continue; // under way right now
+    named.add(cacheID);
+    const files = there.has(cacheID) && !recorded.has(cacheID);
+    found.ours.push({
+      item: {
+        kind: 'removing',
+        what: chainID,
+        why: 'its removal was begun and not ended',
+        bytes: files ? await bytesOf(ctx, [cacheID]) : 0,
+      },
+      remove: async () => {
+        if (files) await ctx.driver.remove(cacheID);
+        await ctx.metadata.remove(chainID, cacheID);
+      },
+    });
+  }
+}
+
+async function addBrokenRecords(ctx: StoreContext, named: Set<string>, found: Leftovers): Promise<void> {
+  const { metadata } = ctx;
+  for (const broken of (await metadata.listBroken?.()) ?? []) {
+    if (broken.cacheID !== undefined) named.add(broken.cacheID);
+    const disposable = broken.kind === 'temporary' || broken.kind === 'removing';
+    const bytes = broken.path === undefined ? 0 : await treeBytes(broken.path);
+    if (disposable && metadata.discard !== undefined) {
+      const { discard } = metadata;
+      found.ours.push({
+        item: { kind: broken.kind, what: broken.what, why: broken.why, bytes },
+        remove: () => discard.call(metadata, broken),
+      });
+    } else {
+      found.foreign.push({ what: broken.what, why: `a record that cannot be used: ${broken.why}`, bytes });
+    }
+  }
+}
+
+async function addForeign(
+  ctx: StoreContext,
+  there: ReadonlySet<string>,
+  recorded: ReadonlySet<string>,
+  named: ReadonlySet<string>,
+  found: Leftovers,
+): Promise<void> {
+  for (const id of there) {
+    if (recorded.has(id) || named.has(id) || ctx.intents.isLive(id)) continue;
+    if (id.endsWith('-init') && ctx.intents.isLive(id.slice(0, -'-init'.length))) continue;
+    found.foreign.push({ what: id, why: 'no record and no intent of ours names it', bytes: await bytesOf(ctx, [id]) });
+  }
+  for (const name of await readdir(ctx.own.quarantine).catch(() => [])) {
+    found.foreign.push({
+      what: join('layerstore', 'quarantine', name),
+      why: 'set aside at an earlier open: look at it, then delete it',
+      bytes: await treeBytes(join(ctx.own.quarantine, name)),
+    });
+  }
+}
+
+/** Bytes allocated; 0 where the driver cannot say, or the id is going right now. */
+async function bytesOf(ctx: StoreContext, ids: readonly string[]): Promise<number> {
+  let bytes = 0;
+  for (const id of ids) bytes += (await ctx.driver.usage?.(id).catch(() => undefined))?.allocated ?? 0;
+  return bytes;
+}
+
+/** Bytes of the files of a small tree of our own; what goes meanwhile counts nothing. */
+async function treeBytes(path: string): Promise<number> {
+  const own = await stat(path).catch(() => undefined);
+  if (own === undefined) return 0;
+  if (!own.isDirectory()) return own.size;
+  let bytes = 0;
+  for (const name of await readdir(path).catch(() => [])) bytes += await treeBytes(join(path, name));
+  return bytes;
+}
+
+export function reportOf(found: Leftovers): CleanupReport {
+  const items = found.ours.map(({ item }) => item);
+  return { items, foreign: found.foreign, bytes: items.reduce((sum, { bytes }) => sum + bytes, 0) };
+}

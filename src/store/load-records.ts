@@ -1,0 +1,173 @@
+/**
+ * From records to the maps: every record is checked against its parent and the driver's directories, and one that does
+ * not fit is left out with a reason, never an error. Reads only.
+ */
+import type { ChainID } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
+import type { BrokenRecord, LayerRecord, LoadedRecords, MetadataStore, NamedMountRecord } from '../metadata/metadata-store.js';
+import { mapConcurrent } from '../util/concurrent.js';
+import type { StoreContext } from './context.js';
+import type { LayerNode } from './layer-map.js';
+
+const AT_ONCE = 16;
+
+/** What fits, bottom first, and what does not. */
+export interface Joined {
+  layers: { record: LayerRecord; parent: ChainID | undefined }[];
+  mounts: NamedMountRecord[];
+  broken: BrokenRecord[];
+  removing: { chainID: ChainID; cacheID: string }[];
+}
+
+export async function joinRecords(ctx: StoreContext): Promise<Joined> {
+  const loaded = await loadAll(ctx.metadata);
+  const there = new Set(await ctx.driver.list());
+  const broken = [...loaded.broken];
+  const layers = joinLayers(loaded.layers, there, broken);
+  const known = new Set(layers.map(({ record }) => record.chainID));
+  const mounts = loaded.mounts.filter((mount) => {
+    const why = flawOfMount(mount, known, there);
+    if (why === undefined) return true;
+    broken.push({ kind: 'mount', what: `mounts/${mount.name}`, why, name: mount.name, cacheID: mount.id });
+    return false;
+  });
+  return { layers, mounts, broken, removing: loaded.removing };
+}
+
+/** Parents before children; a chain that does not reach its base is broken from the break upwards. */
+function joinLayers(
+  records: readonly LayerRecord[],
+  there: ReadonlySet<string>,
+  broken: BrokenRecord[],
+): { record: LayerRecord; parent: ChainID | undefined }[] {
+  const byChain = new Map(records.map((record) => [record.chainID, record]));
+  const verdicts = new Map<ChainID, boolean>();
+  const joined: { record: LayerRecord; parent: ChainID | undefined }[] = [];
+  for (const record of records) {
+    // Down to the first layer that is judged, then back up: chains may be deep, so no recursion.
+    const path: LayerRecord[] = [];
+    let next: LayerRecord | undefined = record;
+    while (next !== undefined && !verdicts.has(next.chainID) && !path.includes(next)) {
+      path.push(next);
+      next = next.parent === undefined ? undefined : byChain.get(next.parent);
+    }
+    for (const one of path.reverse()) {
+      const why = flawOfLayer(one, verdicts, there);
+      verdicts.set(one.chainID, why === undefined);
+      if (why === undefined) {
+        joined.push({ record: one, parent: one.parent });
+      } else {
+        const what = one.chainID.replace(':', '/');
+        broken.push({ kind: 'layer', what, why, chainID: one.chainID, cacheID: one.cacheID });
+      }
+    }
+  }
+  return joined;
+}
+
+function flawOfLayer(
+  record: LayerRecord,
+  verdicts: ReadonlyMap<ChainID, boolean>,
+  there: ReadonlySet<string>,
+): string | undefined {
+  if (!there.has(record.cacheID)) return `the driver has no directory "${record.cacheID}" for it`;
+  if (record.parent === undefined) return undefined;
+  return verdicts.get(record.parent) === true ? undefined : `its parent "${record.parent}" is missing or damaged`;
+}
+
+function flawOfMount(
+  mount: NamedMountRecord,
+  layers: ReadonlySet<ChainID>,
+  there: ReadonlySet<string>,
+): string | undefined {
+  if (!there.has(mount.id)) return `the driver has no directory "${mount.id}" for it`;
+  if (mount.initID !== undefined && !there.has(mount.initID)) return `its init layer "${mount.initID}" is missing`;
+  if (mount.parent === undefined || layers.has(mount.parent)) return undefined;
+  return `its parent "${mount.parent}" is missing or damaged`;
+}
+
+async function loadAll(metadata: MetadataStore): Promise<LoadedRecords> {
+  if (metadata.loadAll !== undefined) return metadata.loadAll();
+  const broken: BrokenRecord[] = [];
+  const listed = await metadata.list();
+  const layers = await mapConcurrent(listed.layers, AT_ONCE, (id) => loadLayer(metadata, id, broken));
+  const mounts = await mapConcurrent(listed.mounts, AT_ONCE, (name) => loadMount(metadata, name, broken));
+  return {
+    layers: layers.filter((layer) => layer !== undefined),
+    mounts: mounts.filter((mount) => mount !== undefined),
+    removing: (await metadata.listRemoving?.()) ?? [],
+    broken,
+  };
+}
+
+async function loadLayer(
+  metadata: MetadataStore,
+  chainID: ChainID,
+  broken: BrokenRecord[],
+): Promise<LayerRecord | undefined> {
+  try {
+    const [diffID, cacheID, size, parent, descriptor] = await Promise.all([
+      metadata.getDiffID(chainID),
+      metadata.getCacheID(chainID),
+      metadata.getSize(chainID),
+      metadata.getParent(chainID),
+      metadata.getDescriptor(chainID),
+    ]);
+    return {
+      chainID,
+      diffID,
+      cacheID,
+      size,
+      ...(parent === undefined ? {} : { parent }),
+      ...(descriptor === undefined ? {} : { descriptor }),
+    };
+  } catch (error) {
+    // Gone since the listing (a reader beside a writer): not there, not broken.
+    if (!LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) {
+      broken.push({ kind: 'layer', what: chainID, why: messageOf(error), chainID });
+    }
+    return undefined;
+  }
+}
+
+async function loadMount(
+  metadata: MetadataStore,
+  name: string,
+  broken: BrokenRecord[],
+): Promise<NamedMountRecord | undefined> {
+  try {
+    const [id, initID, parent] = await Promise.all([
+      metadata.getMountID(name),
+      metadata.getInitID(name),
+      metadata.getMountParent(name),
+    ]);
+    return { name, id, ...(initID === undefined ? {} : { initID }), ...(parent === undefined ? {} : { parent }) };
+  } catch (error) {
+    if (!LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST')) {
+      broken.push({ kind: 'mount', what: name, why: messageOf(error), name });
+    }
+    return undefined;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Synchronously: the maps hold exactly what `joined` says; nodes that stay the same keep their counts. */
+export function populate(ctx: StoreContext, joined: Joined): void {
+  const wanted = new Map(joined.layers.map(({ record }) => [record.chainID, record]));
+  const mounts = new Map(joined.mounts.map((mount) => [mount.name, mount]));
+  for (const rw of [...ctx.rwLayers]) if (mounts.get(rw.name)?.id !== rw.mountID) ctx.rwLayers.take(rw);
+  const deepestFirst = [...ctx.layers].sort((a, b) => b.depth - a.depth);
+  for (const node of deepestFirst) if (wanted.get(node.chainID)?.cacheID !== node.cacheID) ctx.layers.take(node);
+  for (const { record, parent } of joined.layers) {
+    if (ctx.layers.find(record.chainID) !== undefined) continue;
+    const below: LayerNode | undefined = parent === undefined ? undefined : ctx.layers.find(parent);
+    ctx.layers.add(record, below);
+  }
+  for (const { name, id, initID, parent } of joined.mounts) {
+    if (ctx.rwLayers.find(name) !== undefined) continue;
+    ctx.rwLayers.add({ name, mountID: id, initID }, parent === undefined ? undefined : ctx.layers.find(parent));
+  }
+}

@@ -1,0 +1,155 @@
+/** Opens a store: root, lock, format version, driver, records, recovery; what was opened is given back on failure. */
+import { mkdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { openDriver } from '../driver/select.js';
+import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Engine } from '../engine/engine.js';
+import { openEngine } from '../engine/select.js';
+import { systemError } from '../errors.js';
+import { openFileMetadataStore } from '../metadata/file-store.js';
+import type { MetadataStore } from '../metadata/metadata-store.js';
+import { Flights } from '../util/flights.js';
+import { KeyedMutex } from '../util/keyed-mutex.js';
+import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
+import { Rollback } from '../util/rollback.js';
+import { TaskQueue } from '../util/task-queue.js';
+import { checkStoreOptions } from './options.js';
+import { ownPaths, type StoreContext } from './context.js';
+import { observed } from './diagnostics.js';
+import { checkFormatVersion } from './format-version.js';
+import { Intents } from './intents.js';
+import { LayerMap } from './layer-map.js';
+import { Lifecycle } from './lifecycle.js';
+import { loadReadOnly, recover } from './recovery.js';
+import { References } from './references.js';
+import { prepareRoot } from './root.js';
+import { RWMap } from './rw-map.js';
+import { LayerStore } from './store.js';
+import type { Store, StoreOptions } from './types.js';
+import { lockForWriting } from './writer-lock.js';
+
+const DEFAULT_MAX_DEPTH = 125;
+/** Trees unlinked at once in the background: more would only fight over the same disk. */
+const DELETIONS_AT_ONCE = 2;
+
+/**
+ * Opens the store under `options.root`, making it if it is missing.
+ *
+ * `ERR_STORE_LOCKED`: another writer, or a running dockerd, has the root; the message names its pid. `ERR_NOT_SUPPORTED`:
+ * the driver or engine that is asked for does not work here. `ERR_INVALID_ARGUMENT`: an option that is unknown or wrong,
+ * a root that others may write to. `ERR_SYSTEM`: the root cannot be made, read or written.
+ *
+ * ```ts
+ * await using store = await openStore({ root: '/var/lib/my-layers' });
+ * const layer = await store.register({ path: 'layer.tar' });
+ * await store.retain(layer.chainID, 'my-image');
+ * await store.release(layer);
+ * ```
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const given = checkStoreOptions(options);
+  const root = resolve(given.root);
+  return observed('open', root, async (details) => {
+    const logger: LoggerLike = given.logger ?? silentLogger;
+    const back = new Rollback((step, error) => {
+      logger.warn({ root, step, ...errorFields(error) }, 'a part of a store that was not opened cannot be closed');
+    });
+    try {
+      const ctx = await buildContext(given, root, logger, back);
+      if (ctx.readOnly) await loadReadOnly(ctx);
+      else await recover(ctx);
+      details.layers = ctx.layers.count;
+      return new LayerStore(ctx, () => shutDown(ctx, back));
+    } catch (error) {
+      await back.run();
+      throw error;
+    }
+  });
+}
+
+/** Opens the parts in order and pushes what closes each onto `back`. */
+async function buildContext(
+  given: StoreOptions,
+  root: string,
+  logger: LoggerLike,
+  back: Rollback,
+): Promise<StoreContext> {
+  const { durability = 'strict', readOnly = false } = given;
+  const own = ownPaths(root);
+  await prepareRoot(root, { readOnly, allowWritableRoot: given.allowWritableRoot ?? false });
+  const engine = await openEngine({ engine: given.engine ?? 'auto', logger });
+  if (!readOnly) {
+    await makeOwnDirectory(own.directory);
+    const lock = await lockForWriting(root, own, engine);
+    back.push('release the lock', () => lock.release());
+  }
+  const sync = durability === 'strict';
+  await checkFormatVersion(own, { readOnly, sync, logger });
+  const driver = await openDriver({
+    root,
+    driver: given.driver ?? 'auto',
+    ...(given.driverOptions === undefined ? {} : { driverOptions: given.driverOptions }),
+    engine,
+    durability,
+    readOnly,
+    acceptVolatile: given.acceptVolatile ?? false,
+    logger,
+  });
+  back.push('close the driver', () => driver.close());
+  const metadata = given.metadataStore ?? (await openRecords(root, driver, engine, durability, readOnly, logger));
+  const intents = new Intents(own.intents, engine);
+  if (!readOnly) await intents.prepare();
+  const background = new TaskQueue(DELETIONS_AT_ONCE, (error) => {
+    logger.warn(errorFields(error), 'deleting in the background failed; cleanup() tries again');
+  });
+  const open: StoreContext['open'] = new Set();
+  back.push('stop background work', () => background.close());
+  return {
+    root,
+    own,
+    driver,
+    metadata,
+    engine,
+    durability,
+    maxDepth: given.maxDepth ?? DEFAULT_MAX_DEPTH,
+    limits: given.limits,
+    readOnly,
+    logger,
+    lifecycle: new Lifecycle(root, readOnly),
+    layers: new LayerMap(),
+    rwLayers: new RWMap(),
+    references: new References(own.references, { sync }),
+    referenceSources: [],
+    intents,
+    locks: new KeyedMutex(),
+    flights: new Flights(),
+    background,
+    open,
+  };
+}
+
+async function makeOwnDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw systemError(error, 'make the directory of our own state', 'give a data root that this user may write to');
+  }
+}
+
+async function openRecords(
+  root: string,
+  driver: GraphDriver,
+  engine: Engine,
+  durability: 'strict' | 'relaxed',
+  readOnly: boolean,
+  logger: LoggerLike,
+): Promise<MetadataStore> {
+  const directory = join(root, 'image', driver.name, 'layerdb');
+  return openFileMetadataStore({ directory, engine, durability, readOnly, logger });
+}
+
+/** After the last operation: what is still read ends, background deletes stop, driver and lock are given back. */
+async function shutDown(ctx: StoreContext, back: Rollback): Promise<void> {
+  for (const end of [...ctx.open]) await end();
+  await back.run();
+}

@@ -1,0 +1,212 @@
+/**
+ * Named references: they keep layers across restarts. All of them lie in one file that is replaced whole; changes that
+ * come while it is written share the next write.
+ */
+import { readFile } from 'node:fs/promises';
+import type { ChainID } from '../digest.js';
+import { LayerStoreError, systemError } from '../errors.js';
+import { writeFileAtomic } from '../util/atomic-file.js';
+import { invalid, shown } from './arguments.js';
+import type { Reference } from './types.js';
+
+interface Entry {
+  readonly name: string;
+  readonly chainID: ChainID;
+  /** Milliseconds since 1970. */
+  readonly expires: number | undefined;
+}
+
+const FORMAT = 1;
+const DIGEST = /^sha256:[a-f0-9]{64}$/;
+const CONTROL = /[\u0000-\u001f\u007f]/;
+
+export function checkReferenceName(name: unknown): string {
+  if (typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= 1024 && !CONTROL.test(name)) return name;
+  throw invalid(`${shown(name)} is no name for a reference: use 1 to 1,024 bytes of text without control characters`);
+}
+
+export function checkExpiry(expires: unknown): Date | undefined {
+  if (expires === undefined) return undefined;
+  if (expires instanceof Date && Number.isFinite(expires.getTime())) return expires;
+  throw invalid(`"expires" must be a valid Date, not ${shown(expires)}`);
+}
+
+export class References {
+  readonly #path: string;
+  readonly #sync: boolean;
+  readonly #entries = new Map<string, Entry>();
+  readonly #byChain = new Map<ChainID, Set<Entry>>();
+  #queued: Promise<void> | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  /** Why the list may lack some: then nothing counts as unreferenced. */
+  #incomplete: string | undefined;
+
+  constructor(path: string, options: { sync: boolean }) {
+    this.#path = path;
+    this.#sync = options.sync;
+  }
+
+  get incomplete(): string | undefined {
+    return this.#incomplete;
+  }
+
+  /** Whether a reference that has not expired keeps this very layer. */
+  holds(chainID: ChainID): boolean {
+    if (this.#incomplete !== undefined) return true;
+    const entries = this.#byChain.get(chainID);
+    if (entries === undefined) return false;
+    const now = Date.now();
+    for (const entry of entries) if (alive(entry, now)) return true;
+    return false;
+  }
+
+  list(): readonly Reference[] {
+    const now = Date.now();
+    return [...this.#entries.values()].filter((entry) => alive(entry, now)).map(toReference);
+  }
+
+  find(name: string): Reference | undefined {
+    const entry = this.#entries.get(name);
+    return entry === undefined ? undefined : toReference(entry);
+  }
+
+  /** Chains named by any reference, expired or not. */
+  chains(): Iterable<ChainID> {
+    return this.#byChain.keys();
+  }
+
+  /** Adds a reference, or points an old one at another layer. Written when it resolves; a failed write changes nothing. */
+  async set(name: string, chainID: ChainID, expires: Date | undefined): Promise<void> {
+    const before = this.#entries.get(name);
+    const entry: Entry = { name, chainID, expires: expires?.getTime() };
+    this.#replace(name, entry);
+    await this.#write('keep a reference', () => {
+      if (this.#entries.get(name) === entry) this.#replace(name, before);
+    });
+  }
+
+  /** Takes references away; a failed write leaves them. */
+  async drop(names: readonly string[]): Promise<void> {
+    const before = names.map((name) => [name, this.#entries.get(name)] as const);
+    for (const name of names) this.#replace(name, undefined);
+    await this.#write('drop a reference', () => {
+      for (const [name, entry] of before) if (!this.#entries.has(name)) this.#replace(name, entry);
+    });
+  }
+
+  expired(): string[] {
+    const now = Date.now();
+    return [...this.#entries.values()].filter((entry) => !alive(entry, now)).map((entry) => entry.name);
+  }
+
+  /** Reads the file anew; gives what was wrong with it, if anything was. */
+  async load(): Promise<string | undefined> {
+    let text: string | undefined;
+    try {
+      text = await readFile(this.#path, 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw systemError(error, 'read the named references');
+    }
+    this.#entries.clear();
+    this.#byChain.clear();
+    this.#incomplete = undefined;
+    if (text === undefined) return undefined;
+    const problem = this.#parse(text);
+    this.#incomplete ??= problem === undefined ? undefined : `"${this.#path}" was damaged (${problem})`;
+    return problem;
+  }
+
+  /** Writes down that references were lost, after the damaged file was set aside. */
+  async markIncomplete(): Promise<void> {
+    await this.#write('write the named references', () => undefined);
+  }
+
+  #parse(text: string): string | undefined {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      return 'it is no JSON'; // the parser's words would only repeat the content
+    }
+    if (typeof value !== 'object' || value === null) return 'it holds no object';
+    const { version, incomplete, references } = value as Record<string, unknown>;
+    if (version !== FORMAT) return `its version is ${shown(version)}, not ${FORMAT}`;
+    if (!Array.isArray(references)) return 'it has no list of references';
+    if (incomplete !== undefined) this.#incomplete = String(incomplete);
+    let bad = 0;
+    for (const item of references as unknown[]) {
+      const entry = toEntry(item);
+      if (entry === undefined) bad += 1;
+      else this.#replace(entry.name, entry);
+    }
+    return bad === 0 ? undefined : `${bad} of ${references.length} entries are unreadable`;
+  }
+
+  #replace(name: string, entry: Entry | undefined): void {
+    const old = this.#entries.get(name);
+    if (old !== undefined) {
+      const entries = this.#byChain.get(old.chainID);
+      entries?.delete(old);
+      if (entries?.size === 0) this.#byChain.delete(old.chainID);
+      this.#entries.delete(name);
+    }
+    if (entry === undefined) return;
+    this.#entries.set(name, entry);
+    const entries = this.#byChain.get(entry.chainID);
+    if (entries === undefined) this.#byChain.set(entry.chainID, new Set([entry]));
+    else entries.add(entry);
+  }
+
+  /** Writes the list as it will be when the write begins; whoever comes before that shares it. */
+  async #write(action: string, undo: () => void): Promise<void> {
+    this.#queued ??= this.#writing.then(async () => {
+      this.#queued = undefined;
+      const write = this.#writeNow();
+      // The next write waits for this one, failed or not.
+      this.#writing = write.catch(() => undefined);
+      await write;
+    });
+    try {
+      await this.#queued;
+    } catch (error) {
+      undo();
+      throw systemError(error, action, 'see to the file system and try again');
+    }
+  }
+
+  async #writeNow(): Promise<void> {
+    const references = [...this.#entries.values()].map(({ name, chainID, expires }) => ({
+      name,
+      chainID,
+      ...(expires === undefined ? {} : { expires: new Date(expires).toISOString() }),
+    }));
+    const incomplete = this.#incomplete === undefined ? {} : { incomplete: this.#incomplete };
+    const text = `${JSON.stringify({ version: FORMAT, ...incomplete, references }, undefined, 1)}\n`;
+    await writeFileAtomic(this.#path, text, { mode: 0o600, sync: this.#sync });
+  }
+}
+
+/** What a call on a name that is no reference rejects with. */
+export function noSuchReference(name: string): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_LAYER_NOT_RETAINED',
+    `there is no reference named ${shown(name)}: references() lists the ones that are`,
+  );
+}
+
+function alive(entry: Entry, now: number): boolean {
+  return entry.expires === undefined || entry.expires > now;
+}
+
+function toReference({ name, chainID, expires }: Entry): Reference {
+  return { name, chainID, ...(expires === undefined ? {} : { expires: new Date(expires) }) };
+}
+
+function toEntry(item: unknown): Entry | undefined {
+  if (typeof item !== 'object' || item === null) return undefined;
+  const { name, chainID, expires } = item as Record<string, unknown>;
+  if (typeof name !== 'string' || name === '' || typeof chainID !== 'string' || !DIGEST.test(chainID)) return undefined;
+  const time = expires === undefined ? undefined : Date.parse(String(expires));
+  if (time !== undefined && !Number.isFinite(time)) return undefined;
+  return { name, chainID: chainID as ChainID, expires: time };
+}

@@ -1,0 +1,147 @@
+/**
+ * How layers go. Decided in one synchronous section; then the record is marked, the files are renamed away (both
+ * instant), and unlinked in the background. A crash anywhere in between leaves a marked record or an intent, by which
+ * recovery ends it.
+ */
+import type { ChainID } from '../digest.js';
+import { errorFields } from '../util/logger.js';
+import type { StoreContext } from './context.js';
+import { externalReferences } from './external-references.js';
+import type { LayerNode, Readers } from './layer-map.js';
+import type { LayerMetadata } from './types.js';
+
+const nobody: ReadonlySet<ChainID> = new Set();
+
+/** Removes `node`, and its parents in the same way, where nothing holds them. What was removed, top first. */
+export async function removeUnheld(ctx: StoreContext, node: LayerNode): Promise<LayerMetadata[]> {
+  if (node.held || node.gone || ctx.references.holds(node.chainID)) return [];
+  const external = await externalReferences(ctx);
+  if (external.incomplete !== undefined) {
+    ctx.logger.debug({ chainID: node.chainID, why: external.incomplete }, 'an unreferenced layer is kept for gc');
+    return [];
+  }
+  return eraseAll(ctx, takeUnheld(ctx, node, external.chains ?? nobody));
+}
+
+/** Synchronously: takes `node` and the parents that nothing else holds out of the map, top first. */
+export function takeUnheld(ctx: StoreContext, node: LayerNode, external: ReadonlySet<ChainID>): LayerNode[] {
+  const taken: LayerNode[] = [];
+  let next: LayerNode | undefined = node;
+  while (next !== undefined && !next.gone && !next.held) {
+    if (ctx.references.holds(next.chainID) || external.has(next.chainID)) break;
+    ctx.layers.take(next);
+    taken.push(next);
+    next = next.parent;
+  }
+  return taken;
+}
+
+/**
+ * Removes what `takeUnheld` took. A failure before the first record was marked puts everything back and rejects; one
+ * further down leaves the rest in place, said in the log.
+ */
+export function eraseAll(ctx: StoreContext, taken: readonly LayerNode[]): Promise<LayerMetadata[]> {
+  // Synchronous up to here and into the loop: a publisher of the same layer sees the removal before its first await.
+  let settle!: () => void;
+  const over = new Promise<void>((resolve) => (settle = resolve));
+  for (const node of taken) ctx.layers.noteErasing(node.chainID, over);
+  return eraseInOrder(ctx, taken).finally(settle);
+}
+
+async function eraseInOrder(ctx: StoreContext, taken: readonly LayerNode[]): Promise<LayerMetadata[]> {
+  const removed: LayerMetadata[] = [];
+  for (const [index, node] of taken.entries()) {
+    try {
+      await ctx.locks.run(`layer:${node.chainID}`, () => eraseOne(ctx, node));
+    } catch (error) {
+      // Bottom first: a layer's parent is in the map before it.
+      for (const rest of taken.slice(index).reverse()) ctx.layers.restore(rest);
+      if (index === 0) throw error;
+      ctx.logger.error({ chainID: node.chainID, ...errorFields(error) }, 'cannot remove an unreferenced layer; gc tries again');
+      break;
+    }
+    removed.push(node.metadata());
+  }
+  return removed;
+}
+
+/** Rejects only while the layer is still whole. */
+async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
+  const { metadata } = ctx;
+  const { chainID, cacheID } = node;
+  if (metadata.markRemoving !== undefined && node.readers.count === 0 && ctx.driver.detach !== undefined) {
+    await metadata.markRemoving(chainID);
+    // From here on the marked record says what is left to do.
+    try {
+      const unlink = await ctx.driver.detach(cacheID);
+      void ctx.background.push(unlink);
+      await metadata.remove(chainID, cacheID);
+    } catch (error) {
+      ctx.logger.error({ chainID, cacheID, ...errorFields(error) }, 'a removal is left half done; cleanup() ends it');
+    }
+    return;
+  }
+  await ctx.intents.begin(cacheID, { kind: 'remove' }, { sync: ctx.durability === 'strict' });
+  try {
+    if (metadata.markRemoving !== undefined) await metadata.markRemoving(chainID);
+    await metadata.remove(chainID, cacheID);
+  } catch (error) {
+    await ctx.intents.end(cacheID).catch(() => ctx.intents.abandon(cacheID)); // a complete record outweighs its intent
+    throw error;
+  }
+  void discardFiles(ctx, cacheID, [cacheID], node.readers);
+}
+
+/**
+ * Removes driver ids that no record names any more, as soon as nobody reads them, then the intent that names them.
+ * Never rejects: what cannot be removed keeps its intent, for recovery.
+ */
+export async function discardFiles(
+  ctx: StoreContext,
+  intentID: string,
+  ids: readonly string[],
+  readers?: Readers,
+): Promise<void> {
+  // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
+  if (readers !== undefined && readers.count > 0) await readers.idle();
+  try {
+    for (const id of ids) await removeFiles(ctx, id);
+    await ctx.intents.end(intentID);
+  } catch (error) {
+    ctx.intents.abandon(intentID);
+    ctx.logger.error({ ids, ...errorFields(error) }, 'files that nothing needs cannot be removed; cleanup() tries again');
+  }
+}
+
+/** Takes one driver id away: at once and unlinked later where the driver can, else in the background queue. */
+async function removeFiles(ctx: StoreContext, id: string): Promise<void> {
+  if (ctx.driver.detach !== undefined) {
+    void ctx.background.push(await ctx.driver.detach(id));
+    return;
+  }
+  let failure: unknown;
+  let done = false;
+  await ctx.background.push(async () => {
+    try {
+      await ctx.driver.remove(id);
+      done = true;
+    } catch (error) {
+      failure = error;
+    }
+  });
+  if (!done) throw failure ?? new Error('the store was closed before'); // caught and logged just above, in discardFiles
+}
+
+/** Ends a pin; a layer that was released meanwhile and got no child goes now. */
+export async function unpin(ctx: StoreContext, node: LayerNode | undefined): Promise<void> {
+  if (node === undefined) return;
+  node.pins -= 1;
+  if (!node.abandoned || node.pins > 0) return;
+  node.abandoned = false;
+  if (node.held || node.gone) return;
+  try {
+    await removeUnheld(ctx, node);
+  } catch (error) {
+    ctx.logger.error({ chainID: node.chainID, ...errorFields(error) }, 'cannot remove a released layer; gc tries again');
+  }
+}

@@ -1,0 +1,184 @@
+/** Writable layers made and thrown away. State changes of one name run under its lock. */
+import type { ChainID } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
+import type { MountRecord } from '../metadata/metadata-store.js';
+import { errorFields } from '../util/logger.js';
+import { randomID } from '../util/random-id.js';
+import { Rollback } from '../util/rollback.js';
+import type { StoreContext } from './context.js';
+import { syncData } from './durability.js';
+import type { LayerNode } from './layer-map.js';
+import { discardFiles, removeUnheld, unpin } from './removal.js';
+import { createRWHandle, rwNodeOf } from './rw-handle.js';
+import type { RWNode } from './rw-map.js';
+import { isInMountTable } from './rw-mounts.js';
+import type { CreateRWLayerOptions, LayerMetadata, RWLayer } from './types.js';
+
+export async function createRWLayer(
+  ctx: StoreContext,
+  name: string,
+  parentID: ChainID | undefined,
+  options: CreateRWLayerOptions,
+): Promise<RWLayer> {
+  return ctx.locks.run(`rw:${name}`, async () => {
+    if (ctx.rwLayers.find(name) !== undefined) {
+      throw new LayerStoreError(
+        'ERR_MOUNT_NAME_CONFLICT',
+        `there is an RW layer named "${name}" already: take another name, or getRWLayer() for that one`,
+      );
+    }
+    const parent = parentID === undefined ? undefined : ctx.layers.require(parentID);
+    if (parent !== undefined) parent.pins += 1;
+    try {
+      const record = await makeRWLayer(ctx, name, parent, options);
+      const node = ctx.rwLayers.add({ name, mountID: record.id, initID: record.initID }, parent);
+      node.defaultLabel = options.mountLabel;
+      return createRWHandle(ctx, node);
+    } finally {
+      await unpin(ctx, parent);
+    }
+  });
+}
+
+/** Directories, then the record; on failure neither. */
+async function makeRWLayer(
+  ctx: StoreContext,
+  name: string,
+  parent: LayerNode | undefined,
+  options: CreateRWLayerOptions,
+): Promise<MountRecord> {
+  const id = randomID();
+  const initID = options.initFunc === undefined ? undefined : `${id}-init`;
+  const record: MountRecord = {
+    id,
+    ...(initID === undefined ? {} : { initID }),
+    ...(parent === undefined ? {} : { parent: parent.chainID }),
+  };
+  const strict = ctx.durability === 'strict';
+  const back = new Rollback((step, error) => {
+    ctx.logger.warn({ name, id, step, ...errorFields(error) }, 'a failed RW layer cannot be taken back wholly; cleanup() tries again');
+  });
+  await ctx.intents.begin(id, { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) }, { sync: strict });
+  back.push('drop its files', () => discardFiles(ctx, id, initID === undefined ? [id] : [id, initID]));
+  try {
+    const label = options.mountLabel === undefined ? {} : { mountLabel: options.mountLabel };
+    if (initID !== undefined && options.initFunc !== undefined) {
+      await makeInitLayer(ctx, initID, parent?.cacheID, options.initFunc, options.mountLabel);
+    }
+    await ctx.driver.createReadWrite(id, initID ?? parent?.cacheID, {
+      ...label,
+      ...(options.storageOpt === undefined ? {} : { storageOpt: options.storageOpt }),
+    });
+    if (initID !== undefined) await syncData(ctx, [initID]);
+    // A driver of somebody else's need not make its own files durable.
+    else if (ctx.driver.sync === undefined) await syncData(ctx, [id]);
+    back.push('drop its record', () => ctx.metadata.removeMount(name));
+    await writeMountRecord(ctx, name, record);
+  } catch (error) {
+    await back.run();
+    throw error;
+  }
+  try {
+    await ctx.intents.end(id);
+  } catch (error) {
+    ctx.intents.abandon(id);
+    ctx.logger.warn({ name, id, ...errorFields(error) }, 'an intent that is done stays behind; cleanup() drops it');
+  }
+  return record;
+}
+
+/** What `initFunc` writes is no part of the RW layer's changes; its own error comes through as it is. */
+async function makeInitLayer(
+  ctx: StoreContext,
+  initID: string,
+  parentCacheID: string | undefined,
+  initFunc: (root: string) => void | Promise<void>,
+  label: string | undefined,
+): Promise<void> {
+  await ctx.driver.createReadWrite(initID, parentCacheID, label === undefined ? {} : { mountLabel: label });
+  const path = await ctx.driver.get(initID, label);
+  try {
+    await initFunc(path);
+  } catch (error) {
+    // The first error is the one to hear; the mount goes all the same.
+    await ctx.driver.put(initID).catch((failure: unknown) => {
+      ctx.logger.warn({ id: initID, ...errorFields(failure) }, 'an init layer cannot be unmounted after initFunc failed');
+    });
+    throw error;
+  }
+  await ctx.driver.put(initID);
+}
+
+async function writeMountRecord(ctx: StoreContext, name: string, record: MountRecord): Promise<void> {
+  const { metadata } = ctx;
+  if (metadata.setMount !== undefined) {
+    await metadata.setMount(name, record);
+    return;
+  }
+  // In pieces: the id comes last, since a record without one is none.
+  if (record.parent !== undefined) await metadata.setMountParent(name, record.parent);
+  if (record.initID !== undefined) await metadata.setInitID(name, record.initID);
+  await metadata.setMountID(name, record.id);
+}
+
+/** Ends a handle; the last one ends the RW layer, and parents that nothing else keeps. */
+export async function releaseRWLayer(ctx: StoreContext, layer: unknown): Promise<LayerMetadata[]> {
+  const node = rwNodeOf(ctx, layer);
+  const owner = layer as object;
+  return ctx.locks.run(`rw:${node.name}`, async () => {
+    // Released by a second call while this one waited?
+    rwNodeOf(ctx, layer);
+    const own = node.owners.get(owner) ?? 0;
+    if (own > 0) throw activeMount(node, `${own} of this handle's mounts are open`);
+    if (node.owners.size > 1) {
+      node.owners.delete(owner);
+      return [];
+    }
+    if (node.mountCount > 0) throw activeMount(node, `it is mounted at "${node.path ?? ''}"`);
+    return removeRWLayer(ctx, node);
+  });
+}
+
+/** The record goes first, by an intent that names the files; rejects only while nothing has changed. */
+export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
+  const ids = node.initID === undefined ? [node.mountID] : [node.mountID, node.initID];
+  const more = node.initID === undefined ? {} : { with: [node.initID] };
+  await ctx.intents.begin(node.mountID, { kind: 'remove', name: node.name, ...more }, { sync: ctx.durability === 'strict' });
+  try {
+    await ctx.metadata.removeMount(node.name);
+  } catch (error) {
+    await ctx.intents.end(node.mountID).catch(() => ctx.intents.abandon(node.mountID)); // the record outweighs it
+    throw error;
+  }
+  ctx.rwLayers.take(node);
+  node.owners.clear();
+  const discarded = discardFiles(ctx, node.mountID, ids, node.readers);
+  // The renames are awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
+  if (node.readers.count === 0 && ctx.driver.detach !== undefined) await discarded;
+  if (node.parent === undefined) return [];
+  try {
+    return await removeUnheld(ctx, node.parent);
+  } catch (error) {
+    ctx.logger.error({ name: node.name, ...errorFields(error) }, 'the parent of a removed RW layer stays; gc tries again');
+    return [];
+  }
+}
+
+function activeMount(node: RWNode, why: string): LayerStoreError {
+  return new LayerStoreError('ERR_ACTIVE_MOUNT', `cannot release RW layer "${node.name}": ${why}; unmount it first`);
+}
+
+/** ERR_ACTIVE_MOUNT or ERR_LAYER_IN_USE unless nobody but `owner` uses the RW layer and it is mounted nowhere. */
+export async function checkConsumable(ctx: StoreContext, node: RWNode, owner: object): Promise<void> {
+  if (node.mountCount > 0 || (await isInMountTable(ctx, node))) {
+    throw new LayerStoreError(
+      'ERR_ACTIVE_MOUNT',
+      `cannot consume RW layer "${node.name}": it is mounted; unmount it first, or commit without "consume"`,
+    );
+  }
+  const others = [...node.owners.keys()].filter((handle) => handle !== owner).length;
+  if (others > 0 || node.readers.count > 0) {
+    const who = others > 0 ? `${others} more handles are open on it` : 'something reads it';
+    throw new LayerStoreError('ERR_LAYER_IN_USE', `cannot consume RW layer "${node.name}": ${who}; commit without "consume"`);
+  }
+}

@@ -1,0 +1,97 @@
+/** Layers re-read and compared with what was registered, in parallel within a budget. Changes nothing. */
+import type { Readable } from 'node:stream';
+import type { ChainID } from '../digest.js';
+import type { TreeProblem } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import { orAbort } from '../util/abort.js';
+import { mapConcurrent } from '../util/concurrent.js';
+import type { StoreContext } from './context.js';
+import { assembly, tarStream } from './export.js';
+import type { LayerNode } from './layer-map.js';
+import { missingLayer } from './layer-map.js';
+import type { VerifyOptions, VerifyReport } from './types.js';
+
+const CONCURRENCY = 2;
+
+export async function verify(
+  ctx: StoreContext,
+  chainID: ChainID | undefined,
+  options: VerifyOptions,
+): Promise<VerifyReport> {
+  const nodes = chainID === undefined ? [...ctx.layers] : [ctx.layers.require(chainID)];
+  const concurrency = Math.min(options.concurrency ?? CONCURRENCY, Math.max(1, nodes.length));
+  // The budget is for all; each reader has its share, so that the sum never goes beyond.
+  const share = options.bytesPerSecond === undefined ? undefined : options.bytesPerSecond / concurrency;
+  const layers = await mapConcurrent(nodes, concurrency, async (node) => {
+    options.signal?.throwIfAborted();
+    const problems = node.gone ? [] : await problemsOf(ctx, node, options.signal, share);
+    return {
+      chainID: node.chainID,
+      diffID: node.diffID,
+      ok: problems.every((problem) => problem.cosmetic),
+      problems: problems.map((problem) => ({ chainID: node.chainID, ...problem })),
+    };
+  });
+  if (chainID !== undefined && nodes[0]?.gone === true) throw missingLayer(chainID);
+  return { layers, ok: layers.every((layer) => layer.ok) };
+}
+
+/** Whether the layer has a problem that a program could notice. */
+export async function isDamaged(ctx: StoreContext, node: LayerNode, signal?: AbortSignal): Promise<boolean> {
+  return (await problemsOf(ctx, node, signal)).some((problem) => !problem.cosmetic);
+}
+
+async function problemsOf(
+  ctx: StoreContext,
+  node: LayerNode,
+  signal: AbortSignal | undefined,
+  bytesPerSecond?: number,
+): Promise<TreeProblem[]> {
+  const leave = node.readers.enter();
+  try {
+    const { whiteouts } = ctx.driver;
+    if (ctx.driver.capabilities.reproducesExactDiffs || whiteouts === undefined) {
+      await drain(await tarStream(ctx, node), signal);
+      return [];
+    }
+    const { request, release } = await assembly(ctx, node);
+    try {
+      return await ctx.engine.verifyTree({
+        ...request,
+        whiteouts,
+        ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+        ...(signal === undefined ? {} : { signal }),
+      });
+    } finally {
+      await release();
+    }
+  } catch (error) {
+    if (signal?.aborted === true) throw error;
+    // Whatever stops the reading of this layer is its problem, not that of the others.
+    if (error instanceof LayerStoreError) return [problemOf(error, node)];
+    throw error;
+  } finally {
+    leave();
+  }
+}
+
+async function drain(stream: Readable, signal: AbortSignal | undefined): Promise<void> {
+  const ended = (async () => {
+    for await (const chunk of stream) void chunk;
+  })();
+  try {
+    await orAbort(ended, signal);
+  } finally {
+    stream.destroy();
+  }
+}
+
+function problemOf(error: LayerStoreError, node: LayerNode): TreeProblem {
+  return {
+    path: error.path ?? '/',
+    what: error.code === 'ERR_LAYER_CORRUPT' ? 'content' : 'record',
+    expected: `a tar of digest ${node.diffID}`,
+    found: error.message,
+    cosmetic: false,
+  };
+}
