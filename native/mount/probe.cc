@@ -11,7 +11,7 @@ namespace layerstore {
 namespace {
 
 std::string Refusal(const Error& error) {
-  return std::string("no: ") + error.syscall + ": " + strerrordesc_np(error.err);
+  return std::string("no: ") + error.syscall + ": " + strerror(error.err);
 }
 
 MountProbe Ask() {
