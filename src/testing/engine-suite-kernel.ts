@@ -1,0 +1,193 @@
+/** Engines: mounts, batches of small steps, locks, syncs, records in bulk. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import type { EngineTestContext } from './engine-suite.js';
+
+export function engineKernelTests({ test, privileged }: EngineTestContext): void {
+  test('runs a batch in order, with exact modes', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    const umask = process.umask(0o077);
+    try {
+      await engine.batch([
+        { op: 'mkdir', path: at('made'), mode: 0o751 },
+        { op: 'mkdir', path: at('made'), mode: 0o700, existOk: true },
+        { op: 'write', path: at('made/text'), mode: 0o664, data: 'text', sync: true },
+        { op: 'write', path: at('made/bytes'), mode: 0o600, data: Uint8Array.of(0, 255) },
+        { op: 'symlink', target: 'text', path: at('made/link') },
+        { op: 'rename', path: at('made/text'), dest: at('made/moved') },
+        { op: 'chmod', path: at('made/bytes'), mode: 0o444 },
+        { op: 'fsync', path: at('made/bytes') },
+        { op: 'fsync', path: at('made') },
+        { op: 'unlink', path: at('made/never'), missingOk: true },
+        { op: 'rmdir', path: at('made/never'), missingOk: true },
+      ]);
+    } finally {
+      process.umask(umask);
+    }
+    assert.equal(lstatSync(at('made')).mode & 0o7777, 0o751);
+    assert.equal(readFileSync(at('made/moved'), 'utf8'), 'text');
+    assert.equal(lstatSync(at('made/moved')).mode & 0o7777, 0o664);
+    assert.deepEqual([...readFileSync(at('made/bytes'))], [0, 255]);
+    assert.equal(lstatSync(at('made/bytes')).mode & 0o7777, 0o444);
+    assert.equal(readlinkSync(at('made/link')), 'text');
+  });
+
+  test('takes back what a failed batch made', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    const failed = engine.batch([
+      { op: 'mkdir', path: at('made'), mode: 0o755 },
+      { op: 'write', path: at('made/file'), mode: 0o644, data: 'x' },
+      { op: 'symlink', target: 'file', path: at('made/link') },
+      { op: 'rename', path: at('nothing'), dest: at('nowhere') },
+      { op: 'mkdir', path: at('never'), mode: 0o755 },
+    ]);
+    await assert.rejects(failed, { code: 'ERR_SYSTEM', errnoName: 'ENOENT', path: at('nothing') });
+    assert.deepEqual(readdirSync(directory), []);
+  });
+
+  test('renames without replacing, and exchanges', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    for (const name of ['a', 'b']) {
+      mkdirSync(at(name));
+      writeFileSync(at(`${name}/name`), name);
+    }
+    await assert.rejects(engine.batch([{ op: 'rename', path: at('a'), dest: at('b'), noReplace: true }]), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'EEXIST',
+    });
+    await engine.batch([{ op: 'exchange', path: at('a'), dest: at('b') }]);
+    assert.equal(readFileSync(at('a/name'), 'utf8') + readFileSync(at('b/name'), 'utf8'), 'ba');
+  });
+
+  test('locks a file for one at a time, or for many readers', async (engine, directory) => {
+    const path = join(directory, 'lock');
+    const first = await engine.lock(path, 'exclusive');
+    assert.ok(first !== undefined);
+    assert.equal(lstatSync(path).mode & 0o777, 0o600);
+    assert.equal(await engine.lock(path, 'exclusive'), undefined);
+    assert.equal(await engine.lock(path, 'shared'), undefined);
+    await first.release();
+    const readers = [await engine.lock(path, 'shared'), await engine.lock(path, 'shared')];
+    assert.ok(readers.every((lock) => lock !== undefined));
+    assert.equal(await engine.lock(path, 'exclusive'), undefined);
+    for (const lock of readers) await lock?.release();
+    const last = await engine.lock(path, 'exclusive');
+    assert.ok(last !== undefined);
+    await last.release();
+  });
+
+  test('syncs file systems', async (engine, directory) => {
+    await engine.syncFs([directory, directory, '/']);
+    await assert.rejects(engine.syncFs([join(directory, 'gone')]), { code: 'ERR_SYSTEM' });
+  });
+
+  test('reads records in bulk where it offers to', async (engine, directory) => {
+    if (engine.readRecords === undefined) return;
+    const at = (name: string): string => join(directory, name);
+    for (const name of ['one', 'two', 'odd']) mkdirSync(at(name));
+    writeFileSync(at('one/a'), 'A of one');
+    writeFileSync(at('one/b'), Buffer.from([0xe9, 0x00, 0x0a]));
+    writeFileSync(at('two/a'), 'x'.repeat(1000));
+    symlinkSync('/etc/hostname', at('odd/a'));
+    mkdirSync(at('odd/b'));
+    execFileSync('mkfifo', [at('odd/c')]);
+    writeFileSync(at('file'), 'no directory');
+    symlinkSync('one', at('link'));
+    const rows = await engine.readRecords(directory, ['a', 'b', 'c'], 64);
+    rows.sort((x, y) => (x.directory < y.directory ? -1 : 1));
+    assert.deepEqual(rows, [
+      { directory: 'odd', files: [{ failed: 'ELOOP' }, { failed: 'EINVAL' }, { failed: 'EINVAL' }] },
+      { directory: 'one', files: ['A of one', '\xe9\0\n', undefined] },
+      { directory: 'two', files: ['x'.repeat(64), undefined, undefined] },
+    ]);
+    await assert.rejects(engine.readRecords(at('gone'), ['a'], 64), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
+  });
+
+  test('says what it found here', async (engine) => {
+    const features = engine.features();
+    assert.match(features.kernel, /^\d+\.\d+/);
+    for (const [feature, value] of Object.entries(features)) assert.equal(typeof value, 'string', feature);
+  });
+
+  if (!privileged) return;
+
+  test('mounts overlays, lists them and takes them away', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    // Names that an option string would have to escape.
+    for (const name of ['low:1', 'low,2', 'up\\per', 'work', 'merged target']) mkdirSync(at(name));
+    writeFileSync(at('low:1/one'), '1');
+    writeFileSync(at('low,2/two'), '2');
+    const mount = {
+      upper: at('up\\per'),
+      work: at('work'),
+      lowers: [at('low:1'), at('low,2')],
+      target: at('merged target'),
+      options: ['index=off'],
+    };
+    const tier = await engine.mountOverlay(mount);
+    assert.ok(['fd', 'lowerdir+', 'classic'].includes(tier));
+    assert.deepEqual(readdirSync(mount.target).sort(), ['one', 'two']);
+    writeFileSync(join(mount.target, 'three'), '3');
+    const [entry, ...others] = await engine.mounts(directory);
+    assert.equal(entry?.target, mount.target);
+    assert.equal(entry.fsType, 'overlay');
+    assert.deepEqual(others, []);
+    await engine.unmount(mount.target);
+    assert.deepEqual(await engine.mounts(directory), []);
+    assert.equal(existsSync(at('up\\per/three')), true);
+    await assert.rejects(engine.unmount(mount.target), { code: 'ERR_SYSTEM', errnoName: 'EINVAL' });
+  });
+
+  test('mounts read-only, and says who keeps a mount busy', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    for (const name of ['one', 'two', 'merged']) mkdirSync(at(name));
+    await engine.mountOverlay({ lowers: [at('one'), at('two')], target: at('merged'), options: [] });
+    assert.throws(() => writeFileSync(at('merged/x'), ''), { code: 'EROFS' });
+    const before = process.cwd();
+    process.chdir(at('merged'));
+    try {
+      await assert.rejects(engine.unmount(at('merged')), (error) => {
+        const { errnoName, holders } = error as { errnoName?: string; holders?: { pid: number }[] };
+        assert.equal(errnoName, 'EBUSY');
+        assert.ok(
+          holders?.some(({ pid }) => pid === process.pid),
+          'the holder is named',
+        );
+        return true;
+      });
+    } finally {
+      process.chdir(before);
+    }
+    await engine.unmount(at('merged'));
+  });
+
+  test('leaves nothing mounted where a mount fails', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    for (const name of ['one', 'up', 'work', 'merged']) mkdirSync(at(name));
+    const mount = { upper: at('up'), work: at('work'), lowers: [at('one')], target: at('merged'), options: [] };
+    await assert.rejects(engine.mountOverlay({ ...mount, lowers: [at('gone')] }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'ENOENT',
+    });
+    await assert.rejects(engine.mountOverlay({ ...mount, target: at('gone') }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'ENOENT',
+    });
+    await assert.rejects(engine.mountOverlay({ ...mount, options: ['no_such_option'] }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'EINVAL',
+    });
+    assert.deepEqual(await engine.mounts(directory), []);
+  });
+}
