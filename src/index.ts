@@ -16,6 +16,8 @@ export { openStore } from './store/open.js';
 export { emptyLayer } from './store/empty-layer.js';
 export { formatChange } from './store/format-change.js';
 export { hashFile } from './store/hash-file.js';
+export { engineFeatures } from './engine/features.js';
+export type { EngineFeatures } from './engine/engine.js';
 export { logReleaseMetadata, releaseAndLog } from './store/log.js';
 export { OPERATIONS } from './store/diagnostics.js';
 export type { Operation, OperationDetails, OperationEvent } from './store/diagnostics.js';
