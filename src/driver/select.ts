@@ -184,7 +184,7 @@ async function prepare(context: DriverContext, steps: Extract<BatchOp, { op: 'mk
 
 /** Where the trial mount is made: in our own directory under the root, or in the driver's where that is another file system. */
 async function scratchHome(context: DriverContext, home: string): Promise<string> {
-  const { root, engine } = context;
+  const { root } = context;
   const own = `${root}/layerstore`;
   const directory = (await kindOf(home)) !== undefined && !(await sameFileSystem(root, home)) ? home : own;
   if (directory === own) {

@@ -11,6 +11,7 @@ import { hasErrno } from './files.js';
 
 const MAX_LINKS = 40;
 const SLASH = 0x2f;
+const UP = Buffer.of(0x2e, 0x2e);
 
 export class TreeGetter implements DiffGetter {
   readonly directory: string;
@@ -43,7 +44,7 @@ export class TreeGetter implements DiffGetter {
     const todo = split(name);
     const done: Buffer[] = [];
     for (let links = 0, part = todo.shift(); part !== undefined; part = todo.shift()) {
-      if (part.equals(Buffer.from('..'))) {
+      if (part.equals(UP)) {
         done.pop();
         continue;
       }

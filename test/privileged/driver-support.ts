@@ -38,7 +38,7 @@ export type FullDriver = Required<GraphDriver>;
 export interface Opened {
   root: string;
   logged: LogLine[];
-  open(change?: Partial<OpenDriverOptions>): Promise<FullDriver>;
+  open: (change?: Partial<OpenDriverOptions>) => Promise<FullDriver>;
 }
 
 export function prepare(t: TestContext, engine: Engine, root = tempDir(t, 'driver')): Opened {

@@ -22,7 +22,7 @@ export interface Fixture<Driver> {
   logged: LogLine[];
   driver: Driver;
   /** Another driver over the same root, as after a restart. */
-  reopen(change?: Partial<DriverContext>, mountopt?: string): Driver;
+  reopen: (change?: Partial<DriverContext>, mountopt?: string) => Driver;
 }
 
 function prepare(t: TestContext): { root: string; engine: FakeEngine; logged: LogLine[]; context: DriverContext } {

@@ -154,10 +154,7 @@ test('a commit copies, or takes the directory over; both give the layer a parent
     tarSplit,
   });
   await driver.commitDiff('taken', 'base', 'rw', 'rw-init', { consume: true, tarSplit });
-  assert.equal(
-    (engine.tarRequests.pop() as { upper?: { directories: string[] } }).upper?.directories[0],
-    join(home, 'taken/diff'),
-  );
+  assert.equal(engine.tarRequests.pop()?.upper.directories[0], join(home, 'taken/diff'));
   assert.equal(readFileSync(join(home, 'taken/diff/new'), 'utf8'), 'content');
   assert.equal(existsSync(join(home, 'rw/diff')), false);
   await driver.remove('rw');
