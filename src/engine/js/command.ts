@@ -141,6 +141,7 @@ export function commandError(
 /** strerror's words in the C locale, as commands print them. */
 const WORDS: readonly (readonly [string, string])[] = [
   ['No such file or directory', 'ENOENT'],
+  ['does not exist', 'ENOENT'],
   ['Permission denied', 'EACCES'],
   ['must be superuser', 'EPERM'],
   ['Operation not permitted', 'EPERM'],

@@ -1,2 +1,131 @@
-import { LayerStoreError } from '../../errors.js';
-export const seal = (): Promise<never> => Promise.reject(new LayerStoreError('ERR_NOT_SUPPORTED', 'the JavaScript engine has no seal yet'));
+/** Seal: the changes of an RW layer become a read-only layer's directory. */
+import { createHash } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import type { DiffID } from '../../digest.js';
+import { LayerStoreError, systemError } from '../../errors.js';
+import type { IngestResult, SealRequest } from '../engine.js';
+import { Crc64 } from './crc64.js';
+import { ingest } from './ingest.js';
+import { isOverlayXattr } from './layer-directory.js';
+import { ProgressMeter } from './progress.js';
+import { removeTree, usage } from './remove.js';
+import { SplitWriter } from './split-writer.js';
+import { openForTar, tarPieces, treeTar } from './tree-tar.js';
+import { readTreeXattrs, removeXattrs } from './xattr.js';
+
+/** See {@link Engine.seal}. */
+export async function seal(request: SealRequest): Promise<IngestResult> {
+  return request.consume ? takeOver(request) : cloneChanges(request);
+}
+
+/** By definition the result is that of the tar registered; so that is what is done, in one pass. */
+async function cloneChanges(request: SealRequest): Promise<IngestResult> {
+  const { directory, tarSplit, signal, onProgress } = request;
+  const source = await treeTar(request);
+  try {
+    await mkdir(directory, 0o755);
+  } catch (error) {
+    source.destroy();
+    throw systemError(error, 'make the directory', undefined, { path: directory });
+  }
+  try {
+    return await ingest(source, {
+      directory,
+      whiteouts: request.upper.whiteouts,
+      tarSplit,
+      // The tree is ours: nothing about it is limited but the disk.
+      limits: LIFTED,
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+  } catch (error) {
+    await removeTree(directory);
+    throw error;
+  }
+}
+
+const LIFTED = {
+  maxEntries: Infinity,
+  maxPathLength: Infinity,
+  maxPathDepth: Infinity,
+  maxHeaderBytes: Infinity,
+  maxXattrBytes: Infinity,
+  maxXattrs: Infinity,
+};
+
+/** The upper directory was renamed to the layer's: it is read once for the digest and the record, and nothing is copied. */
+async function takeOver(request: SealRequest): Promise<IngestResult> {
+  const { directory, signal } = request;
+  const upper = { ...request.upper, directories: [directory, ...request.upper.directories.slice(1)] };
+  if (upper.directories.length !== 1 || upper.whiteouts === 'apply') {
+    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'only one directory in overlay form can be taken over as a layer; seal it without "consume"');
+  }
+  const comparison = await openForTar({ ...request, upper });
+  const progress = new ProgressMeter(request.onProgress, undefined);
+  const hash = createHash('sha256');
+  let tarSize = 0;
+  let entries = 0;
+  const count = (bytes: Buffer): void => {
+    hash.update(bytes);
+    tarSize += bytes.length;
+    progress.report(tarSize, tarSize, entries);
+  };
+  let split: SplitWriter | undefined;
+  try {
+    split = await SplitWriter.open(request.tarSplit);
+    let raw: Buffer[] = [];
+    for await (const piece of tarPieces({ ...request, upper }, comparison)) {
+      signal?.throwIfAborted();
+      if ('raw' in piece) {
+        count(piece.raw);
+        raw.push(piece.raw);
+        if (piece.entry === undefined) continue;
+        await split.segment(Buffer.concat(raw));
+        await split.file(piece.entry.name, 0, undefined);
+      } else {
+        await split.segment(Buffer.concat(raw));
+        const crc = new Crc64();
+        for await (const chunk of piece.file.content()) {
+          signal?.throwIfAborted();
+          count(chunk);
+          crc.update(chunk);
+        }
+        await split.file(piece.file.name, piece.file.size, crc.digest());
+      }
+      raw = [];
+      entries++;
+    }
+    await split.segment(Buffer.concat(raw));
+    await split.finish((name) => name);
+    split = undefined;
+    await stripOverlayXattrs(directory, signal);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await comparison.close();
+    await split?.abort();
+  }
+  const { size } = await usage(directory);
+  const diffID = `sha256:${hash.digest('hex')}` as DiffID;
+  progress.finish(tarSize, tarSize, entries);
+  return { diffID, tarSize, size, entries, compression: 'none', blobSize: tarSize, blobDigest: diffID, ignoredXattrs: 0 };
+}
+
+/** Takes off what belongs to the mount that was (origin, impure, nlink, …); opaque markers are part of the layer. */
+async function stripOverlayXattrs(directory: string, signal: AbortSignal | undefined): Promise<void> {
+  const found = await readTreeXattrs(directory, {
+    match: '^(trusted|user)\\.overlay\\.',
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const byName = new Map<string, string[]>();
+  for (const [path, xattrs] of found) {
+    for (const [name] of xattrs) {
+      if (!isOverlayXattr(name) || name.endsWith('.overlay.opaque')) continue;
+      const paths = byName.get(name) ?? [];
+      paths.push(path);
+      byName.set(name, paths);
+    }
+  }
+  for (const [name, paths] of byName) await removeXattrs(directory, name, paths, signal);
+}

@@ -13,7 +13,7 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import * as fs from './fs.js';
 
 /** Linux's O_PATH, which node:fs does not name: a descriptor to start from, without the right to read. */
-const O_PATH = 0o10000000;
+export const O_PATH = 0o10000000;
 const { O_DIRECTORY, O_NOFOLLOW } = constants;
 const MAX_LINKS = 40;
 const MAX_OPEN = 96;

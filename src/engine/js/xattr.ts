@@ -2,8 +2,14 @@
  * Extended attributes by way of the commands setfattr and getfattr (Node has no call for them), many at a time.
  * Paths and names are latin1 text that stands for bytes.
  */
+import { constants } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
 import { run, runOk } from './command.js';
+import * as fs from './fs.js';
+import { O_PATH, TreeRoot } from './tree-root.js';
+
+/** Files handed to one run of a command. */
+const DESCRIPTORS = 200;
 
 /** Name (latin1) and value. */
 export type Xattr = readonly [name: string, value: Buffer];
@@ -56,6 +62,31 @@ export async function removeXattr(path: string, name: string, missingOk: boolean
 }
 
 /**
+ * Removes one attribute of many paths below `directory` ('' is itself), links not followed. Names of files are handed over
+ * by descriptor, since arguments of commands are text.
+ */
+export async function removeXattrs(directory: string, name: string, paths: readonly string[], signal?: AbortSignal): Promise<void> {
+  const root = await TreeRoot.open(directory);
+  const options = { purpose: 'remove extended attributes', syscall: 'lremovexattr', ...(signal === undefined ? {} : { signal }) };
+  try {
+    for (let at = 0; at < paths.length; at += DESCRIPTORS) {
+      const fds: number[] = [];
+      try {
+        for (const path of paths.slice(at, at + DESCRIPTORS)) {
+          const place = await root.place(path === '' ? '.' : path);
+          fds.push(await fs.open(place.path, O_PATH | constants.O_NOFOLLOW));
+        }
+        await runOk('setfattr', ['-x', name, '--', ...fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`)], { ...options, fds });
+      } finally {
+        for (const fd of fds) await fs.close(fd);
+      }
+    }
+  } finally {
+    await root.close();
+  }
+}
+
+/**
  * Attributes of everything in a directory: path below it (latin1, '' for itself) -> attributes, in byte order of name.
  * Files without any are left out.
  *
@@ -74,33 +105,6 @@ export async function readTreeXattrs(
   });
   checkRead(result.exitCode, result.stderr, directory);
   return parser.finish((path) => (path === '.' ? '' : path.replace(/^\.\//, '')));
-}
-
-/**
- * Attributes of what open descriptors refer to, in their order. The command reaches them as `/proc/self/fd/N`, so that no
- * path is looked up and names need not be text.
- */
-export async function readXattrsOfDescriptors(
-  fds: readonly number[],
-  options: { match?: string; signal?: AbortSignal } = {},
-): Promise<Xattr[][]> {
-  const rows: Xattr[][] = [];
-  const step = 200;
-  for (let at = 0; at < fds.length; at += step) {
-    const some = fds.slice(at, at + step);
-    const parser = new DumpParser();
-    const paths = some.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
-    const result = await run('getfattr', ['-d', '-e', 'hex', '--absolute-names', '-m', options.match ?? '-', '--', ...paths], {
-      purpose: 'read extended attributes',
-      fds: some,
-      onOutput: (chunk) => parser.push(chunk),
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
-    checkRead(result.exitCode, result.stderr, 'an open directory');
-    const byPath = parser.finish((path) => path);
-    rows.push(...paths.map((path) => byPath.get(path) ?? []));
-  }
-  return rows;
 }
 
 function checkRead(exitCode: number, stderr: string, what: string): void {

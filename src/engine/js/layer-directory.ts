@@ -1,0 +1,99 @@
+/** LayerDirectory: one directory of a stack, with its extended attributes read once, when they are first asked for. */
+import type { BigIntStats } from 'node:fs';
+import { LayerStoreError, systemError } from '../../errors.js';
+import * as fs from './fs.js';
+import { TreeRoot } from './tree-root.js';
+import { OpenedDirectory, type DirectoryEntry } from './walk.js';
+import { readTreeXattrs, type Xattr } from './xattr.js';
+
+const OVERLAY_XATTR = /^(trusted|user)\.overlay\./;
+/** For directories of which only the structure and what Docker compares is asked. */
+const FEW = '^(trusted\\.overlay\\.|user\\.overlay\\.|security\\.capability$)';
+
+/** Whether overlayfs itself keeps this attribute. */
+export function isOverlayXattr(name: string): boolean {
+  return OVERLAY_XATTR.test(name);
+}
+
+export class LayerDirectory {
+  readonly directory: string;
+  readonly root: TreeRoot;
+  readonly #match: string;
+  readonly #signal: AbortSignal | undefined;
+  #xattrs: Promise<Map<string, Xattr[]>> | undefined;
+
+  private constructor(directory: string, root: TreeRoot, match: string, signal: AbortSignal | undefined) {
+    this.directory = directory;
+    this.root = root;
+    this.#match = match;
+    this.#signal = signal;
+  }
+
+  /** @param all read all attributes, not only those that tell the structure */
+  static async open(directory: string, all: boolean, signal: AbortSignal | undefined): Promise<LayerDirectory> {
+    return new LayerDirectory(directory, await TreeRoot.open(directory), all ? '-' : FEW, signal);
+  }
+
+  async close(): Promise<void> {
+    await this.#xattrs?.catch(() => undefined); // Whoever asked for them has the error.
+    await this.root.close();
+  }
+
+  /** Entries of the directory `path` in byte order; none where it is gone. */
+  async list(path: string): Promise<DirectoryEntry[]> {
+    let opened: OpenedDirectory;
+    try {
+      const directory = await this.root.resolveDirectory(path);
+      opened = await OpenedDirectory.open(directory.prefix, this.root.describe(path));
+    } catch (error) {
+      // A live tree changes while it is read.
+      if (LayerStoreError.is(error) && error.errnoName === 'ENOENT') return [];
+      throw error;
+    }
+    try {
+      return await opened.entries();
+    } catch (error) {
+      throw systemError(error, 'list the directory', undefined, { path: this.root.describe(path) });
+    } finally {
+      await opened.close();
+    }
+  }
+
+  async lstat(path: string): Promise<BigIntStats | undefined> {
+    try {
+      return await fs.unlessErrno(fs.lstat((await this.root.place(path)).path), 'ENOENT', 'ENOTDIR');
+    } catch (error) {
+      throw systemError(error, 'look at', undefined, { path: this.root.describe(path) });
+    }
+  }
+
+  /** Attributes of a path, in byte order of name. */
+  async xattrs(path: string): Promise<readonly Xattr[]> {
+    this.#xattrs ??= readTreeXattrs(this.directory, {
+      match: this.#match,
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+    });
+    return (await this.#xattrs).get(path) ?? [];
+  }
+
+  /** One attribute of overlayfs itself, whichever of its two prefixes it has. */
+  async overlayXattr(path: string, name: string): Promise<Buffer | undefined> {
+    for (const [key, value] of await this.xattrs(path)) {
+      if (key === `trusted.overlay.${name}` || key === `user.overlay.${name}`) return value;
+    }
+    return undefined;
+  }
+
+  async isOpaque(path: string): Promise<boolean> {
+    return (await this.overlayXattr(path, 'opaque'))?.toString('latin1') === 'y';
+  }
+
+  async capability(path: string): Promise<Buffer | undefined> {
+    return (await this.xattrs(path)).find(([name]) => name === 'security.capability')?.[1];
+  }
+}
+
+/** Whether overlayfs takes this for a whiteout. */
+export function isWhiteout(stat: BigIntStats): boolean {
+  return stat.isCharacterDevice() && stat.rdev === 0n;
+}
