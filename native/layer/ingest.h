@@ -37,13 +37,13 @@ struct UnpackLimits {
 };
 
 struct IngestRequest {
-  std::string directory;        // exists; becomes the layer's tree
+  std::string directory = {};   // exists; becomes the layer's tree
   Whiteouts whiteouts = Whiteouts::kOverlay;
-  std::string tar_split_path;   // gzip file made 0600 with O_EXCL; empty: no record
+  std::string tar_split_path = {};  // gzip file made 0600 with O_EXCL; empty: no record
   bool hash_blob = false;       // SHA-256 of the source's bytes too
   bool force_component_walk = false;  // tests: as if the kernel had no openat2
   int writers = 0;              // writing threads; 0: chosen here
-  UnpackLimits limits;
+  UnpackLimits limits = {};
 };
 
 struct IngestResult {
