@@ -77,15 +77,14 @@ export class Bench {
     return kind === 'full' ? new FullMemoryDriver(this.disk) : new MemoryDriver(this.disk);
   }
 
+  /** Drivers and records in memory. */
   async open(options: Partial<StoreOptions> = {}): Promise<Store> {
-    const store = await openStore({
-      root: this.root,
-      driver: this.driver(),
-      metadataStore: this.metadata,
-      engine: 'js',
-      logger: this.logger,
-      ...options,
-    });
+    return this.openOnDisk({ driver: this.driver(), metadataStore: this.metadata, ...options });
+  }
+
+  /** Records in files, and whatever driver is asked for. */
+  async openOnDisk(options: Partial<StoreOptions> = {}): Promise<Store> {
+    const store = await openStore({ root: this.root, engine: 'js', logger: this.logger, ...options });
     this.#opened.push(store);
     return store;
   }
