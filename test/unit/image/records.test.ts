@@ -206,3 +206,53 @@ describe('stores that are not open for writing', () => {
     await chmod(join(directory, 'imagedb'), 0o700);
   });
 });
+
+describe("Docker's builder", () => {
+  const chain = (name: string): ChainID => sha256(name) as ChainID;
+
+  /** The first page of a bolt database of `pages` pages, and whatever text behind it. */
+  function database(pages: number, text: string, length = 16_384): Buffer {
+    const file = Buffer.alloc(length);
+    file.writeUInt32LE(0xed0cdaed, 16);
+    file.writeUInt32LE(2, 20);
+    file.writeUInt32LE(4_096, 24);
+    file.writeBigUInt64LE(BigInt(pages), 56);
+    file.write(text, 8_192);
+    return file;
+  }
+
+  async function chains(content?: Buffer): Promise<ChainID[]> {
+    await mkdir(join(store.root, 'buildkit'), { recursive: true });
+    if (content !== undefined) await writeFile(join(store.root, 'buildkit/snapshots.db'), content);
+    await openImages(store);
+    return [...(await (store.sources[0] as () => Promise<Iterable<ChainID>>)())].sort();
+  }
+
+  it('names chains in its database', async () => {
+    assert.deepEqual(await chains(), []);
+    assert.deepEqual(await chains(Buffer.alloc(0)), []);
+    assert.deepEqual(await chains(database(4, '')), []);
+    assert.deepEqual(await chains(database(4, `chainid${chain('a')}committed\u0001${chain('b')}`)), [chain('a'), chain('b')].sort());
+  });
+
+  it('also where two reads of the file meet', async () => {
+    const file = database(1_024, '', 4 * 1024 * 1024);
+    const names = [1, 2, 3].map((part) => chain(`at ${part}`));
+    // Each straddles the end of a chunk of 1 MiB less the overlap.
+    names.forEach((name, part) => file.write(name, (part + 1) * (1024 * 1024 - 71) - 30));
+    assert.deepEqual(await chains(file), names.sort());
+  });
+
+  it('makes gc refuse where its database is damaged', async () => {
+    for (const content of [Buffer.from('no database'), database(5, ''), database(4, '').subarray(0, 10_000)]) {
+      await assert.rejects(chains(content), { code: 'ERR_BAD_IMAGE', message: /bolt/ });
+    }
+  });
+
+  it('a real database of dockerd with nothing in it', async () => {
+    const meta = 'AAAAAAAAAAAEAAAAAAAAAO3aDO0CAAAAABAAAAAAAAADAAAAAAAAAAAAAAAAAAAAAgAAAAAAAAAEAAAAAAAAAAAAAAAAAAAA7v2JRhFuUQc=';
+    const file = Buffer.alloc(16_384);
+    Buffer.from(meta, 'base64').copy(file);
+    assert.deepEqual(await chains(file), []);
+  });
+});

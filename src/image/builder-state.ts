@@ -1,0 +1,62 @@
+/**
+ * Chain ids that Docker's builder refers to: `<root>/buildkit/snapshots.db`, a bolt database whose values name them as
+ * text (moby, builder/builder-next/adapters/snapshot). The database is not parsed: bolt never splits a value, so every
+ * chain id it holds stands somewhere in the file as `sha256:` and 64 digits. What only free pages still hold is taken too:
+ * a layer kept too long does no harm.
+ */
+import { open, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseChainID, type ChainID } from '../digest.js';
+import { attempt, badImage, hasErrno } from './errors.js';
+
+const CHUNK = 1024 * 1024;
+const DIGEST_LENGTH = 'sha256:'.length + 64;
+const MAGIC = 0xed0cdaed;
+const META_SIZE = 80;
+
+/** Empty where no builder ever ran here; throws where the database cannot be read completely. */
+export async function builderChains(root: string): Promise<Set<ChainID>> {
+  const path = join(root, 'buildkit', 'snapshots.db');
+  let file: FileHandle;
+  try {
+    file = await open(path, 'r');
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return new Set();
+    return attempt("read the state of Docker's builder", () => Promise.reject(error as Error));
+  }
+  try {
+    return await attempt("read the state of Docker's builder", async () => {
+      await checkWhole(file, path);
+      return scan(file);
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+/** A file that is no bolt database, or ends before the last page it says it has, may have lost what we look for. */
+async function checkWhole(file: FileHandle, path: string): Promise<void> {
+  const { size } = await file.stat();
+  if (size === 0) return; // Bolt makes the file before it writes the first pages: nothing is in it yet.
+  const head = Buffer.alloc(2 * 65_536);
+  const { bytesRead } = await file.read(head, 0, head.length, 0);
+  // Two meta pages, of which a crash may have damaged one; the page size is the system's, 4 to 64 KiB.
+  for (const start of [0, 4_096, 8_192, 16_384, 32_768, 65_536]) {
+    const meta = head.subarray(start + 16, start + META_SIZE);
+    if (start + META_SIZE > bytesRead || meta.readUInt32LE(0) !== MAGIC) continue;
+    const pageSize = meta.readUInt32LE(8);
+    const pages = meta.readBigUInt64LE(40);
+    if (BigInt(size) >= pages * BigInt(pageSize)) return;
+  }
+  throw badImage(`"${path}" is no whole bolt database, so nobody can say which layers Docker's builder needs`);
+}
+
+async function scan(file: FileHandle): Promise<Set<ChainID>> {
+  const chains = new Set<ChainID>();
+  const buffer = Buffer.alloc(CHUNK);
+  for (let position = 0; ; position += CHUNK - DIGEST_LENGTH) {
+    const { bytesRead } = await file.read(buffer, 0, CHUNK, position);
+    for (const [digest] of buffer.latin1Slice(0, bytesRead).matchAll(/sha256:[a-f0-9]{64}/g)) chains.add(parseChainID(digest));
+    if (bytesRead < CHUNK) return chains;
+  }
+}
