@@ -1,6 +1,7 @@
 /** What every engine has to do, as tests for `node:test`. Asks for features, never for names. */
 import { describe, it } from 'node:test';
 import type { Engine } from '../engine/engine.js';
+import { engineHostileTests } from './engine-suite-hostile.js';
 import { engineKernelTests } from './engine-suite-kernel.js';
 import { engineTarTests } from './engine-suite-tars.js';
 import { engineTreeTests } from './engine-suite-trees.js';
@@ -33,6 +34,7 @@ export function engineSuite(options: EngineSuiteOptions): void {
   };
   describe(`engine: ${name}`, () => {
     engineTarTests(context);
+    engineHostileTests(context);
     engineTreeTests(context);
     engineKernelTests(context);
   });

@@ -1,0 +1,125 @@
+/** Two engines held against each other: the same input gives the same digests, trees, records, changes, sizes and tars. */
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
+import type { Engine, TarSource, TreeStack, WhiteoutForm } from '../engine/engine.js';
+import { changeLines } from './driver-oracle.js';
+import { digestOf, directoryGetter, unpack } from './engine-suite-tars.js';
+import type { Unpacked } from './engine-suite-tars.js';
+import { assertSameTree, snapshotTree } from './tree-snapshot.js';
+
+export interface AgreementOptions {
+  /** Compare times only to the second: one engine cannot set them finer than doubles hold. */
+  wholeSeconds?: boolean;
+  whiteouts?: WhiteoutForm;
+}
+
+/**
+ * Unpacks `tar` with both engines into `directory`; both must give the same result, or both must refuse. Gives the
+ * code of the refusal, where there was one.
+ */
+export async function checkSameIngest(
+  engines: readonly [Engine, Engine],
+  tar: Uint8Array,
+  directory: string,
+  options: AgreementOptions = {},
+): Promise<string | undefined> {
+  const { whiteouts = 'overlay' } = options;
+  const outcomes = [];
+  for (const [i, engine] of engines.entries()) {
+    const source: TarSource = Readable.from([tar]);
+    outcomes.push(
+      await unpack(engine, directory, source, { name: `tree${i}`, whiteouts, hashBlob: true }).catch(codeOf),
+    );
+  }
+  const [first, second] = outcomes as [Unpacked | string, Unpacked | string];
+  if (typeof first === 'string' || typeof second === 'string') {
+    assert.equal(typeof first === 'string' ? first : 'unpacked', typeof second === 'string' ? second : 'unpacked');
+    return first as string;
+  }
+  assert.deepEqual(second.result, first.result);
+  assert.deepEqual(recordOf(second.record), recordOf(first.record), 'the tar-split records');
+  const [a, b] = [first, second].map(({ tree }) => withoutFractions(snapshotTree(tree), options));
+  assertSameTree(a ?? new Map(), b ?? new Map(), 'unpacked by the second engine');
+  // Each gives back what the other one took.
+  for (const [engine, { tree, record }] of [
+    [engines[0], second],
+    [engines[1], first],
+  ] as const) {
+    const back = await engine.assemble({
+      tarSplit: { path: record },
+      tree: directoryGetter(tree),
+      diffID: first.result.diffID,
+    });
+    assert.ok((await buffer(back)).equals(tar), 'the tar as it was');
+  }
+  return undefined;
+}
+
+/** Changes, sizes and tars of a difference (or of a whole tree), and the layers that sealing it makes. */
+export async function checkSameDifference(
+  engines: readonly [Engine, Engine],
+  request: { upper: TreeStack; lower?: TreeStack },
+  directory: string,
+): Promise<void> {
+  const answers = [];
+  for (const [i, engine] of engines.entries()) {
+    const tar = await buffer(await engine.treeTar(request));
+    const sealed = join(directory, `sealed${i}`);
+    if (request.upper.whiteouts === 'apply') mkdirSync(directory, { recursive: true });
+    const record = join(directory, `sealed${i}.gz`);
+    const seal = await engine.seal({ ...request, directory: sealed, consume: false, tarSplit: { path: record } });
+    assert.equal(seal.diffID, digestOf(tar), 'what is sealed is what the tar holds');
+    const back = await engine.assemble({
+      tarSplit: { path: record },
+      tree: directoryGetter(sealed),
+      diffID: seal.diffID,
+    });
+    assert.ok((await buffer(back)).equals(tar));
+    answers.push({
+      changes: changeLines(await engine.changes(request)),
+      size: await engine.diffSize(request),
+      tar: digestOf(tar),
+      length: tar.length,
+      seal,
+    });
+  }
+  assert.deepEqual(answers[1], answers[0]);
+}
+
+function codeOf(error: unknown): string {
+  const { code } = error as { code?: unknown };
+  if (typeof code === 'string' && code.startsWith('ERR_')) return code;
+  throw error;
+}
+
+/** Records are compared by what they say: where segments are cut is free. */
+function recordOf(path: string): unknown[] {
+  const entries: { type: number; payload?: string | null; name?: string }[] = [];
+  for (const line of gunzipSync(readFileSync(path)).toString().trimEnd().split('\n')) {
+    const { position: _position, ...entry } = JSON.parse(line) as {
+      type: number;
+      payload?: string | null;
+      position: number;
+    };
+    const last = entries.at(-1);
+    if (entry.type === 2 && last?.type === 2) last.payload = joined(last.payload, entry.payload);
+    else entries.push(entry);
+  }
+  return entries;
+}
+
+function joined(a: string | null | undefined, b: string | null | undefined): string {
+  return Buffer.concat([Buffer.from(a ?? '', 'base64'), Buffer.from(b ?? '', 'base64')]).toString('base64');
+}
+
+function withoutFractions(
+  tree: ReturnType<typeof snapshotTree>,
+  { wholeSeconds = false }: AgreementOptions,
+): typeof tree {
+  if (wholeSeconds) for (const entry of tree.values()) entry.mtime = entry.mtime.split('.')[0] ?? '';
+  return tree;
+}
