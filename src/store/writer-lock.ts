@@ -67,7 +67,8 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 async function locked(root: string, path: string, who: string): Promise<LayerStoreError> {
-  const pid = (await holderOf(path)) ?? (await writtenPID(path));
+  // What the holder wrote comes first: the pure-JavaScript engine's lock is held by a helper process of its.
+  const pid = (await writtenPID(path)) ?? (await holderOf(path));
   const holder = pid === undefined ? who : `${who} (pid ${pid})`;
   return new LayerStoreError(
     'ERR_STORE_LOCKED',
@@ -87,14 +88,17 @@ async function holderOf(path: string): Promise<number | undefined> {
       if (match !== null && match[2] === String(ino) && match[1] !== '0') return Number(match[1]);
     }
   } catch {
-    // No /proc, or no permission: what the holder wrote into the file is the next best.
+    // No /proc, or no permission: the message does without a pid.
   }
   return undefined;
 }
 
+/** Only our own lock file holds a pid; one that is dead is of a holder before, whose successor has not written yet. */
 async function writtenPID(path: string): Promise<number | undefined> {
   const text = await readFile(path, 'latin1').catch(() => '');
-  return /^[1-9][0-9]*\n?$/.test(text) ? Number(text) : undefined;
+  if (!/^[1-9][0-9]{0,9}\n?$/.test(text)) return undefined;
+  const pid = Number(text);
+  return (await commandOf(pid)) === '' ? undefined : pid;
 }
 
 async function commandOf(pid: number): Promise<string> {
