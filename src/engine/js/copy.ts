@@ -1,11 +1,13 @@
 /** Copies of trees: by reflink where the file system can, hard links and attributes kept. */
 import { constants, type BigIntStats } from 'node:fs';
 import { systemError } from '../../errors.js';
+import { commandPath, runOk } from './command.js';
 import * as fs from './fs.js';
 import { isOverlayXattr } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
 import { OpenedDirectory } from './walk.js';
 import { TaskPool } from './task-pool.js';
+import { stripOverlayXattrs } from './overlay-xattrs.js';
 import { readTreeXattrs, setXattrs, type XattrItem } from './xattr.js';
 
 const IN_FLIGHT = 8;
@@ -15,6 +17,7 @@ const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
 export async function copyTree(source: string, target: string, options: { signal?: AbortSignal } = {}): Promise<void> {
   const { signal } = options;
   signal?.throwIfAborted();
+  if (commandPath('cp') !== undefined && (await hasFineTimes(source, signal))) return copyByCommand(source, target, signal);
   const xattrs = await readTreeXattrs(source, options);
   const copy = new Copy(signal);
   const from = await OpenedDirectory.open(source, source);
@@ -39,6 +42,48 @@ export async function copyTree(source: string, target: string, options: { signal
     await copy.close();
     await from.close();
   }
+}
+
+/** Whether something has an mtime that node:fs cannot set. A file's copy with a cut one would count as changed. */
+async function hasFineTimes(source: string, signal: AbortSignal | undefined): Promise<boolean> {
+  const visit = async (directory: OpenedDirectory): Promise<boolean> => {
+    signal?.throwIfAborted();
+    const entries = await directory.entries();
+    if (isFine(await fs.fstat(directory.fd)) || entries.some(({ stat }) => isFine(stat))) return true;
+    for (const { name, stat } of entries) {
+      if (!stat.isDirectory()) continue;
+      const child = await OpenedDirectory.open(directory.at(name), name);
+      try {
+        if (await visit(child)) return true;
+      } finally {
+        await child.close();
+      }
+    }
+    return false;
+  };
+  const top = await OpenedDirectory.open(source, source);
+  try {
+    return await visit(top);
+  } finally {
+    await top.close();
+  }
+}
+
+function isFine({ mtimeNs }: BigIntStats): boolean {
+  return mtimeNs < 0n || mtimeNs % 1000n !== 0n;
+}
+
+/** cp(1) knows nanoseconds, and copies as this file does otherwise. */
+async function copyByCommand(source: string, target: string, signal: AbortSignal | undefined): Promise<void> {
+  const options = signal === undefined ? {} : { signal };
+  await runOk('cp', ['-a', '--reflink=auto', '--no-preserve=context', '-T', '--', source, target], {
+    purpose: 'copy the tree',
+    path: source,
+    dest: target,
+    syscall: 'copy_file_range',
+    ...options,
+  });
+  await stripOverlayXattrs(target, signal);
 }
 
 /** Attributes that tie a file to one overlay mount. An opaque marker is part of the tree. */

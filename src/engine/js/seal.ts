@@ -6,12 +6,11 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import type { IngestResult, SealRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import { ingest } from './ingest.js';
-import { isOverlayXattr } from './layer-directory.js';
+import { stripOverlayXattrs } from './overlay-xattrs.js';
 import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './split-writer.js';
 import { openForTar, tarPieces, treeTar } from './tree-tar.js';
-import { readTreeXattrs, removeXattrs } from './xattr.js';
 
 /** See {@link Engine.seal}. */
 export async function seal(request: SealRequest): Promise<IngestResult> {
@@ -110,22 +109,4 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
   const diffID = `sha256:${hash.digest('hex')}` as DiffID;
   progress.finish(tarSize, tarSize, entries);
   return { diffID, tarSize, size, entries, compression: 'none', blobSize: tarSize, blobDigest: diffID, ignoredXattrs: 0 };
-}
-
-/** Takes off what belongs to the mount that was (origin, impure, nlink, …); opaque markers are part of the layer. */
-async function stripOverlayXattrs(directory: string, signal: AbortSignal | undefined): Promise<void> {
-  const found = await readTreeXattrs(directory, {
-    match: '^(trusted|user)\\.overlay\\.',
-    ...(signal === undefined ? {} : { signal }),
-  });
-  const byName = new Map<string, string[]>();
-  for (const [path, xattrs] of found) {
-    for (const [name] of xattrs) {
-      if (!isOverlayXattr(name) || name.endsWith('.overlay.opaque')) continue;
-      const paths = byName.get(name) ?? [];
-      paths.push(path);
-      byName.set(name, paths);
-    }
-  }
-  for (const [name, paths] of byName) await removeXattrs(directory, name, paths, signal);
 }
