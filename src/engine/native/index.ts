@@ -126,13 +126,22 @@ class NativeEngine implements Engine {
   }
 
   async seal(request: SealRequest): Promise<IngestResult> {
-    const { directory, consume, signal, onProgress } = request;
-    const native = await withRecordFile(request.tarSplit, (tarSplit) =>
-      runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
-        this.#binding.seal({ ...nativeDiff(request), directory, consume, tarSplit: tarSplit ?? '' }, token),
-      ),
-    );
-    return toResult(native);
+    const { directory, consume, upper, signal, onProgress } = request;
+    // Where it is taken over, the first directory of `upper` lies under its new name.
+    const diff = consume ? { ...request, upper: { ...upper, directories: [directory, ...upper.directories.slice(1)] } } : request;
+    signal?.throwIfAborted();
+    if (!consume) await this.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
+    try {
+      const native = await withRecordFile(request.tarSplit, (tarSplit) =>
+        runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
+          this.#binding.seal({ ...nativeDiff(diff), directory, consume, tarSplit: tarSplit ?? '' }, token),
+        ),
+      );
+      return toResult(native);
+    } catch (error) {
+      if (!consume) await this.removeTree(directory);
+      throw error;
+    }
   }
 
   async usage(directory: string, options: { signal?: AbortSignal } = {}): Promise<TreeUsage> {
