@@ -1,0 +1,146 @@
+#include "layer/layer_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <climits>
+#include <cstdio>
+#include <vector>
+
+#include "sys/open.h"
+
+namespace layerstore {
+namespace {
+
+constexpr int kMaxLinks = 40;  // as the kernel
+
+// Each component is opened by its name alone and never followed; links are read and their text put in front of the rest.
+Result<UniqueFd> WalkInLayer(int root, const std::string& path) {
+  std::vector<UniqueFd> above;  // the way back for "..", the current directory last; empty: the root
+  std::string rest = path;
+  int links = 0;
+  while (!rest.empty()) {
+    const size_t slash = rest.find('/');
+    const std::string part = rest.substr(0, slash);
+    rest.erase(0, slash == std::string::npos ? rest.size() : slash + 1);
+    if (part.empty() || part == ".") continue;
+    if (part == "..") {
+      if (!above.empty()) above.pop_back();
+      continue;
+    }
+    const int at = above.empty() ? root : above.back().get();
+    UniqueFd next(openat(at, part.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!next.valid()) return SysError("openat", path);
+    struct stat st{};
+    if (fstat(next.get(), &st) != 0) return SysError("fstat", path);
+    if (S_ISDIR(st.st_mode)) {
+      above.push_back(std::move(next));
+      continue;
+    }
+    if (!S_ISLNK(st.st_mode) || ++links > kMaxLinks) {
+      errno = S_ISLNK(st.st_mode) ? ELOOP : ENOTDIR;
+      return SysError("openat", path);
+    }
+    char target[PATH_MAX];
+    const ssize_t length = readlinkat(next.get(), "", target, sizeof target);
+    if (length < 0) return SysError("readlinkat", path);
+    if (length > 0 && target[0] == '/') above.clear();
+    rest = std::string(target, static_cast<size_t>(length)) + "/" + rest;
+  }
+  if (above.empty()) return OpenAt(root, ".", O_PATH | O_DIRECTORY);
+  return std::move(above.back());
+}
+
+}  // namespace
+
+Result<UniqueFd> OpenInLayer(int root, const std::string& path, bool force_component_walk) {
+  if (force_component_walk || !HaveOpenat2()) return WalkInLayer(root, path);
+  return OpenBeneath(root, path, O_PATH | O_DIRECTORY, 0, kResolveInRoot | kResolveNoMagiclinks);
+}
+
+Result<std::unique_ptr<RecordFile>> RecordFile::Open(const std::string& path) {
+  std::unique_ptr<RecordFile> file(new RecordFile());
+  LS_ASSIGN(file->source_, FdSource::Open(path));
+  file->path_ = path;
+  LS_ASSIGN(file->decoder_, Decoder::Open(*file->source_, {}));
+  file->reader_ = std::make_unique<SplitReader>(*file->decoder_);
+  return file;
+}
+
+Result<bool> RecordFile::Next(SplitEntry& entry) {
+  Result<bool> more = reader_->Next(entry);
+  if (more) return more;
+  Error error = std::move(more.error());
+  if (error.fault == Fault::kBadCompression) {
+    error.fault = Fault::kCorrupt;
+    error.detail = "tar-split record: " + error.detail;
+  }
+  if (error.path.empty()) error.path = path_;
+  return error;
+}
+
+Result<std::unique_ptr<LayerFiles>> LayerFiles::Open(const std::string& directory) {
+  LS_ASSIGN(UniqueFd root, OpenPath(directory, O_PATH | O_DIRECTORY));
+  return std::unique_ptr<LayerFiles>(new LayerFiles(std::move(root)));
+}
+
+Result<LayerFiles::Place> LayerFiles::Find(const SplitEntry& entry) {
+  if (!CleanEntryName(entry.name, clean_)) {
+    return DataError(Fault::kCorrupt, "tar-split name leaves the layer", entry.name, entry.offset);
+  }
+  const size_t slash = clean_.rfind('/');
+  Place place;
+  place.name = slash == std::string::npos ? clean_ : clean_.substr(slash + 1);
+  if (slash == std::string::npos) {
+    place.directory = root_.get();
+    return place;
+  }
+  const std::string_view parent(clean_.data(), slash);
+  if (!parent_.valid() || parent != parent_path_) {
+    parent_.reset();
+    parent_path_ = parent;
+    Result<UniqueFd> opened = OpenInLayer(root_.get(), parent_path_);
+    if (!opened) {
+      Error error = std::move(opened.error());
+      error.path = entry.name;
+      if (error.err == ENOENT || error.err == ENOTDIR || error.err == ELOOP) {
+        return DataError(Fault::kCorrupt, "its directory is missing", entry.name, entry.offset);
+      }
+      return error;
+    }
+    parent_ = std::move(*opened);
+  }
+  place.directory = parent_.get();
+  return place;
+}
+
+Result<UniqueFd> LayerFiles::OpenRecorded(const SplitEntry& entry) {
+  LS_ASSIGN(const Place place, Find(entry));
+  // O_NONBLOCK: a FIFO in the file's place must not block; it makes no difference to regular files.
+  UniqueFd file(openat(place.directory, place.name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!file.valid()) {
+    if (errno == ENOENT) return DataError(Fault::kCorrupt, "the file is missing", entry.name, entry.offset);
+    if (errno == ELOOP || errno == ENXIO) return DataError(Fault::kCorrupt, "no regular file", entry.name, entry.offset);
+    return SysError("open", entry.name);
+  }
+  struct stat st{};
+  if (fstat(file.get(), &st) != 0) return SysError("fstat", entry.name);
+  if (!S_ISREG(st.st_mode)) return DataError(Fault::kCorrupt, "no regular file", entry.name, entry.offset);
+  if (static_cast<uint64_t>(st.st_size) != entry.size) {
+    return DataError(Fault::kCorrupt, "size " + std::to_string(entry.size) + ", found " + std::to_string(st.st_size), entry.name,
+                     entry.offset);
+  }
+  return file;
+}
+
+std::string FormatCrc(uint64_t crc) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(crc));
+  return text;
+}
+
+Error ChecksumError(const SplitEntry& entry, uint64_t found) {
+  return DataError(Fault::kCorrupt, "crc64 " + FormatCrc(entry.crc) + ", found " + FormatCrc(found), entry.name, entry.offset);
+}
+
+}  // namespace layerstore

@@ -1,0 +1,62 @@
+// Reading a stored layer back: its tar-split record, and the files that the record names. One thread at a time each.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "codec/decoder.h"
+#include "layer/files.h"
+#include "sys/files.h"
+#include "tar/split_reader.h"
+
+namespace layerstore {
+
+// RecordFile: a tar-split file on disk, decompressed (Docker's are gzip; a plain one is read too). Owns the descriptor.
+class RecordFile {
+ public:
+  static Result<std::unique_ptr<RecordFile>> Open(const std::string& path);
+  // As SplitReader::Next; damage of the compression is Fault::kCorrupt too.
+  Result<bool> Next(SplitEntry& entry);
+
+ private:
+  RecordFile() = default;
+
+  std::unique_ptr<FdSource> source_;
+  std::string path_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<SplitReader> reader_;
+};
+
+// LayerFiles: opens files below a layer's directory and nowhere else: links resolve inside it, the last component is
+// never followed. Keeps the descriptor of the last parent directory, since records go directory by directory.
+class LayerFiles {
+ public:
+  static Result<std::unique_ptr<LayerFiles>> Open(const std::string& directory);
+  // The regular file of a record's entry, of exactly the recorded size; anything else is Fault::kCorrupt.
+  Result<UniqueFd> OpenRecorded(const SplitEntry& entry);
+  // The directory that holds the entry, and its name there; Fault::kCorrupt where there is none. The descriptor is lent
+  // until the next call.
+  struct Place {
+    int directory = -1;
+    std::string name;
+  };
+  Result<Place> Find(const SplitEntry& entry);
+
+ private:
+  explicit LayerFiles(UniqueFd root) : root_(std::move(root)) {}
+
+  UniqueFd root_;
+  UniqueFd parent_;
+  std::string parent_path_;
+  std::string clean_;
+};
+
+// A directory below `root`; links on the way resolve as if `root` were the root of everything. Where the kernel lacks
+// openat2 (or a test says so) the path is walked component by component.
+Result<UniqueFd> OpenInLayer(int root, const std::string& path, bool force_component_walk = false);
+
+// "crc64 of PATH is …, found …" as an Error.
+Error ChecksumError(const SplitEntry& entry, uint64_t found);
+std::string FormatCrc(uint64_t crc);
+
+}  // namespace layerstore
