@@ -40,15 +40,18 @@ const READERS = 4;
 export class Chains {
   readonly #layout: Layout;
   readonly #engine: Engine;
+  readonly #keep: boolean;
   readonly #known = new Map<string, KnownLayer>();
   /** By link: the stack that begins with it, so that children of one parent share one list. */
   readonly #stacks = new Map<string, Lower>();
   readonly #ownLinks = new Map<string, string>();
   readonly #committing = new Map<string, Promise<void>>();
 
-  constructor(layout: Layout, engine: Engine) {
+  /** `keep`: nobody else changes the root. A store that is open beside a writer reads anew each time. */
+  constructor(layout: Layout, engine: Engine, keep: boolean) {
     this.#layout = layout;
     this.#engine = engine;
+    this.#keep = keep;
   }
 
   /** ERR_LAYER_DOES_NOT_EXIST, or ERR_LAYER_CORRUPT where its `lower` cannot be trusted. */
@@ -68,6 +71,7 @@ export class Chains {
     const lower =
       lowers === undefined ? undefined : await this.#stack(parseLowerText(lowers, lowerFile), id, lowerFile);
     const layer: KnownLayer = { id, link, lower, frozen: committed !== undefined, committed: committed !== undefined };
+    if (!this.#keep) return layer;
     // Somebody may have read it meanwhile: all share the first, since `frozen` and `committed` change.
     const first = this.#known.get(id);
     if (first !== undefined) return first;
@@ -179,7 +183,7 @@ export class Chains {
       if ((await kindOf(directory)) !== 'directory')
         throw corrupt(directory, `"l/${link}" leads there and it is no directory`);
     }
-    this.#ownLinks.set(link, id);
+    if (this.#keep) this.#ownLinks.set(link, id);
     return id;
   }
 }

@@ -62,7 +62,7 @@ export class Overlay2Driver implements GraphDriver {
     this.#context = context;
     this.#setup = setup;
     const layout = (this.#layout = new Layout(context.root));
-    this.#chains = new Chains(layout, context.engine);
+    this.#chains = new Chains(layout, context.engine, !context.readOnly);
     this.#volatile = new VolatileMarkers(layout, context, setup.profile.volatile);
     this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#chains, this.#volatile);
     this.#removal = new Removal(layout, context);

@@ -103,6 +103,7 @@ export class VfsDriver implements GraphDriver {
     return new TreeGetter(await this.#existing(id));
   }
 
+  /** Through the tar: the changes alone go onto a copy of the parent, since the RW layer's tree may hold an init layer too. */
   async commitDiff(
     id: string,
     parent: string | undefined,
@@ -111,57 +112,20 @@ export class VfsDriver implements GraphDriver {
     options: ApplyOptions & { consume: boolean },
   ): Promise<ApplyResult> {
     this.#writable(`commit the layer "${rwID}"`);
-    const { consume, ...apply } = options;
-    const { tarSplit, signal, onProgress, diffID } = apply;
-    if (rwParent !== parent || tarSplit === undefined) {
-      // The RW layer's tree holds an init layer too, which is no part of the commit: its changes alone go onto the parent.
-      const tar = await this.diff(rwID, rwParent);
-      try {
-        await this.#create(id, parent);
-        return await this.#undone(id, () => this.applyDiff(id, parent, tar, apply));
-      } finally {
-        tar.destroy();
-      }
+    const { consume: _, ...apply } = options;
+    const tar = await this.diff(rwID, rwParent);
+    try {
+      await this.#create(id, parent);
+      return await this.#orRemove(id, () => this.applyDiff(id, parent, tar, apply));
+    } finally {
+      tar.destroy();
     }
-    const source = await this.#existing(rwID);
-    const directory = this.#directory(id);
-    const lower = parent === undefined ? {} : { lower: stack(await this.#existing(parent)) };
-    if (consume) {
-      await this.#context.engine.batch([{ op: 'rename', path: source, dest: directory, noReplace: true }]);
-    } else {
-      // What is hashed is what is kept: the copy, which nobody writes to.
-      await this.#copy(id, source, signal);
-    }
-    const seal = async (): Promise<ApplyResult> => {
-      const result = await this.#context.engine.seal({
-        upper: stack(directory),
-        ...lower,
-        directory,
-        consume: true,
-        tarSplit,
-        ...(signal === undefined ? {} : { signal }),
-        ...(onProgress === undefined ? {} : { onProgress }),
-      });
-      if (diffID === undefined || result.diffID === diffID) return result;
-      throw new LayerStoreError(
-        'ERR_DIGEST_MISMATCH',
-        `the changes of the layer "${rwID}" have the diff id ${result.diffID}, and ${diffID} is expected: nothing was kept`,
-      );
-    };
-    return this.#undone(id, seal, consume ? rwID : undefined);
   }
 
+  /** A commit takes nothing from the RW layer, so there is only the new layer to remove. */
   async undoConsume(id: string, rwID: string): Promise<void> {
-    this.#writable(`take the commit of "${rwID}" back`);
-    checkLayerID(id);
     checkLayerID(rwID);
-    const theirs = this.#directory(rwID);
-    if ((await kindOf(theirs)) !== undefined) return this.remove(id);
-    if ((await kindOf(this.#directory(id))) === undefined) return;
-    await this.#context.engine.batch([
-      { op: 'rename', path: this.#directory(id), dest: theirs, noReplace: true },
-      ...this.#homeSync(),
-    ]);
+    await this.remove(id);
   }
 
   async exists(id: string): Promise<boolean> {
@@ -238,11 +202,7 @@ export class VfsDriver implements GraphDriver {
   async #create(id: string, parent: string | undefined): Promise<void> {
     this.#writable(`make the layer "${id}"`);
     checkLayerID(id);
-    await this.#copy(id, parent === undefined ? undefined : await this.#existing(parent), undefined);
-  }
-
-  async #copy(id: string, source: string | undefined, signal: AbortSignal | undefined): Promise<void> {
-    checkLayerID(id);
+    const source = parent === undefined ? undefined : await this.#existing(parent);
     const directory = this.#directory(id);
     try {
       await this.#context.engine.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
@@ -256,19 +216,16 @@ export class VfsDriver implements GraphDriver {
         },
       );
     }
-    if (source === undefined) return;
-    await this.#undone(id, () =>
-      this.#context.engine.copyTree(source, directory, signal === undefined ? {} : { signal }),
-    );
+    if (source !== undefined) await this.#orRemove(id, () => this.#context.engine.copyTree(source, directory));
   }
 
-  /** Runs `work`; where it fails the layer `id` is taken away again, or given back to the RW layer it came from. */
-  async #undone<T>(id: string, work: () => Promise<T>, consumed?: string): Promise<T> {
+  /** Runs `work`; where it fails the layer is taken away again. */
+  async #orRemove<T>(id: string, work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
       try {
-        await (consumed === undefined ? this.remove(id) : this.undoConsume(id, consumed));
+        await this.remove(id);
       } catch (failure) {
         // The first failure is the one to report; recovery finds the directory by the store's intent.
         this.#context.logger.error(

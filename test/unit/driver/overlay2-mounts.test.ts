@@ -301,6 +301,8 @@ test('a store that is open read-only mounts and writes nothing', async (t) => {
   await reader.sync(['top']);
   assert.deepEqual(engine.log, []);
   assert.deepEqual(snapshot(home), before);
+  await driver.remove('top');
+  await assert.rejects(reader.metadata('top'), { code: 'ERR_LAYER_DOES_NOT_EXIST' }, 'what the writer removes is gone');
   renameSync(home, `${home}.away`);
   assert.deepEqual(await reader.list(), []);
 });
