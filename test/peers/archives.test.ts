@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
+import { describe, it } from 'node:test';
 import { openImages, type Image, type Images, type SaveOptions } from '../../src/image/index.js';
 import { openStore } from '../../src/store/open.js';
 import type { Store } from '../../src/store/types.js';
 import { tempDir } from '../support/temp.js';
-import { command, containerd, Docker, peerImage, podman, requirePeers } from './support.js';
+import { command, containerd, Docker, inReverse, peerImage, podman, requirePeers, type Hooks } from './support.js';
 
 const NAME = 'peer:1';
 
@@ -18,7 +18,7 @@ interface Setup {
   scratch: string;
 }
 
-async function setup(t: TestContext): Promise<Setup> {
+async function setup(t: Hooks): Promise<Setup> {
   const scratch = tempDir(t, 'peers');
   const store = await openStore({ root: join(scratch, 'root'), durability: 'relaxed' });
   t.after(() => store.close());
@@ -30,7 +30,7 @@ async function setup(t: TestContext): Promise<Setup> {
 }
 
 /** A second store that loads what a peer wrote gets the same image. */
-async function assertLoads(t: TestContext, path: string, expected: Image, names: readonly string[]): Promise<void> {
+async function assertLoads(t: Hooks, path: string, expected: Image, names: readonly string[]): Promise<void> {
   const store = await openStore({ root: join(tempDir(t, 'peers-again'), 'root'), durability: 'relaxed' });
   t.after(() => store.close());
   const [again, ...more] = await (await openImages(store)).load({ path });
@@ -44,7 +44,8 @@ const OCI_FORMS: readonly SaveOptions[] = [{ format: 'oci' }, { format: 'oci', c
 
 describe('docker', () => {
   for (const options of DOCKER_FORMS) {
-    it(`loads what we save, saves it unchanged, and we load that: ${JSON.stringify(options)}`, async (t) => {
+    it(`loads what we save, saves it unchanged, and we load that: ${JSON.stringify(options)}`, async (context) => {
+      const t = inReverse(context);
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours.tar');
       await images.save(NAME, { path: ours }, options);
@@ -62,7 +63,8 @@ describe('docker', () => {
 
 describe('podman', () => {
   for (const options of [...DOCKER_FORMS, ...OCI_FORMS]) {
-    it(`loads what we save: ${JSON.stringify(options)}`, async (t) => {
+    it(`loads what we save: ${JSON.stringify(options)}`, async (context) => {
+      const t = inReverse(context);
       const pod = podman(t);
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours.tar');
@@ -73,7 +75,8 @@ describe('podman', () => {
   }
 
   for (const format of ['docker-archive', 'oci-archive', 'oci-dir']) {
-    it(`saves what we load: ${format}`, async (t) => {
+    it(`saves what we load: ${format}`, async (context) => {
+      const t = inReverse(context);
       const pod = podman(t);
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours.tar');
@@ -88,7 +91,8 @@ describe('podman', () => {
 
 describe('skopeo', () => {
   for (const options of [...DOCKER_FORMS, ...OCI_FORMS]) {
-    it(`copies what we save: ${JSON.stringify(options)}`, async (t) => {
+    it(`copies what we save: ${JSON.stringify(options)}`, async (context) => {
+      const t = inReverse(context);
       requirePeers('skopeo');
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours.tar');
@@ -101,7 +105,8 @@ describe('skopeo', () => {
   }
 
   for (const [target, extra] of [['docker-archive', []], ['oci-archive', []], ['oci', []], ['oci', ['--dest-compress-format', 'zstd']]] as const) {
-    it(`writes what we load: ${target} ${extra.join(' ')}`, async (t) => {
+    it(`writes what we load: ${target} ${extra.join(' ')}`, async (context) => {
+      const t = inReverse(context);
       requirePeers('skopeo');
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours');
@@ -115,7 +120,8 @@ describe('skopeo', () => {
 
 describe('umoci', () => {
   for (const options of OCI_FORMS) {
-    it(`unpacks a layout that we save: ${JSON.stringify(options)}`, async (t) => {
+    it(`unpacks a layout that we save: ${JSON.stringify(options)}`, async (context) => {
+      const t = inReverse(context);
       requirePeers('umoci');
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours');
@@ -131,7 +137,8 @@ describe('umoci', () => {
 
 describe('containerd', () => {
   for (const options of [...DOCKER_FORMS, ...OCI_FORMS]) {
-    it(`imports what we save, exports it, and we load that: ${JSON.stringify(options)}`, async (t) => {
+    it(`imports what we save, exports it, and we load that: ${JSON.stringify(options)}`, async (context) => {
+      const t = inReverse(context);
       const ctr = await containerd(t);
       const { images, image, scratch } = await setup(t);
       const ours = join(scratch, 'ours.tar');

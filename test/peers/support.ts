@@ -13,7 +13,16 @@ import { entries, oci, sampleConfig, tar } from '../unit/image/archives.js';
 
 const run = promisify(execFile);
 
-type Hooks = Pick<TestContext, 'after'>;
+export type Hooks = Pick<TestContext, 'after'>;
+
+/** Hooks of a test that run last first: what stands on a directory ends before that is removed. Node runs them first first. */
+export function inReverse(t: Hooks): Hooks {
+  const steps: (() => unknown)[] = [];
+  t.after(async () => {
+    for (let step = steps.pop(); step !== undefined; step = steps.pop()) await step();
+  });
+  return { after: (step) => void steps.push(step as () => unknown) };
+}
 
 /** Fails unless each of the programs is there; `package` names are Debian's. */
 export function requirePeers(...names: readonly string[]): void {
@@ -180,10 +189,15 @@ export function peerLayers(t: Hooks): Buffer[] {
   ];
 }
 
-/** An OCI archive of {@link peerLayers}, called `docker.io/library/peer:1`; small unless LAYERSTORE_CORPUS says where a real one lies. */
-export async function peerImage(t: Hooks): Promise<string> {
+/** A real image, where LAYERSTORE_CORPUS says that there are any. */
+export function corpusImage(): string | undefined {
   const corpus = process.env['LAYERSTORE_CORPUS'];
-  if (corpus !== undefined && existsSync(join(corpus, 'image.docker.tar'))) return join(corpus, 'image.docker.tar');
+  const path = corpus === undefined ? '' : join(corpus, 'image.docker.tar');
+  return existsSync(path) ? path : undefined;
+}
+
+/** An OCI archive of {@link peerLayers}, called `docker.io/library/peer:1`. */
+export async function peerImage(t: Hooks): Promise<string> {
   const layers = peerLayers(t);
   const config = sampleConfig(layers, { config: { Cmd: ['/bin/hello'] }, created: '2024-01-01T00:00:00Z', history: layers.map(() => ({ created: '2024-01-01T00:00:00Z', created_by: 'test' })) });
   const path = join(tempDir(t, 'peer-image'), 'image.tar');
