@@ -139,7 +139,11 @@ async function makeLinks(
         await unpack(link, index);
       }
     }
-    await syncData(ctx, drafts.map(({ cacheID }) => cacheID));
+    await syncData(
+      ctx,
+      drafts.map(({ cacheID }) => cacheID),
+      options.signal,
+    );
     options.signal?.throwIfAborted();
     for (const draft of drafts) {
       const { node, fresh } = await publishDraft(ctx, draft, nodes.at(-1) ?? parent);

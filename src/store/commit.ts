@@ -81,7 +81,7 @@ async function consume(
   let node: LayerNode;
   try {
     await fill(ctx, draft, rw, parent, options, true);
-    await syncData(ctx, [draft.cacheID]);
+    await syncData(ctx, [draft.cacheID], options.signal);
     await waitForChain(ctx, draft);
     options.signal?.throwIfAborted();
     const published = await publishDraft(ctx, draft, parent);
@@ -133,7 +133,7 @@ async function publish(
   parent: LayerNode | undefined,
   options: CommitOptions,
 ): Promise<LayerNode> {
-  await syncData(ctx, [draft.cacheID]);
+  await syncData(ctx, [draft.cacheID], options.signal);
   await waitForChain(ctx, draft);
   options.signal?.throwIfAborted();
   const { node, fresh } = await publishDraft(ctx, draft, parent);

@@ -8,6 +8,7 @@ import type { TarSource, TarSplitTarget } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, LayerRecord, MetadataTransaction } from '../metadata/metadata-store.js';
 import { errorFields } from '../util/logger.js';
+import { waitAtMost } from '../util/patience.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
 import type { Intent } from './intents.js';
@@ -191,7 +192,5 @@ async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
     return;
   }
   const unlinked = ctx.background.push(await ctx.driver.detach(id));
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([unlinked, new Promise((resolve) => (timer = setTimeout(resolve, DISCARD_PATIENCE)))]);
-  clearTimeout(timer);
+  await waitAtMost(unlinked, DISCARD_PATIENCE);
 }

@@ -11,6 +11,7 @@ import type { MetadataStore } from '../metadata/metadata-store.js';
 import { Flights } from '../util/flights.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
+import { waitAtMost } from '../util/patience.js';
 import { Rollback } from '../util/rollback.js';
 import { TaskQueue } from '../util/task-queue.js';
 import { checkStoreOptions } from './options.js';
@@ -31,6 +32,8 @@ import { lockForWriting } from './writer-lock.js';
 const DEFAULT_MAX_DEPTH = 125;
 /** Trees unlinked at once in the background: more would only fight over the same disk. */
 const DELETIONS_AT_ONCE = 2;
+/** Milliseconds that close() gives them: small trees are gone then, large ones are left to the next open. */
+const DELETION_PATIENCE = 50;
 
 /**
  * Opens the store under `options.root`, making it if it is missing.
@@ -151,5 +154,6 @@ async function openRecords(
 /** After the last operation: what is still read ends, background deletes stop, driver and lock are given back. */
 async function shutDown(ctx: StoreContext, back: Rollback): Promise<void> {
   for (const end of [...ctx.open]) await end();
+  await waitAtMost(ctx.background.idle(), DELETION_PATIENCE);
   await back.run();
 }

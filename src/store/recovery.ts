@@ -8,6 +8,7 @@ import { basename, join } from 'node:path';
 import type { BrokenRecord } from '../metadata/metadata-store.js';
 import { TEMPORARY_SUFFIX } from '../util/atomic-file.js';
 import { errorFields } from '../util/logger.js';
+import { waitAtMost } from '../util/patience.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
@@ -52,7 +53,7 @@ export async function recover(ctx: StoreContext): Promise<void> {
   await dropTemporaryRecords(ctx);
   await adoptMounts(ctx);
   reportDangling(ctx);
-  await soon(ctx.background.push(() => ctx.driver.cleanup()));
+  await waitAtMost(ctx.background.push(() => ctx.driver.cleanup()), PATIENCE);
 }
 
 /** Files of our own that a crash left between writing and renaming. */
@@ -210,10 +211,4 @@ function reportDangling(ctx: StoreContext): void {
       ctx.logger.warn({ chainID }, 'a named reference is on a layer that is not there: somebody else removed it, or it was set aside');
     }
   }
-}
-
-async function soon(work: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await Promise.race([work, new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE)))]);
-  clearTimeout(timer);
 }

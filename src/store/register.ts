@@ -159,7 +159,7 @@ async function registerDraft(
   let node: LayerNode | undefined;
   try {
     await unpack(ctx, draft, parent, tar, options, descriptor);
-    await syncData(ctx, [draft.cacheID]);
+    await syncData(ctx, [draft.cacheID], options.signal);
     // A chain that makes the same layer has layers above it in the making, bound to its own directory: it goes first.
     if (options.diffID === undefined) await ctx.flights.of((draft.record as LayerRecord).chainID);
     options.signal?.throwIfAborted();

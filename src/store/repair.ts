@@ -40,7 +40,7 @@ export async function repairLayer(
     await ctx.driver.create(draft.cacheID, node.parent?.cacheID);
     const apply = applyOptions(ctx, { ...options, diffID: node.diffID }, descriptor);
     await unpackDraft(ctx, draft, node.parent, tar, apply, descriptor);
-    await syncData(ctx, [draft.cacheID]);
+    await syncData(ctx, [draft.cacheID], options.signal);
     await exchangeDraft(ctx, node, draft);
   } finally {
     await discardDraft(ctx, draft);

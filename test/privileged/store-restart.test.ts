@@ -1,0 +1,156 @@
+/** Restarts: live mounts, killed processes, a mount that went away, a busy one. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { LayerStoreError } from '../../src/errors.js';
+import type { Store } from '../../src/store/types.js';
+import { mountsBelow } from '../../src/testing/suite-directory.js';
+import { bytesOf, NOTHING, prepare, remains, type Place } from './store-support.js';
+
+const code = (expected: string) => (error: unknown) => LayerStoreError.is(error) && error.code === expected;
+
+/** Opens once a killed predecessor's lock is gone: the pure-JavaScript engine's helper ends a moment after it. */
+async function reopen(place: Place): Promise<Store> {
+  for (let round = 0; ; round += 1) {
+    try {
+      return await place.open();
+    } catch (error) {
+      if (!LayerStoreError.is(error, 'ERR_STORE_LOCKED') || round === 100) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+/** Runs `body` in a process of its own, with `store` and `tars` in scope, and kills it when it prints "now". */
+async function killed(place: Place, engine: string, driver: string, body: string): Promise<void> {
+  const url = new URL('../../src/store/open.js', import.meta.url).href;
+  const tars = place.tars.map(({ path, diffID }) => ({ path, diffID }));
+  const script = `
+    const { openStore } = await import(${JSON.stringify(url)});
+    const store = await openStore(${JSON.stringify({ root: place.root, engine, driver })});
+    const tars = ${JSON.stringify(tars)};
+    const { createReadStream } = await import('node:fs');
+    const now = () => new Promise(() => { console.log('now'); setInterval(() => {}, 1000); });
+    ${body}`;
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await Promise.race([once(child.stdout, 'data'), once(child, 'exit')]);
+  assert.equal(child.exitCode, null, 'it got so far');
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+}
+
+for (const engine of ['native', 'js'] as const) {
+  test(`${engine}: a daemon that is killed finds its live mounts again`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    await killed(place, engine, 'overlay2', `
+      const layer = await store.register({ path: tars[0].path });
+      const box = await store.createRWLayer('box', layer.chainID);
+      await box.mount(); await box.mount();
+      const idle = await store.createRWLayer('idle', layer.chainID);
+      const view = await layer.view();
+      await now();`);
+    const before = mountsBelow(place.root);
+    assert.ok(before.length >= 1);
+    const store = await reopen(place);
+    const info = store.mounts().get('box');
+    assert.equal(info?.mountCount, 1);
+    assert.ok(before.includes(info.path ?? ''));
+    assert.equal(store.mounts().get('idle')?.mountCount, 0);
+    const box = await store.getRWLayer('box');
+    writeFileSync(join(info.path ?? '', 'x'), 'after the restart');
+    assert.equal(await box.mount(), info.path);
+    assert.equal(mountsBelow(place.root).filter((path) => path === info.path).length, 1, 'nothing is mounted twice');
+    await box.unmount();
+    await box.unmount();
+    await assert.rejects(box.unmount(), code('ERR_NOT_MOUNTED'));
+    assert.deepEqual(mountsBelow(place.root), [], 'the view of the dead process is gone too');
+    assert.deepEqual(await box.changes(), [{ path: '/x', kind: 'add' }]);
+    await store.releaseRWLayer(box);
+    await store.releaseRWLayer(await store.getRWLayer('idle'));
+    await store.close();
+    assert.deepEqual(remains(place, 'overlay2'), NOTHING);
+  });
+
+  for (const driver of ['overlay2', 'vfs'] as const) {
+    test(`${engine}, ${driver}: what a killed process had promised is there, what it had begun is not`, async (t) => {
+      const place = prepare(t, engine, driver);
+      await killed(place, engine, driver, `
+        const layer = await store.register({ path: tars[0].path });
+        await store.retain(layer.chainID, 'kept');
+        await store.createRWLayer('box', layer.chainID, { initFunc: () => undefined });
+        const stalled = (async function* () { yield* createReadStream(tars[1].path, { end: 4000 }); await now(); })();
+        await store.register(stalled, layer.chainID);`);
+      const store = await reopen(place);
+      assert.equal(store.map().size, 1);
+      assert.deepEqual(store.references().map(({ name }) => name), ['kept']);
+      const [layer] = [...store.map().values()];
+      assert.deepEqual(await bytesOf(await (layer as (typeof layer & object)).tarStream()), place.tars[0]?.bytes);
+      assert.deepEqual((await store.cleanup()).foreign, []);
+      await store.releaseRWLayer(await store.getRWLayer('box'));
+      assert.equal((await store.dropReference('kept')).length, 1);
+      await store.close();
+      assert.deepEqual(remains(place, driver), NOTHING);
+    });
+  }
+
+  test(`${engine}: a mount that somebody took away is noticed`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    const store = await place.open();
+    const layer = await store.register({ path: place.tars[0]?.path ?? '' });
+    const box = await store.createRWLayer('box', layer.chainID);
+    const path = await box.mount();
+    execFileSync('umount', [path]);
+    assert.equal(await box.mount(), path);
+    assert.ok(existsSync(join(path, 'etc', 'passwd')), 'it is mounted again');
+    assert.ok(place.lines.some(({ message }) => message.includes('vanished')));
+    await box.unmount();
+    execFileSync('umount', [path]);
+    await box.unmount();
+    assert.equal(box.mountCount, 0);
+    await store.releaseRWLayer(box);
+  });
+
+  test(`${engine}: a busy mount stays counted, and the error names who holds it`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    const store = await place.open();
+    const layer = await store.register({ path: place.tars[0]?.path ?? '' });
+    const box = await store.createRWLayer('box', layer.chainID);
+    const path = await box.mount();
+    const holder = spawn('sleep', ['60'], { cwd: path, stdio: 'ignore' });
+    await once(holder, 'spawn');
+    await assert.rejects(box.unmount(), (error) => {
+      assert.ok(LayerStoreError.is(error, 'ERR_SYSTEM'));
+      assert.equal(error.errnoName, 'EBUSY');
+      assert.ok(error.holders?.some(({ pid }) => pid === holder.pid));
+      return true;
+    });
+    assert.equal(box.mountCount, 1);
+    assert.equal(readFileSync(join(path, 'etc', 'passwd'), 'utf8').length, 11);
+    holder.kill('SIGKILL');
+    await once(holder, 'exit');
+    await box.unmount();
+    await store.releaseRWLayer(box);
+  });
+
+  test(`${engine}: mounts stay at close, and are there for the next open in the same process`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    const store = await place.open();
+    const layer = await store.register({ path: place.tars[0]?.path ?? '' });
+    const box = await store.createRWLayer('box', layer.chainID);
+    const path = await box.mount();
+    await store.close();
+    assert.deepEqual(mountsBelow(place.root), [path]);
+    await assert.rejects(box.unmount(), code('ERR_STORE_CLOSED'));
+    const again = await place.open();
+    const back = await again.getRWLayer('box');
+    assert.equal(back.mountCount, 1);
+    await back.unmount();
+    assert.deepEqual(mountsBelow(place.root), []);
+    await again.releaseRWLayer(back);
+  });
+}
