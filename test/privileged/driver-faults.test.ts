@@ -25,7 +25,7 @@ for (const engine of [native, js]) {
       mkdirSync(filler);
       let made = 0;
       try {
-        for (;;) (writeFileSync(join(filler, String(made)), '', { flag: 'wx' }), made++);
+        for (; ; made++) writeFileSync(join(filler, String(made)), '', { flag: 'wx' });
       } catch (error) {
         assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
       }
