@@ -14,7 +14,7 @@ import { digestOf } from './engine-suite-tars.js';
 import { expectedChanges, expectedSize } from './expected-changes.js';
 import { rootLayers, sampleLayers, xattrLayers } from './sample-changes.js';
 import { withSuiteDirectory } from './suite-directory.js';
-import type { TreeSnapshot } from './tree-snapshot.js';
+import type { SnapshotOptions, TreeSnapshot } from './tree-snapshot.js';
 import { assertSameTree, snapshotTree } from './tree-snapshot.js';
 
 export interface StoreSuiteOptions {
@@ -42,6 +42,7 @@ export async function checkStoreStack(
   store: Store,
   layers: readonly (readonly TreeChange[])[],
   directory: string,
+  options: SnapshotOptions = {},
 ): Promise<StackResult> {
   const flat = join(directory, 'flat');
   mkdirSync(flat);
@@ -54,8 +55,8 @@ export async function checkStoreStack(
     const path = await rw.mount();
     applyChanges(path, changes, number);
     applyChanges(flat, changes, number);
-    const tree = snapshotTree(flat);
-    assertSameTree(tree, snapshotTree(path), `${where}, mounted`);
+    const tree = snapshotTree(flat, options);
+    assertSameTree(tree, snapshotTree(path, options), `${where}, mounted`);
     await rw.unmount();
     const expected = expectedChanges(before, tree);
     assert.deepEqual(changeLines(await rw.changes()), expected, `${where}, changes`);
@@ -69,7 +70,7 @@ export async function checkStoreStack(
     await store.releaseRWLayer(rw);
     {
       const view = await layer.view();
-      assertSameTree(tree, snapshotTree(view.path), `${where}, viewed`);
+      assertSameTree(tree, snapshotTree(view.path, options), `${where}, viewed`);
       await view[Symbol.asyncDispose]();
     }
     made.push({ tar, layer });
