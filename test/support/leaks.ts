@@ -1,0 +1,75 @@
+/** What a process may leave behind: descriptors, threads, mounts. Counted before and after. */
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+
+export interface Held {
+  /** What each open descriptor names; sockets, pipes and anonymous inodes without their numbers. */
+  descriptors: string[];
+  threads: number;
+  mounts: string[];
+}
+
+/** What this process holds now. */
+export function heldNow(): Held {
+  return { descriptors: descriptors(), threads: threads().length, mounts: mounts() };
+}
+
+function descriptors(): string[] {
+  return readdirSync('/proc/self/fd')
+    .flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${fd}`).replace(/\[\d+\]$/, '')];
+      } catch {
+        return []; // the descriptor that read the directory
+      }
+    })
+    .filter((name) => !/^\/proc\/\d+\/fd$/.test(name))
+    .sort();
+}
+
+/** Names of the threads. */
+export function threads(): string[] {
+  return readdirSync('/proc/self/task').flatMap((id) => {
+    try {
+      return [readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim()];
+    } catch {
+      return []; // it ended meanwhile
+    }
+  });
+}
+
+function mounts(): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '');
+}
+
+/**
+ * Runs `work` once to warm up (caches, thread pools), then again, and fails where the second run left anything.
+ * Threads and descriptors that go a moment later are waited for: at most 5 seconds.
+ */
+export async function assertLeavesNothing(work: () => Promise<void>): Promise<void> {
+  await work();
+  await settled();
+  const before = heldNow();
+  await work();
+  let after = heldNow();
+  for (let tries = 0; tries < 100 && differs(before, after); tries++) {
+    await settled();
+    after = heldNow();
+  }
+  assert.deepEqual(after.mounts, before.mounts, 'mounts');
+  assert.deepEqual(after.descriptors, before.descriptors, 'descriptors');
+  assert.ok(after.threads <= before.threads, `${after.threads - before.threads} more threads: ${threads().join(' ')}`);
+}
+
+function differs(a: Held, b: Held): boolean {
+  return (
+    b.threads > a.threads || String(a.descriptors) !== String(b.descriptors) || String(a.mounts) !== String(b.mounts)
+  );
+}
+
+function settled(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 50));
+}
