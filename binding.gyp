@@ -14,6 +14,8 @@
         'NAPI_VERSION=8',
         'NAPI_DISABLE_CPP_EXCEPTIONS',
         'NODE_ADDON_API_DISABLE_DEPRECATED',
+        # a worker that is being terminated takes no exception: that must not end the process
+        'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
         '_FILE_OFFSET_BITS=64',
       ],
       'cflags': [
@@ -29,6 +31,7 @@
       'cflags_cc': ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-fvisibility-inlines-hidden'],
       'ldflags': [
         '-Wl,-z,relro', '-Wl,-z,now', '-Wl,-z,nodelete', '-Wl,-Bsymbolic', '-Wl,--exclude-libs,ALL', '-Wl,--as-needed',
+        '-Wl,--version-script=<(module_root_dir)/native/exports.map',
       ],
       'configurations': {
         'Release': { 'defines': ['_FORTIFY_SOURCE=2'] },
