@@ -6,15 +6,14 @@
 
 #include <memory>
 
-#include "codec/gzip_writer.h"
 #include "layer/copy.h"
 #include "layer/diff_stack.h"
 #include "layer/files.h"
+#include "layer/record_writer.h"
 #include "layer/tar_emitter.h"
 #include "layer/tar_source.h"
 #include "layer/tree.h"
 #include "layer/walk.h"
-#include "sys/files.h"
 #include "sys/open.h"
 
 namespace layerstore {
@@ -24,26 +23,6 @@ namespace {
 class NullSink final : public ByteSink {
  public:
   Result<void> Write(std::span<const uint8_t> /*bytes*/) override { return {}; }
-};
-
-// The gzip file that the record goes to.
-class RecordWriter {
- public:
-  Result<void> Open(const std::string& path) {
-    LS_ASSIGN(file_, OpenPath(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
-    sink_ = std::make_unique<FdSink>(file_.get());
-    LS_ASSIGN(gzip_, GzipWriter::Open(*sink_));
-    packer_ = std::make_unique<SplitPacker>(*gzip_);
-    return {};
-  }
-  Result<void> Finish() { return gzip_ == nullptr ? Result<void>() : gzip_->Finish(); }
-  [[nodiscard]] SplitPacker* packer() const { return packer_.get(); }
-
- private:
-  UniqueFd file_;
-  std::unique_ptr<FdSink> sink_;
-  std::unique_ptr<GzipWriter> gzip_;
-  std::unique_ptr<SplitPacker> packer_;
 };
 
 Result<void> StripOverlayXattrs(int directory, const std::string& name, std::string_view but) {
@@ -246,7 +225,7 @@ Result<void> SealOverlay(const SealRequest& request, const DiffStack& diff, TarE
   return emitter.Finish();
 }
 
-Result<IngestResult> SealWithRecord(const SealRequest& request, SplitPacker* record, Progress& progress, const CancelToken& cancel) {
+Result<IngestResult> SealWithRecord(const SealRequest& request, RecordWriter* record, Progress& progress, const CancelToken& cancel) {
   NullSink nowhere;
   LS_ASSIGN(const std::unique_ptr<HashedSink> out, HashedSink::Open(nowhere));
   TarEmitter emitter(*out, record, false);
@@ -276,15 +255,12 @@ Result<IngestResult> SealWithRecord(const SealRequest& request, SplitPacker* rec
 
 Result<IngestResult> Seal(const SealRequest& request, Progress& progress, const CancelToken& cancel) {
   if (request.diff.upper.directories.empty()) return DataError(Fault::kInvalid, "no upper directory");
-  RecordWriter record;
-  if (!request.tar_split_path.empty()) LS_TRY(record.Open(request.tar_split_path));
-  Result<IngestResult> result = SealWithRecord(request, record.packer(), progress, cancel);
-  if (result) {
-    const Result<void> finished = record.Finish();
-    if (!finished) result = finished.error();
+  std::unique_ptr<RecordWriter> record;  // removes a file that was not closed: half a record is of no use
+  if (!request.tar_split_path.empty()) {
+    LS_ASSIGN(record, RecordWriter::Open(request.tar_split_path));
   }
-  // A record of half a layer is of no use to anybody.
-  if (!result && !request.tar_split_path.empty()) (void)unlink(request.tar_split_path.c_str());
+  LS_ASSIGN(const IngestResult result, SealWithRecord(request, record.get(), progress, cancel));
+  if (record != nullptr) LS_TRY(record->Close());
   return result;
 }
 

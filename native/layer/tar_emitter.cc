@@ -94,9 +94,9 @@ Result<void> TarEmitter::Header(const TarEntry& entry) {
   return Raw(header_);
 }
 
-Result<void> TarEmitter::RecordFile(const TarEntry& entry, uint64_t crc) {
+Result<void> TarEmitter::Record(const TarEntry& entry, uint64_t crc) {
   if (record_ == nullptr) return {};
-  LS_TRY(record_->AddSegment(Bytes(raw_)));
+  LS_TRY(record_->AddSegment(raw_));
   raw_.clear();
   return record_->AddFile(entry.name, entry.size, entry.size > 0 ? std::optional(crc) : std::nullopt);
 }
@@ -128,7 +128,7 @@ Result<void> TarEmitter::Data(const TarSubject& subject, const TarEntry& entry, 
     LS_TRY(Region(subject, 0, entry.size, crc, cancel));
     written = entry.size;
   }
-  LS_TRY(RecordFile(entry, crc));
+  LS_TRY(Record(entry, crc));
   return Raw(std::string(TarPadding(written), '\0'));
 }
 
@@ -169,7 +169,7 @@ Result<void> TarEmitter::Entry(const TarSubject& subject, const CancelToken& can
   LS_TRY(Header(entry));
   uint64_t crc = 0;
   if (entry.type == TarType::kRegular && entry.size > 0) return Data(subject, entry, crc, cancel);
-  return RecordFile(entry, crc);
+  return Record(entry, crc);
 }
 
 Result<void> TarEmitter::HardLink(const std::string& path, const struct stat& st, const std::string& target) {
@@ -178,7 +178,7 @@ Result<void> TarEmitter::HardLink(const std::string& path, const struct stat& st
   entry.type = TarType::kHardLink;
   entry.link_name = target;
   LS_TRY(Header(entry));
-  return RecordFile(entry, 0);
+  return Record(entry, 0);
 }
 
 Result<void> TarEmitter::Whiteout(const std::string& path) {
@@ -186,7 +186,7 @@ Result<void> TarEmitter::Whiteout(const std::string& path) {
   entry.name = WhiteoutPath(path);
   entry.mode = 0600;
   LS_TRY(Header(entry));
-  return RecordFile(entry, 0);
+  return Record(entry, 0);
 }
 
 Result<void> TarEmitter::Opaque(const std::string& path, const struct stat& st) {
@@ -196,13 +196,13 @@ Result<void> TarEmitter::Opaque(const std::string& path, const struct stat& st) 
   entry.uid = st.st_uid;
   entry.gid = st.st_gid;
   LS_TRY(Header(entry));
-  return RecordFile(entry, 0);
+  return Record(entry, 0);
 }
 
 Result<void> TarEmitter::Finish() {
   LS_TRY(Raw(std::string(kTarEndBytes, '\0')));
   if (record_ == nullptr) return {};
-  LS_TRY(record_->AddSegment(Bytes(raw_)));
+  LS_TRY(record_->AddSegment(raw_));
   raw_.clear();
   return {};
 }

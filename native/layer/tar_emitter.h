@@ -1,5 +1,5 @@
 // TarEmitter: turns files into the entries of a tar, in the form of docs/on-disk-format.md, and keeps the tar-split record of
-// what it writes where one is wanted. One thread at a time; borrows the sink and the packer.
+// what it writes where one is wanted. One thread at a time; borrows the sink and the record.
 #pragma once
 
 #include <sys/stat.h>
@@ -9,10 +9,10 @@
 #include <unordered_map>
 
 #include "layer/hashed_sink.h"
+#include "layer/record_writer.h"
 #include "sys/cancel.h"
 #include "sys/unique_fd.h"
 #include "tar/entry.h"
-#include "tar/split_packer.h"
 
 namespace layerstore {
 
@@ -45,7 +45,7 @@ struct TarSubject {
 class TarEmitter {
  public:
   // `record` may be null.
-  TarEmitter(HashedSink& out, SplitPacker* record, bool sparse) : out_(out), record_(record), sparse_(sparse) {}
+  TarEmitter(HashedSink& out, RecordWriter* record, bool sparse) : out_(out), record_(record), sparse_(sparse) {}
 
   // Anything but a socket, which has no form in a tar. Fault::kNotSupported for a name that would read as a whiteout.
   Result<void> Entry(const TarSubject& subject, const CancelToken& cancel);
@@ -64,10 +64,10 @@ class TarEmitter {
   Result<void> Data(const TarSubject& subject, const TarEntry& entry, uint64_t& crc, const CancelToken& cancel);
   Result<void> Region(const TarSubject& subject, uint64_t offset, uint64_t length, uint64_t& crc, const CancelToken& cancel);
   Result<void> Raw(std::string_view bytes);
-  Result<void> RecordFile(const TarEntry& entry, uint64_t crc);
+  Result<void> Record(const TarEntry& entry, uint64_t crc);
 
   HashedSink& out_;
-  SplitPacker* record_;
+  RecordWriter* record_;
   bool sparse_;
   std::string raw_;     // headers and padding since the last record of a file
   std::string header_;
