@@ -1,6 +1,7 @@
 // What the plain test executables share: CHECK counts failures and goes on; each main() ends with `return Finish();`.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <span>
 #include <string>
