@@ -77,4 +77,12 @@ export type {
 } from './metadata/metadata-store.js';
 
 export { openImages } from './image/index.js';
-export type { Image, ImageLimits, ImageProgress, ImageProgressListener, Images, LoadOptions, SaveOptions } from './image/index.js';
+export type {
+  Image,
+  ImageLimits,
+  ImageProgress,
+  ImageProgressListener,
+  Images,
+  LoadOptions,
+  SaveOptions,
+} from './image/index.js';

@@ -23,7 +23,8 @@ export function checkOptions(options: unknown, what: string, known: readonly str
     throw invalid(`${what} must be an object, not ${shown(options)}`);
   }
   const unknown = Object.keys(options).find((key) => !known.includes(key));
-  if (unknown !== undefined) throw invalid(`${what} have no "${unknown}": use ${known.map((key) => `"${key}"`).join(', ')}`);
+  if (unknown !== undefined)
+    throw invalid(`${what} have no "${unknown}": use ${known.map((key) => `"${key}"`).join(', ')}`);
 }
 
 export function checkParent(parent: unknown): ChainID | undefined {
@@ -31,11 +32,13 @@ export function checkParent(parent: unknown): ChainID | undefined {
 }
 
 export function checkFunction(value: unknown, what: string): void {
-  if (value !== undefined && typeof value !== 'function') throw invalid(`${what} must be a function, not ${shown(value)}`);
+  if (value !== undefined && typeof value !== 'function')
+    throw invalid(`${what} must be a function, not ${shown(value)}`);
 }
 
 export function checkBoolean(value: unknown, what: string): void {
-  if (value !== undefined && typeof value !== 'boolean') throw invalid(`${what} must be true or false, not ${shown(value)}`);
+  if (value !== undefined && typeof value !== 'boolean')
+    throw invalid(`${what} must be true or false, not ${shown(value)}`);
 }
 
 export function checkText(value: unknown, what: string): void {
@@ -116,7 +119,8 @@ export function checkDescriptor(descriptor: unknown): Descriptor {
   checkOptions(descriptor, 'a descriptor', ['mediaType', 'digest', 'size', 'urls', 'annotations', 'platform']);
   if (descriptor === undefined) throw invalid('the descriptor is missing: give { mediaType, digest, size }');
   const { mediaType, digest, size, urls, annotations } = descriptor as Descriptor;
-  if (typeof mediaType !== 'string') throw invalid(`a descriptor's "mediaType" must be a text, not ${shown(mediaType)}`);
+  if (typeof mediaType !== 'string')
+    throw invalid(`a descriptor's "mediaType" must be a text, not ${shown(mediaType)}`);
   parseDigest(digest);
   if (!Number.isSafeInteger(size) || size < 0) {
     throw invalid(`a descriptor's "size" must be a count of bytes, not ${shown(size)}`);
@@ -180,7 +184,8 @@ export function checkVerifyOptions(options: unknown): VerifyOptions {
 
 export function checkChainOptions(options: unknown): RegisterOptions {
   const given = checkRegisterOptions(options, 'registerChain');
-  if (given.diffID !== undefined) throw invalid('"diffID" belongs to each layer of registerChain(), not to its options');
+  if (given.diffID !== undefined)
+    throw invalid('"diffID" belongs to each layer of registerChain(), not to its options');
   return given;
 }
 

@@ -52,8 +52,8 @@ export async function registerChain(
 function withChainIDs(layers: readonly ChainLink[], parent: ChainID | undefined): Link[] {
   let chainID = parent;
   return layers.map((layer) => {
-    chainID = createChainID([layer.diffID], chainID) as ChainID; // one diff id always gives one
-    return { ...layer, chainID };
+    chainID = createChainID([layer.diffID], chainID);
+    return { ...layer, chainID: chainID as ChainID }; // one diff id always gives one
   });
 }
 

@@ -29,8 +29,8 @@ export async function commit(ctx: StoreContext, layer: unknown, options: CommitO
     return await ctx.locks.run(`rw:${rw.name}`, async () => {
       rwNodeOf(ctx, layer); // released while this waited?
       await checkConsumable(ctx, rw, layer as object);
-      const { commitDiff, undoConsume } = ctx.driver;
-      if (commitDiff !== undefined && undoConsume !== undefined) return consume(ctx, rw, parent, options);
+      const reversible = ctx.driver.commitDiff !== undefined && ctx.driver.undoConsume !== undefined;
+      if (reversible) return consume(ctx, rw, parent, options);
       // What cannot be taken back is not begun: a copy first, then the RW layer goes.
       const handle = await commitCopy(ctx, rw, parent, options);
       await dropConsumed(ctx, rw);
@@ -109,7 +109,10 @@ async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<vo
     await ctx.driver.undoConsume?.(draft.cacheID, rw.mountID);
   } catch (error) {
     ctx.intents.abandon(draft.cacheID);
-    ctx.logger.error({ name: rw.name, id: draft.cacheID, ...errorFields(error) }, 'a failed commit cannot give the RW layer its files back; the next open tries again');
+    ctx.logger.error(
+      { name: rw.name, id: draft.cacheID, ...errorFields(error) },
+      'a failed commit cannot give the RW layer its files back; the next open tries again',
+    );
     await draft.tx?.cancel().catch(() => undefined); // the log has the failure that matters
     return;
   }
@@ -123,7 +126,10 @@ async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<void> {
   } catch (error) {
     ctx.rwLayers.take(rw);
     rw.owners.clear();
-    ctx.logger.error({ name: rw.name, ...errorFields(error) }, 'the record of a consumed RW layer cannot be removed; the next open does it');
+    ctx.logger.error(
+      { name: rw.name, ...errorFields(error) },
+      'the record of a consumed RW layer cannot be removed; the next open does it',
+    );
   }
 }
 

@@ -155,7 +155,10 @@ export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
     await ctx.intents.end(draft.cacheID);
   } catch (error) {
     ctx.intents.abandon(draft.cacheID);
-    ctx.logger.warn({ id: draft.cacheID, ...errorFields(error) }, 'an intent that is done stays behind; cleanup() drops it');
+    ctx.logger.warn(
+      { id: draft.cacheID, ...errorFields(error) },
+      'an intent that is done stays behind; cleanup() drops it',
+    );
   }
 }
 
@@ -168,7 +171,10 @@ export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<voi
     await ctx.intents.end(draft.cacheID);
   } catch (error) {
     ctx.intents.abandon(draft.cacheID);
-    ctx.logger.warn({ id: draft.cacheID, ...errorFields(error) }, 'an unfinished layer cannot be removed; cleanup() tries again');
+    ctx.logger.warn(
+      { id: draft.cacheID, ...errorFields(error) },
+      'an unfinished layer cannot be removed; cleanup() tries again',
+    );
   }
 }
 

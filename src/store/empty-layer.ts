@@ -36,7 +36,8 @@ export const emptyLayer: Layer = Object.freeze({
     return stream();
   },
   async tarStreamFrom(ancestor?: ChainID) {
-    if (ancestor !== undefined) throw invalid(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
+    if (ancestor !== undefined)
+      throw invalid(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
     return stream();
   },
   async exportTo(target: { path: string } | { fd: number }) {
@@ -46,7 +47,10 @@ export const emptyLayer: Layer = Object.freeze({
     return { bytes: SIZE, diffID: DIGEST_SHA256_EMPTY_TAR };
   },
   async view(): Promise<never> {
-    throw new LayerStoreError('ERR_NOT_SUPPORTED', 'the empty layer has no directory to view: register an empty tar for one');
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      'the empty layer has no directory to view: register an empty tar for one',
+    );
   },
   async size() {
     return 0;

@@ -97,10 +97,11 @@ export function checkTarget(target: unknown): { path: string; fd?: undefined } |
   const { path, fd } = (target ?? {}) as { path?: unknown; fd?: unknown };
   if ((path === undefined) === (fd === undefined)) throw invalid('the target of an export is { path } or { fd }');
   if (path !== undefined) {
-    checkText(path, "the target's \"path\"");
+    checkText(path, 'the target\'s "path"');
     return { path: path as string };
   }
-  if (!Number.isSafeInteger(fd) || (fd as number) < 0) throw invalid(`the target's "fd" must be an open descriptor, not ${shown(fd)}`);
+  if (!Number.isSafeInteger(fd) || (fd as number) < 0)
+    throw invalid(`the target's "fd" must be an open descriptor, not ${shown(fd)}`);
   return { fd: fd as number };
 }
 

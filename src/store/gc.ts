@@ -39,7 +39,12 @@ export async function gc(ctx: StoreContext, dryRun: boolean): Promise<GcReport> 
   if (dryRun) {
     const leftovers = reportOf(await findLeftovers(ctx));
     const nodes = unreferenced(ctx, chains);
-    return merge(leftovers, nodes.map(itemOf), nodes.map((node) => node.metadata()), true);
+    return merge(
+      leftovers,
+      nodes.map(itemOf),
+      nodes.map((node) => node.metadata()),
+      true,
+    );
   }
   const leftovers = await cleanup(ctx);
   const expired = ctx.references.expired();

@@ -86,10 +86,7 @@ class LayerHandle implements Layer {
     return this.#run('metadata', (node) => this.#ctx.driver.metadata(node.cacheID));
   }
 
-  async #run<T>(
-    operation: Operation,
-    work: (node: LayerNode, details: OperationDetails) => Promise<T>,
-  ): Promise<T> {
+  async #run<T>(operation: Operation, work: (node: LayerNode, details: OperationDetails) => Promise<T>): Promise<T> {
     return this.#ctx.lifecycle.read(operation, async (details) => {
       details.chainID = this.#node.chainID;
       if (this.#state === 'released') throw notRetained(this.#node.chainID, 'its handle was released before');
@@ -110,8 +107,10 @@ class LayerHandle implements Layer {
     }
     const handle: LayerHandle = layer;
     const { chainID } = handle.#node;
-    if (handle.#ctx !== ctx) throw notRetained(chainID, 'its handle is of another store, or of this one before a reopen');
-    if (handle.#state === 'lent') throw notRetained(chainID, 'what map() and parent give are no handles: get() gives one');
+    if (handle.#ctx !== ctx)
+      throw notRetained(chainID, 'its handle is of another store, or of this one before a reopen');
+    if (handle.#state === 'lent')
+      throw notRetained(chainID, 'what map() and parent give are no handles: get() gives one');
     if (handle.#state === 'released') throw notRetained(chainID, 'its handle was released before');
     if (handle.#views > 0) {
       throw new LayerStoreError(

@@ -44,7 +44,10 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
       item: {
         kind: gone.length === 0 ? 'intent' : 'leftover',
         what: intent.id,
-        why: gone.length === 0 ? 'what it speaks of is done' : 'an unfinished operation of ours made it and no record names it',
+        why:
+          gone.length === 0
+            ? 'what it speaks of is done'
+            : 'an unfinished operation of ours made it and no record names it',
         bytes: (await bytesOf(ctx, gone)) + (await ctx.intents.bytesOf(intent.id)),
       },
       remove: async () => {
@@ -92,10 +95,9 @@ async function addBrokenRecords(ctx: StoreContext, named: Set<string>, found: Le
     const disposable = broken.kind === 'temporary' || broken.kind === 'removing';
     const bytes = broken.path === undefined ? 0 : await treeBytes(broken.path);
     if (disposable && metadata.discard !== undefined) {
-      const { discard } = metadata;
       found.ours.push({
         item: { kind: broken.kind, what: broken.what, why: broken.why, bytes },
-        remove: () => discard.call(metadata, broken),
+        remove: async () => metadata.discard?.(broken),
       });
     } else {
       found.foreign.push({ what: broken.what, why: `a record that cannot be used: ${broken.why}`, bytes });

@@ -4,7 +4,13 @@
  */
 import type { ChainID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
-import type { BrokenRecord, LayerRecord, LoadedRecords, MetadataStore, NamedMountRecord } from '../metadata/metadata-store.js';
+import type {
+  BrokenRecord,
+  LayerRecord,
+  LoadedRecords,
+  MetadataStore,
+  NamedMountRecord,
+} from '../metadata/metadata-store.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode } from './layer-map.js';

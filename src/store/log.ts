@@ -1,5 +1,5 @@
 /** Release at the end of a program's interest, where a failure is for the log and not for the caller. */
-import { errorFields } from '../util/logger.js';
+import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
 import type { Layer, LayerMetadata, Logger, Store } from './types.js';
 
 /** Writes one line for each layer that a release removed: chain id, diff id, sizes in bytes. */
@@ -9,18 +9,23 @@ export function logReleaseMetadata(metadata: readonly LayerMetadata[], logger: L
   }
 }
 
+const loggers = new WeakMap<Store, LoggerLike>();
+
+/** Notes the logger that a store was opened with. */
+export function noteLogger(store: Store, logger: LoggerLike): void {
+  loggers.set(store, logger);
+}
+
 /**
- * Releases a handle and never throws: what was removed and what failed goes to `logger`, by default the console's
- * warnings alone.
+ * Releases a handle and never throws: what was removed and what failed goes to `logger`, by default the one that the
+ * store was opened with.
  */
 export async function releaseAndLog(store: Store, layer: Layer, logger?: Logger): Promise<void> {
+  const log = logger ?? loggers.get(store) ?? silentLogger;
   try {
-    const removed = await store.release(layer);
-    if (logger !== undefined) logReleaseMetadata(removed, logger);
+    logReleaseMetadata(await store.release(layer), log);
   } catch (error) {
-    const fields = { chainID: chainOf(layer), ...errorFields(error) };
-    if (logger !== undefined) logger.error(fields, 'cannot release a layer');
-    else console.warn('layerstore: cannot release a layer', fields);
+    log.error({ chainID: chainOf(layer), ...errorFields(error) }, 'cannot release a layer');
   }
 }
 

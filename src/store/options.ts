@@ -85,7 +85,9 @@ function checkDriver(driver: unknown): void {
   checkMethods(driver, '"driver"', DRIVER_METHODS);
   const { name, capabilities } = driver as { name?: unknown; capabilities?: unknown };
   if (typeof name !== 'string' || !/^[a-z0-9][a-z0-9_.-]{0,63}$/.test(name)) {
-    throw invalid(`the driver's "name" becomes a directory's: use 1 to 64 of a-z, 0-9, "_", "." and "-", not ${shown(name)}`);
+    throw invalid(
+      `the driver's "name" becomes a directory's: use 1 to 64 of a-z, 0-9, "_", "." and "-", not ${shown(name)}`,
+    );
   }
   if (typeof capabilities !== 'object' || capabilities === null) throw invalid('the driver has no "capabilities"');
 }

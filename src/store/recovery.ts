@@ -53,7 +53,10 @@ export async function recover(ctx: StoreContext): Promise<void> {
   await dropTemporaryRecords(ctx);
   await adoptMounts(ctx);
   reportDangling(ctx);
-  await waitAtMost(ctx.background.push(() => ctx.driver.cleanup()), PATIENCE);
+  await waitAtMost(
+    ctx.background.push(() => ctx.driver.cleanup()),
+    PATIENCE,
+  );
 }
 
 /** Files of our own that a crash left between writing and renaming. */
@@ -107,7 +110,10 @@ async function settleConsumed(
       ctx.logger.info({ name, id }, 'an interrupted commit was settled');
     } catch (error) {
       recorded.add(id);
-      ctx.logger.error({ name, id, ...errorFields(error) }, 'an interrupted commit cannot be settled; the next open tries again');
+      ctx.logger.error(
+        { name, id, ...errorFields(error) },
+        'an interrupted commit cannot be settled; the next open tries again',
+      );
     }
   }
   if (!changed) return undefined;
@@ -125,7 +131,10 @@ async function settleIntent(ctx: StoreContext, intent: StoredIntent, recorded: R
     for (const id of ids) if (!recorded.has(id)) await discard(ctx, id);
     await ctx.intents.end(intent.id);
   } catch (error) {
-    ctx.logger.warn({ id: intent.id, ...errorFields(error) }, 'an unfinished layer cannot be removed; cleanup() tries again');
+    ctx.logger.warn(
+      { id: intent.id, ...errorFields(error) },
+      'an unfinished layer cannot be removed; cleanup() tries again',
+    );
   }
 }
 
@@ -175,7 +184,10 @@ async function dropTemporaryRecords(ctx: StoreContext): Promise<void> {
       await metadata.discard(record);
       ctx.logger.debug({ what: record.what, why: record.why }, 'an unfinished record was dropped');
     } catch (error) {
-      ctx.logger.warn({ what: record.what, ...errorFields(error) }, 'an unfinished record cannot be dropped; cleanup() tries again');
+      ctx.logger.warn(
+        { what: record.what, ...errorFields(error) },
+        'an unfinished record cannot be dropped; cleanup() tries again',
+      );
     }
   }
 }
@@ -200,7 +212,10 @@ async function adoptMounts(ctx: StoreContext): Promise<void> {
       rw.mountCount = 1;
       rw.unowned = 1;
     } catch (error) {
-      ctx.logger.warn({ id, path, name: rw?.name, ...errorFields(error) }, 'a mount of an earlier process cannot be taken over');
+      ctx.logger.warn(
+        { id, path, name: rw?.name, ...errorFields(error) },
+        'a mount of an earlier process cannot be taken over',
+      );
     }
   }
 }
@@ -208,7 +223,10 @@ async function adoptMounts(ctx: StoreContext): Promise<void> {
 function reportDangling(ctx: StoreContext): void {
   for (const chainID of ctx.references.chains()) {
     if (ctx.layers.find(chainID) === undefined) {
-      ctx.logger.warn({ chainID }, 'a named reference is on a layer that is not there: somebody else removed it, or it was set aside');
+      ctx.logger.warn(
+        { chainID },
+        'a named reference is on a layer that is not there: somebody else removed it, or it was set aside',
+      );
     }
   }
 }

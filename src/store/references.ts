@@ -132,7 +132,8 @@ export class References {
     const { version, incomplete, references } = value as Record<string, unknown>;
     if (version !== FORMAT) return `its version is ${shown(version)}, not ${FORMAT}`;
     if (!Array.isArray(references)) return 'it has no list of references';
-    if (incomplete !== undefined) this.#incomplete = String(incomplete);
+    if (incomplete !== undefined)
+      this.#incomplete = typeof incomplete === 'string' ? incomplete : 'its list is marked as incomplete';
     let bad = 0;
     for (const item of references as unknown[]) {
       const entry = toEntry(item);
@@ -206,7 +207,8 @@ function toEntry(item: unknown): Entry | undefined {
   if (typeof item !== 'object' || item === null) return undefined;
   const { name, chainID, expires } = item as Record<string, unknown>;
   if (typeof name !== 'string' || name === '' || typeof chainID !== 'string' || !DIGEST.test(chainID)) return undefined;
-  const time = expires === undefined ? undefined : Date.parse(String(expires));
+  if (expires !== undefined && typeof expires !== 'string') return undefined;
+  const time = expires === undefined ? undefined : Date.parse(expires);
   if (time !== undefined && !Number.isFinite(time)) return undefined;
   return { name, chainID: chainID as ChainID, expires: time };
 }

@@ -57,7 +57,10 @@ async function eraseInOrder(ctx: StoreContext, taken: readonly LayerNode[]): Pro
       // Bottom first: a layer's parent is in the map before it.
       for (const rest of taken.slice(index).reverse()) ctx.layers.restore(rest);
       if (index === 0) throw error;
-      ctx.logger.error({ chainID: node.chainID, ...errorFields(error) }, 'cannot remove an unreferenced layer; gc tries again');
+      ctx.logger.error(
+        { chainID: node.chainID, ...errorFields(error) },
+        'cannot remove an unreferenced layer; gc tries again',
+      );
       break;
     }
     removed.push(node.metadata());
@@ -109,7 +112,10 @@ export async function discardFiles(
     await ctx.intents.end(intentID);
   } catch (error) {
     ctx.intents.abandon(intentID);
-    ctx.logger.error({ ids, ...errorFields(error) }, 'files that nothing needs cannot be removed; cleanup() tries again');
+    ctx.logger.error(
+      { ids, ...errorFields(error) },
+      'files that nothing needs cannot be removed; cleanup() tries again',
+    );
   }
 }
 
@@ -142,6 +148,9 @@ export async function unpin(ctx: StoreContext, node: LayerNode | undefined): Pro
   try {
     await removeUnheld(ctx, node);
   } catch (error) {
-    ctx.logger.error({ chainID: node.chainID, ...errorFields(error) }, 'cannot remove a released layer; gc tries again');
+    ctx.logger.error(
+      { chainID: node.chainID, ...errorFields(error) },
+      'cannot remove a released layer; gc tries again',
+    );
   }
 }

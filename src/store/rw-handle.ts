@@ -2,7 +2,14 @@
 import type { Readable } from 'node:stream';
 import type { Change, TarSource } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
-import { checkBoolean, checkMountLabel, checkOptions, checkRegisterOptions, checkSource, invalid } from './arguments.js';
+import {
+  checkBoolean,
+  checkMountLabel,
+  checkOptions,
+  checkRegisterOptions,
+  checkSource,
+  invalid,
+} from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { Operation, OperationDetails } from './diagnostics.js';
 import { applyOptions } from './draft.js';
@@ -79,7 +86,8 @@ class RWHandle implements RWLayer {
 
   async applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number> {
     const given = checkRegisterOptions(options, 'applyDiff');
-    if (given.verifyExisting !== undefined) throw invalid('"verifyExisting" is for read-only layers, not for applyDiff');
+    if (given.verifyExisting !== undefined)
+      throw invalid('"verifyExisting" is for read-only layers, not for applyDiff');
     const source = checkSource(tar);
     try {
       return await this.#write('applyDiff', async (node, details) => {
@@ -87,7 +95,10 @@ class RWHandle implements RWLayer {
         const apply = applyOptions(this.#ctx, given, undefined);
         const result = await this.#ctx.driver.applyDiff(node.mountID, node.belowID, source, apply);
         if (given.diffID !== undefined && result.diffID !== given.diffID) {
-          throw new LayerStoreError('ERR_DIGEST_MISMATCH', `the tar's diff id is "${result.diffID}", not "${given.diffID}"`);
+          throw new LayerStoreError(
+            'ERR_DIGEST_MISMATCH',
+            `the tar's diff id is "${result.diffID}", not "${given.diffID}"`,
+          );
         }
         details.bytes = result.size;
         return result.size;

@@ -56,9 +56,16 @@ async function makeRWLayer(
   };
   const strict = ctx.durability === 'strict';
   const back = new Rollback((step, error) => {
-    ctx.logger.warn({ name, id, step, ...errorFields(error) }, 'a failed RW layer cannot be taken back wholly; cleanup() tries again');
+    ctx.logger.warn(
+      { name, id, step, ...errorFields(error) },
+      'a failed RW layer cannot be taken back wholly; cleanup() tries again',
+    );
   });
-  await ctx.intents.begin(id, { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) }, { sync: strict });
+  await ctx.intents.begin(
+    id,
+    { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) },
+    { sync: strict },
+  );
   back.push('drop its files', () => discardFiles(ctx, id, initID === undefined ? [id] : [id, initID]));
   try {
     const label = options.mountLabel === undefined ? {} : { mountLabel: options.mountLabel };
@@ -102,7 +109,10 @@ async function makeInitLayer(
   } catch (error) {
     // The first error is the one to hear; the mount goes all the same.
     await ctx.driver.put(initID).catch((failure: unknown) => {
-      ctx.logger.warn({ id: initID, ...errorFields(failure) }, 'an init layer cannot be unmounted after initFunc failed');
+      ctx.logger.warn(
+        { id: initID, ...errorFields(failure) },
+        'an init layer cannot be unmounted after initFunc failed',
+      );
     });
     throw error;
   }
@@ -143,7 +153,11 @@ export async function releaseRWLayer(ctx: StoreContext, layer: unknown): Promise
 export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
   const ids = node.initID === undefined ? [node.mountID] : [node.mountID, node.initID];
   const more = node.initID === undefined ? {} : { with: [node.initID] };
-  await ctx.intents.begin(node.mountID, { kind: 'remove', name: node.name, ...more }, { sync: ctx.durability === 'strict' });
+  await ctx.intents.begin(
+    node.mountID,
+    { kind: 'remove', name: node.name, ...more },
+    { sync: ctx.durability === 'strict' },
+  );
   try {
     await ctx.metadata.removeMount(node.name);
   } catch (error) {
@@ -159,7 +173,10 @@ export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<La
   try {
     return await removeUnheld(ctx, node.parent);
   } catch (error) {
-    ctx.logger.error({ name: node.name, ...errorFields(error) }, 'the parent of a removed RW layer stays; gc tries again');
+    ctx.logger.error(
+      { name: node.name, ...errorFields(error) },
+      'the parent of a removed RW layer stays; gc tries again',
+    );
     return [];
   }
 }
@@ -179,6 +196,9 @@ export async function checkConsumable(ctx: StoreContext, node: RWNode, owner: ob
   const others = [...node.owners.keys()].filter((handle) => handle !== owner).length;
   if (others > 0 || node.readers.count > 0) {
     const who = others > 0 ? `${others} more handles are open on it` : 'something reads it';
-    throw new LayerStoreError('ERR_LAYER_IN_USE', `cannot consume RW layer "${node.name}": ${who}; commit without "consume"`);
+    throw new LayerStoreError(
+      'ERR_LAYER_IN_USE',
+      `cannot consume RW layer "${node.name}": ${who}; commit without "consume"`,
+    );
   }
 }

@@ -59,7 +59,10 @@ async function putLast(ctx: StoreContext, node: RWNode): Promise<void> {
     await ctx.driver.put(node.mountID);
   } catch (error) {
     if (!(await isMissing(ctx, node))) throw error;
-    ctx.logger.warn({ name: node.name, path: node.path, ...errorFields(error) }, 'a mount had vanished before its unmount');
+    ctx.logger.warn(
+      { name: node.name, path: node.path, ...errorFields(error) },
+      'a mount had vanished before its unmount',
+    );
   }
 }
 
@@ -94,7 +97,8 @@ async function vanished(ctx: StoreContext, node: RWNode): Promise<boolean> {
 
 /** Whether the kernel has no mount where the driver makes one. Without a parent, or by a driver that cannot say: no. */
 async function isMissing(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  if (!ctx.driver.capabilities.mounts || node.belowID === undefined || ctx.driver.liveMounts === undefined) return false;
+  if (!ctx.driver.capabilities.mounts || node.belowID === undefined || ctx.driver.liveMounts === undefined)
+    return false;
   const live = await ctx.driver.liveMounts();
   return !live.some((mount) => mount.id === node.mountID);
 }

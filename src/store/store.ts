@@ -9,6 +9,7 @@ import type { ReferenceSource, StoreContext } from './context.js';
 import type { Operation, OperationDetails } from './diagnostics.js';
 import { cleanup, gc } from './gc.js';
 import { createHandle, lend, releaseHandle } from './layer-handle.js';
+import { noteLogger } from './log.js';
 import { loadReadOnly } from './recovery.js';
 import { checkExpiry, checkReferenceName, noSuchReference } from './references.js';
 import { registerLayer } from './register.js';
@@ -44,6 +45,7 @@ export class LayerStore implements Store {
   constructor(ctx: StoreContext, shutdown: () => Promise<void>) {
     this.#ctx = ctx;
     this.#shutdown = shutdown;
+    noteLogger(this, ctx.logger);
     this.#status = [
       ['Engine', ctx.engine.name],
       ['Kernel', ctx.engine.features().kernel],
@@ -167,7 +169,8 @@ export class LayerStore implements Store {
 
   addReferenceSource(source: ReferenceSource): void {
     this.#ctx.lifecycle.check('addReferenceSource');
-    if (typeof source !== 'function') throw check.invalid(`a reference source must be a function, not ${check.shown(source)}`);
+    if (typeof source !== 'function')
+      throw check.invalid(`a reference source must be a function, not ${check.shown(source)}`);
     this.#ctx.referenceSources.push(source);
   }
 

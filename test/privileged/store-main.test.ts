@@ -1,6 +1,16 @@
 /** The main job on real files and mounts, by each engine and driver. */
 import assert from 'node:assert/strict';
-import { closeSync, createReadStream, existsSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -13,21 +23,41 @@ const code = (expected: string) => (error: unknown) => LayerStoreError.is(error)
 for (const { engine, driver, label } of COMBINATIONS) {
   test(`${label}: register, mount, change, commit, export, release; nothing is left`, async (t) => {
     const place = prepare(t, engine, driver);
-    const [base, upper, deletions] = place.tars as [(typeof place.tars)[0], (typeof place.tars)[0], (typeof place.tars)[0]];
+    const [base, upper, deletions] = place.tars as [
+      (typeof place.tars)[0],
+      (typeof place.tars)[0],
+      (typeof place.tars)[0],
+    ];
     const store = await place.open();
     const a = await store.register({ path: base.path });
     const b = await store.register(createReadStream(upper.path), a.chainID, { diffID: upper.diffID });
     const gzipped = gzipSync(deletions.bytes);
-    const descriptor = { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest: digestOf(gzipped), size: gzipped.length };
-    const c = await store.registerWithDescriptor((async function* () { yield gzipped; })(), b.chainID, descriptor);
-    for (const [layer, tar] of [[a, base], [b, upper], [c, deletions]] as const) {
+    const descriptor = {
+      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+      digest: digestOf(gzipped),
+      size: gzipped.length,
+    };
+    const c = await store.registerWithDescriptor(
+      (async function* () {
+        yield gzipped;
+      })(),
+      b.chainID,
+      descriptor,
+    );
+    for (const [layer, tar] of [
+      [a, base],
+      [b, upper],
+      [c, deletions],
+    ] as const) {
       assert.equal(layer.diffID, tar.diffID);
       assert.deepEqual(await bytesOf(await layer.tarStream()), tar.bytes);
     }
     assert.equal(await a.diffSize(), 300_000 + 11 + '../etc/passwd'.length);
     assert.equal((await store.verify()).ok, true);
 
-    const box = await store.createRWLayer('box', c.chainID, { initFunc: (root) => writeFileSync(join(root, 'init'), 'i') });
+    const box = await store.createRWLayer('box', c.chainID, {
+      initFunc: (root) => writeFileSync(join(root, 'init'), 'i'),
+    });
     const path = await box.mount();
     assert.equal(readFileSync(join(path, 'etc', 'passwd'), 'utf8'), 'root:x:0:0\nuser:x:1:1\n');
     assert.equal(existsSync(join(path, 'data', 'link')), false, 'deleted by the third layer');
@@ -39,7 +69,12 @@ for (const { engine, driver, label } of COMBINATIONS) {
     const tar = await bytesOf(await box.tarStream());
     const copy = await store.commit(box);
     assert.equal(copy.diffID, digestOf(tar), 'the same as its tar registered');
-    const same = await store.register((async function* () { yield tar; })(), c.chainID);
+    const same = await store.register(
+      (async function* () {
+        yield tar;
+      })(),
+      c.chainID,
+    );
     assert.equal(same.chainID, copy.chainID);
     await box.unmount();
     assert.deepEqual(await bytesOf(await copy.tarStream()), tar);
@@ -69,7 +104,10 @@ for (const { engine, driver, label } of COMBINATIONS) {
     const again = await place.open();
     await again.close();
     assert.deepEqual(remains(place, driver), NOTHING);
-    assert.deepEqual(place.lines.filter(({ level }) => level === 'warn' || level === 'error'), []);
+    assert.deepEqual(
+      place.lines.filter(({ level }) => level === 'warn' || level === 'error'),
+      [],
+    );
   });
 
   test(`${label}: a chain, exported to descriptors and files that appear whole`, async (t) => {
@@ -87,7 +125,11 @@ for (const { engine, driver, label } of COMBINATIONS) {
     closeSync(fd);
     assert.deepEqual(readFileSync(`${out}.fd`), place.tars[2]?.bytes);
     const whole = await bytesOf(await top.tarStreamFrom());
-    const flat = await store.register((async function* () { yield whole; })());
+    const flat = await store.register(
+      (async function* () {
+        yield whole;
+      })(),
+    );
     const view = await flat.view();
     assert.deepEqual(readdirSync(view.path).sort(), ['data', 'etc', 'new']);
     assert.deepEqual(readdirSync(join(view.path, 'data')).sort(), ['big', 'same']);
@@ -114,10 +156,17 @@ for (const { engine, driver, label } of COMBINATIONS) {
     await assert.rejects(bytesOf(await a.tarStream()), code('ERR_LAYER_CORRUPT'));
     const out = join(dirname(place.root), 'out.tar');
     await assert.rejects(a.exportTo({ path: out }), code('ERR_LAYER_CORRUPT'));
-    assert.deepEqual(readdirSync(dirname(out)).filter((name) => name.includes('out.tar')), [], 'no half file');
+    assert.deepEqual(
+      readdirSync(dirname(out)).filter((name) => name.includes('out.tar')),
+      [],
+      'no half file',
+    );
     const report = await store.verify();
     assert.equal(report.ok, false);
-    assert.deepEqual(report.layers.filter(({ ok }) => !ok).map(({ chainID }) => chainID), [a.chainID]);
+    assert.deepEqual(
+      report.layers.filter(({ ok }) => !ok).map(({ chainID }) => chainID),
+      [a.chainID],
+    );
     const [problem] = report.layers.find(({ ok }) => !ok)?.problems ?? [];
     assert.match(problem?.path ?? '', /data\/(big|same)$/);
     await assert.rejects(store.repair(a.chainID, { path: upper?.path ?? '' }), code('ERR_DIGEST_MISMATCH'));
@@ -141,7 +190,10 @@ for (const { engine, driver, label } of COMBINATIONS) {
       controller.abort(reason);
       await new Promise(() => undefined);
     })();
-    await assert.rejects(store.register(stalled, undefined, { signal: controller.signal }), (error) => error === reason);
+    await assert.rejects(
+      store.register(stalled, undefined, { signal: controller.signal }),
+      (error) => error === reason,
+    );
     const truncated = (async function* () {
       yield place.tars[0]?.bytes.subarray(0, 100_000) ?? Buffer.alloc(0);
     })();

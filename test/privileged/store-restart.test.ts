@@ -47,13 +47,18 @@ async function killed(place: Place, engine: string, driver: string, body: string
 for (const engine of ['native', 'js'] as const) {
   test(`${engine}: a daemon that is killed finds its live mounts again`, async (t) => {
     const place = prepare(t, engine, 'overlay2');
-    await killed(place, engine, 'overlay2', `
+    await killed(
+      place,
+      engine,
+      'overlay2',
+      `
       const layer = await store.register({ path: tars[0].path });
       const box = await store.createRWLayer('box', layer.chainID);
       await box.mount(); await box.mount();
       const idle = await store.createRWLayer('idle', layer.chainID);
       const view = await layer.view();
-      await now();`);
+      await now();`,
+    );
     const before = mountsBelow(place.root);
     assert.ok(before.length >= 1);
     const store = await reopen(place);
@@ -79,17 +84,25 @@ for (const engine of ['native', 'js'] as const) {
   for (const driver of ['overlay2', 'vfs'] as const) {
     test(`${engine}, ${driver}: what a killed process had promised is there, what it had begun is not`, async (t) => {
       const place = prepare(t, engine, driver);
-      await killed(place, engine, driver, `
+      await killed(
+        place,
+        engine,
+        driver,
+        `
         const layer = await store.register({ path: tars[0].path });
         await store.retain(layer.chainID, 'kept');
         await store.createRWLayer('box', layer.chainID, { initFunc: () => undefined });
         const stalled = (async function* () { yield* createReadStream(tars[1].path, { end: 4000 }); await now(); })();
-        await store.register(stalled, layer.chainID);`);
+        await store.register(stalled, layer.chainID);`,
+      );
       const store = await reopen(place);
       assert.equal(store.map().size, 1);
-      assert.deepEqual(store.references().map(({ name }) => name), ['kept']);
+      assert.deepEqual(
+        store.references().map(({ name }) => name),
+        ['kept'],
+      );
       const [layer] = [...store.map().values()];
-      assert.deepEqual(await bytesOf(await (layer as (typeof layer & object)).tarStream()), place.tars[0]?.bytes);
+      assert.deepEqual(await bytesOf(await (layer as typeof layer & object).tarStream()), place.tars[0]?.bytes);
       assert.deepEqual((await store.cleanup()).foreign, []);
       await store.releaseRWLayer(await store.getRWLayer('box'));
       assert.equal((await store.dropReference('kept')).length, 1);

@@ -15,7 +15,10 @@ test('independent diffs unpack side by side and share one data sync', async (t) 
   const store = await bench.open({ driver });
   const top = await store.registerChain(links());
   assert.ok(driver.mostAtOnce > 1);
-  assert.deepEqual(driver.calls.filter((call) => call.startsWith('sync')), ['sync 4']);
+  assert.deepEqual(
+    driver.calls.filter((call) => call.startsWith('sync')),
+    ['sync 4'],
+  );
   assert.equal(top.parent?.parent?.parent?.diffID, diffIDOf(TARS[0] as Buffer));
   assert.deepEqual(await bytesOf(await top.tarStream()), TARS[3]);
   assert.equal((await store.release(top)).length, 4, 'one handle, on the top');
@@ -28,7 +31,10 @@ test('dependent diffs are unpacked one after the other, with one sync as well', 
   const store = await bench.open({ driver });
   const top = await store.registerChain(links());
   assert.equal(driver.mostAtOnce, 1);
-  assert.deepEqual(driver.calls.filter((call) => call.startsWith('sync')), ['sync 4']);
+  assert.deepEqual(
+    driver.calls.filter((call) => call.startsWith('sync')),
+    ['sync 4'],
+  );
   assert.equal((await store.release(top)).length, 4);
 });
 
@@ -64,7 +70,11 @@ test('the same chain twice at once is unpacked once', async (t) => {
     store.register(streamOf(TARS[0] as Buffer), undefined, { diffID: diffIDOf(TARS[0] as Buffer) }),
   ]);
   assert.equal(store.map().size, 4);
-  assert.equal(driver.calls.filter((call) => call === 'applyDiff').length, 5, 'four, and one whose diff id nobody knew');
+  assert.equal(
+    driver.calls.filter((call) => call === 'applyDiff').length,
+    5,
+    'four, and one whose diff id nobody knew',
+  );
   for (const layer of all) await store.release(layer);
   assert.equal(store.map().size, 0);
   await store.close();

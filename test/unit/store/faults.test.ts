@@ -129,7 +129,10 @@ test('release: files that cannot be renamed are removed by cleanup', async (t) =
   assert.equal(bench.disk.entries.size, 1);
   assert.equal(store.map().size, 0);
   const report = await store.cleanup();
-  assert.deepEqual(report.items.map(({ kind, what }) => [kind, what]), [['removing', a.chainID]]);
+  assert.deepEqual(
+    report.items.map(({ kind, what }) => [kind, what]),
+    [['removing', a.chainID]],
+  );
   assert.equal(bench.disk.entries.size, 0);
   assert.deepEqual((await store.cleanup()).items, []);
 });
@@ -147,7 +150,11 @@ test('releaseRWLayer: a record that cannot be removed leaves the RW layer', asyn
   await untouched(bench, store, 0);
 });
 
-for (const [step, when] of [['commitDiff', 'before'], ['commitDiff', 'after'], ['sync', 'before']] as const) {
+for (const [step, when] of [
+  ['commitDiff', 'before'],
+  ['commitDiff', 'after'],
+  ['sync', 'before'],
+] as const) {
   test(`consuming commit: ${step} fails ${when} it works, and the RW layer has its files`, async (t) => {
     const bench = await Bench.make(t);
     const error = fault();
@@ -180,14 +187,17 @@ test('retain: a list that cannot be written keeps the old one', async (t) => {
   const store = await bench.open();
   const a = await store.register(streamOf(A));
   await store.retain(a.chainID, 'one');
-  
+
   // A directory in the list's place: the rename onto it fails, whoever we are.
   const path = join(bench.root, 'layerstore', 'references.json');
   await rename(path, `${path}.aside`);
   await mkdir(path);
   await assert.rejects(store.retain(a.chainID, 'two'), /keep a reference/);
   await assert.rejects(store.dropReference('one'), /drop a reference/);
-  assert.deepEqual(store.references().map(({ name }) => name), ['one']);
+  assert.deepEqual(
+    store.references().map(({ name }) => name),
+    ['one'],
+  );
   await rmdir(path);
   await rename(`${path}.aside`, path);
   await store.retain(a.chainID, 'two');

@@ -1,6 +1,6 @@
 /** Read-only layers: registration, handles, references, removal. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { createChainID, type ChainID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import type { Layer } from '../../../src/store/types.js';
@@ -10,8 +10,8 @@ import { Bench, bytesOf, code, diffIDOf, requiredOnly, streamOf, tarOf } from '.
 const [A, B, C] = [tarOf('a'), tarOf('b'), tarOf('c')];
 
 for (const kind of ['full', 'required'] as const) {
-  const options = async (t: Parameters<Parameters<typeof test>[1] & object>[0]) => {
-    const bench = await Bench.make(t as never);
+  const options = async (t: TestContext) => {
+    const bench = await Bench.make(t);
     if (kind === 'required') bench.metadata = requiredOnly(bench.metadata);
     return { bench, open: () => bench.open({ driver: bench.driver(kind) }) };
   };
@@ -56,9 +56,16 @@ for (const kind of ['full', 'required'] as const) {
     await assert.rejects(again.release(a), code('ERR_LAYER_NOT_RETAINED', 'another store'));
     const box = await again.getRWLayer('box');
     const removed = await again.releaseRWLayer(box);
-    assert.deepEqual(removed.map(({ chainID }) => chainID), [b.chainID], 'the reference keeps the base');
+    assert.deepEqual(
+      removed.map(({ chainID }) => chainID),
+      [b.chainID],
+      'the reference keeps the base',
+    );
     const gone = await again.dropReference('kept');
-    assert.deepEqual(gone.map(({ chainID }) => chainID), [a.chainID]);
+    assert.deepEqual(
+      gone.map(({ chainID }) => chainID),
+      [a.chainID],
+    );
     await again.close();
     assert.equal(bench.disk.entries.size, 0);
   });
@@ -140,7 +147,10 @@ test('a descriptor is checked and kept', async (t) => {
   const layer = await store.registerWithDescriptor(streamOf(A), undefined, descriptor);
   assert.deepEqual(layer.descriptor, descriptor);
   const other = { ...descriptor, size: 5 };
-  await assert.rejects(store.registerWithDescriptor(streamOf(A), undefined, other), code('ERR_DIGEST_MISMATCH', 'size'));
+  await assert.rejects(
+    store.registerWithDescriptor(streamOf(A), undefined, other),
+    code('ERR_DIGEST_MISMATCH', 'size'),
+  );
   await assert.rejects(
     store.registerWithDescriptor(streamOf(B), undefined, descriptor),
     code('ERR_DIGEST_MISMATCH', 'digest'),
@@ -199,9 +209,18 @@ test('references keep, expire, move and are dropped', async (t) => {
   await assert.rejects(store.dropReference('one'), code('ERR_LAYER_NOT_RETAINED', '"one"'));
   await assert.rejects(store.retain(`sha256:${'0'.repeat(64)}` as ChainID, 'x'), code('ERR_LAYER_DOES_NOT_EXIST'));
   await store.retain(b.chainID, 'short', { expires: new Date(Date.now() - 1) });
-  assert.deepEqual(store.references().map(({ name }) => name).sort(), ['three', 'two']);
+  assert.deepEqual(
+    store
+      .references()
+      .map(({ name }) => name)
+      .sort(),
+    ['three', 'two'],
+  );
   const report = await store.gc({ dryRun: true });
-  assert.deepEqual(report.removed.map(({ chainID }) => chainID), [a.chainID]);
+  assert.deepEqual(
+    report.removed.map(({ chainID }) => chainID),
+    [a.chainID],
+  );
   assert.equal(store.map().size, 2);
   const swept = await store.gc();
   assert.deepEqual(swept.removed, report.removed);

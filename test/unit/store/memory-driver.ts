@@ -49,7 +49,12 @@ export class MemoryDriver implements GraphDriver {
     this.entries.set(id, { parent, writable: true, tar: EMPTY, mounts: 0 });
   }
 
-  async applyDiff(id: string, _parent: string | undefined, source: TarSource, options: ApplyOptions): Promise<ApplyResult> {
+  async applyDiff(
+    id: string,
+    _parent: string | undefined,
+    source: TarSource,
+    options: ApplyOptions,
+  ): Promise<ApplyResult> {
     this.calls.push('applyDiff');
     this.applying += 1;
     this.mostAtOnce = Math.max(this.mostAtOnce, this.applying);
@@ -168,7 +173,8 @@ export class FullMemoryDriver extends MemoryDriver {
 
   async exchange(id: string, otherID: string): Promise<void> {
     const [one, other] = [this.entries.get(id), this.entries.get(otherID)];
-    if (one === undefined || other === undefined) throw new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', 'nothing to exchange');
+    if (one === undefined || other === undefined)
+      throw new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', 'nothing to exchange');
     [one.tar, other.tar] = [other.tar, one.tar];
   }
 

@@ -103,7 +103,9 @@ test("dockerd's databases keep a writer out, and a writer keeps dockerd out", as
   await chmod(bench.root, 0o710);
   for (const path of [join(bench.root, 'volumes', 'metadata.db'), join(bench.root, 'buildkit', 'snapshots.db')]) {
     await writeFile(path, '');
-    const docker = spawn('/usr/bin/flock', ['-n', path, '-c', 'echo locked; exec sleep 60'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const docker = spawn('/usr/bin/flock', ['-n', path, '-c', 'echo locked; exec sleep 60'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     t.after(() => docker.kill('SIGKILL'));
     await once(docker.stdout, 'data');
     await assert.rejects(bench.open(), code('ERR_STORE_LOCKED', 'dockerd'));

@@ -40,7 +40,10 @@ test('a directory that an intent names goes, one that nothing names stays and is
   assert.deepEqual([...bench.disk.entries.keys()], ['docker-builds-this']);
   assert.deepEqual(await readdir(own(bench, 'intents')), []);
   const report = await store.cleanup();
-  assert.deepEqual(report.foreign.map(({ what }) => what), ['docker-builds-this']);
+  assert.deepEqual(
+    report.foreign.map(({ what }) => what),
+    ['docker-builds-this'],
+  );
   assert.ok(bench.disk.entries.has('docker-builds-this'));
 });
 
@@ -184,7 +187,10 @@ test('temporary files and transactions of a crash are dropped', async (t) => {
   await mkdir(writeSet);
   await writeFile(join(writeSet, 'size'), '1');
   await (await open(bench)).close();
-  assert.deepEqual((await readdir(own(bench))).filter((name) => name.endsWith('.tmp')), []);
+  assert.deepEqual(
+    (await readdir(own(bench))).filter((name) => name.endsWith('.tmp')),
+    [],
+  );
   assert.deepEqual(await readdir(join(writeSet, '..')), []);
 });
 
@@ -208,9 +214,15 @@ test('gc deletes nothing on a root whose Docker records nobody reads', async (t)
   await store.release(a);
   assert.equal(store.map().size, 2, 'what a source names is kept by release too');
   chains = [createChainID([diffIDOf(A)]) as ChainID];
-  assert.deepEqual((await store.gc()).removed.map(({ chainID }) => chainID), [b.chainID]);
+  assert.deepEqual(
+    (await store.gc()).removed.map(({ chainID }) => chainID),
+    [b.chainID],
+  );
   chains = [];
-  assert.deepEqual((await store.gc()).removed.map(({ chainID }) => chainID), [a.chainID]);
+  assert.deepEqual(
+    (await store.gc()).removed.map(({ chainID }) => chainID),
+    [a.chainID],
+  );
 });
 
 test('a reader beside the writer sees complete layers and follows on refresh', async (t) => {

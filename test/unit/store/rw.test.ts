@@ -31,7 +31,10 @@ test('mounts count over all handles, and mounts at once make one', async (t) => 
   await assert.rejects(one.unmount(), code('ERR_NOT_MOUNTED'));
   assert.deepEqual(await store.release(a), []);
   const removed = await store.releaseRWLayer(one);
-  assert.deepEqual(removed.map(({ chainID }) => chainID), [a.chainID]);
+  assert.deepEqual(
+    removed.map(({ chainID }) => chainID),
+    [a.chainID],
+  );
   await assert.rejects(store.getRWLayer('box'), code('ERR_MOUNT_DOES_NOT_EXIST', '"box"'));
   await store.close();
   assert.equal(bench.disk.entries.size, 0);
@@ -159,7 +162,12 @@ test('names are taken once, also by calls at once', async (t) => {
   assert.match(await store.getMountID('box'), /^[0-9a-f]{64}$/);
 });
 
-for (const [kind, consume] of [['full', false], ['full', true], ['required', false], ['required', true]] as const) {
+for (const [kind, consume] of [
+  ['full', false],
+  ['full', true],
+  ['required', false],
+  ['required', true],
+] as const) {
   test(`commit, ${kind} driver, ${consume ? 'consuming' : 'copying'}`, async (t) => {
     const bench = await Bench.make(t);
     if (kind === 'required') bench.metadata = requiredOnly(bench.metadata);

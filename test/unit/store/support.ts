@@ -103,7 +103,8 @@ export class Bench {
 
 /** Only the required methods, so that a store is seen to need no others. */
 export function requiredOnly(store: MetadataStore): MetadataStore {
-  const pick = <K extends keyof MetadataStore>(name: K): MetadataStore[K] => (store[name] as CallableFunction).bind(store);
+  const pick = <K extends keyof MetadataStore>(name: K): MetadataStore[K] =>
+    (store[name] as CallableFunction).bind(store) as MetadataStore[K];
   return {
     startTransaction: async () => {
       const tx = await store.startTransaction();

@@ -59,7 +59,10 @@ test('every operation publishes one event with its time, subject and outcome', a
   const registered = events.find(({ operation }) => operation === 'register');
   assert.deepEqual([registered?.chainID, registered?.outcome], [a.chainID, 'ok']);
   const failed = events.filter(({ outcome }) => outcome === 'error');
-  assert.deepEqual(failed.map(({ operation, chainID }) => [operation, chainID]), [['get', chain.chainID]]);
+  assert.deepEqual(
+    failed.map(({ operation, chainID }) => [operation, chainID]),
+    [['get', chain.chainID]],
+  );
   assert.ok(code('ERR_LAYER_DOES_NOT_EXIST')(failed[0]?.error));
   const exported = events.find(({ operation }) => operation === 'exportTo');
   assert.equal(exported?.bytes, A.length);
@@ -69,7 +72,7 @@ test('releaseAndLog never throws: it logs what went and what failed', async (t) 
   const bench = await Bench.make(t);
   const store = await bench.open();
   const a = await store.register(streamOf(A));
-  await releaseAndLog(store, a, bench.logger);
+  await releaseAndLog(store, a);
   await releaseAndLog(store, a, bench.logger);
   const [removed, failed] = bench.lines.filter(({ level }) => level === 'info' || level === 'error');
   assert.deepEqual(removed?.fields, { chainID: a.chainID, diffID: a.diffID, size: A.length, diffSize: A.length });

@@ -26,7 +26,10 @@ test('a keyed mutex runs one key in order, and others beside it', async () => {
     });
   const failing = mutex.run('a', async () => Promise.reject(new Error('no')));
   await Promise.all([assert.rejects(failing, /no/), work('a', 'a1'), work('a', 'a2'), work('b', 'b1')]);
-  assert.deepEqual(seen.filter((line) => line.startsWith('a')), ['a1 begins', 'a1 ends', 'a2 begins', 'a2 ends']);
+  assert.deepEqual(
+    seen.filter((line) => line.startsWith('a')),
+    ['a1 begins', 'a1 ends', 'a2 begins', 'a2 ends'],
+  );
   assert.ok(seen.indexOf('b1 begins') < seen.indexOf('a1 ends'));
   assert.equal(mutex.size, 0);
 });
