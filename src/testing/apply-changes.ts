@@ -69,7 +69,8 @@ function applyOne(at: (path: string) => Buffer, change: TreeChange): string[] {
       return renameOrCopy(path, at(change.to), change);
     case 'link':
       fs.linkSync(path, at(change.to));
-      return [parentOf(change.to)];
+      // The inode's time too: the name that it had first may be removed before times are set.
+      return [change.path, change.to, parentOf(change.to)];
     case 'symlink':
       fs.symlinkSync(Buffer.from(change.target, 'latin1'), path);
       return [change.path, parentOf(change.path)];
