@@ -17,6 +17,7 @@ import { SourceReader } from './source.js';
 import { SplitWriter } from './split-writer.js';
 import { badTar } from './tar-header.js';
 import { TarReader, type TarEntry } from './tar-reader.js';
+import { readTreeFile } from './tree-file.js';
 import { TreeRoot, type Place } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
 
@@ -56,8 +57,6 @@ class IngestJob {
   readonly #split: SplitWriter | undefined;
   readonly #hash = createHash('sha256');
   readonly #progress: ProgressMeter;
-  /** Names of entries that are in the record but not in the tree: whiteouts, global headers. */
-  readonly #unseen = new Set<string>();
   #keptFolder: string | undefined;
   #keptFiles = 0;
   #keptBytes = 0;
@@ -98,7 +97,8 @@ class IngestJob {
     const tar = new TarReader(bytes, this.#limits);
     for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
       this.#request.signal?.throwIfAborted();
-      if (++this.#entries > this.#limits.maxEntries) throw overLimit('maxEntries', this.#limits.maxEntries, 'the tar has more entries', entry.offset);
+      // A global header is no entry of the tree.
+      if (entry.type !== 'g' && ++this.#entries > this.#limits.maxEntries) throw overLimit('maxEntries', this.#limits.maxEntries, 'the tar has more entries', entry.offset);
       await this.#split?.segment(tar.takeRaw());
       await this.#entry(tar, entry);
       await this.#writer.settle();
@@ -108,7 +108,10 @@ class IngestJob {
     for (let rest = await tar.trailing(SMALL_FILE); rest !== undefined; rest = await tar.trailing(SMALL_FILE)) await this.#keep(rest);
     await this.#writer.finish();
     const result = this.#result(decoded);
-    await this.#split?.finish((name) => treePath(name, 0));
+    await this.#split?.finish({
+      path: (name) => treePath(name, 0),
+      read: (path) => readTreeFile(this.#root, path),
+    });
     await this.#close();
     this.#progress.finish(this.#source.bytesRead, this.#tarSize, this.#entries);
     return result;
@@ -153,26 +156,26 @@ class IngestJob {
 
   async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
     checkNames(entry, this.#limits);
-    if (entry.type === 'g') return this.#globalHeader(entry);
+    if (entry.type === 'g') return;
     entry.xattrs = this.#checkedXattrs(entry);
     const path = treePath(entry.name, entry.offset);
     const kind = nameKind(path, entry.offset);
     switch (kind.kind) {
       case 'whiteout':
-        await this.#writer.whiteout(await this.#writer.place(kind.target));
-        return this.#notInTree(tar, entry, path);
+        return this.#notInTree(tar, entry, await this.#writer.whiteout(kind.target, entry));
       case 'opaque':
-        await this.#writer.opaque(kind.directory);
-        return this.#notInTree(tar, entry, path);
+        return this.#notInTree(tar, entry, await this.#writer.opaque(kind.directory));
       case 'dropped':
-        return this.#notInTree(tar, entry, path);
+        return this.#notInTree(tar, entry, false);
       case 'file':
         return this.#file(tar, entry, path);
     }
   }
 
   async #file(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
-    if (path === '' && entry.type !== '5') {
+    if (path === '') {
+      // As Docker: owner, mode and times of the root are the store's business.
+      if (entry.type === '5') return;
       throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar names "${shown(entry.name)}", the root itself, as something else than a directory`, {
         path: shown(entry.name),
         offset: entry.offset,
@@ -207,13 +210,13 @@ class IngestJob {
         await this.#writer.node(await this.#writer.place(path), entry);
         break;
       case '5':
-        await this.#writer.directory(path === '' ? undefined : await this.#writer.place(path), entry);
+        await this.#writer.directory(await this.#writer.place(path), entry);
         break;
       default:
         throw badTar(`"${shown(entry.name)}" is of the unknown type ${JSON.stringify(entry.type)}`, entry.offset, entry.name);
     }
     // Docker reads back the file of every entry with a size; one that has no data of its own must have no such line.
-    if (entry.size === 0 && !this.#unseen.has(path)) await this.#split?.file(entry.name, 0, undefined);
+    if (entry.size === 0) await this.#split?.file(entry.name, 0, undefined);
   }
 
   async #linkTarget(entry: TarEntry): Promise<Place> {
@@ -233,7 +236,7 @@ class IngestJob {
   async #regularFile(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
     const place = await this.#writer.place(path);
     // Read back by its name in the tar, which must lead to the same file whatever links are there at the end.
-    const readable = entry.regions === undefined && !place.viaLink && !this.#unseen.has(path);
+    const readable = entry.regions === undefined && !place.viaLink;
     if (entry.regions === undefined && entry.size <= SMALL_FILE) {
       const content = await tar.allContent();
       await this.#writer.smallFile(place, entry, content);
@@ -277,30 +280,11 @@ class IngestJob {
     for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) await this.#keep(chunk);
   }
 
-  async #globalHeader(entry: TarEntry): Promise<void> {
-    const path = treePath(entry.name.startsWith('/') ? entry.name : `/${entry.name}`, entry.offset);
-    const taken = this.#unseen.has(path) || (path !== '' && (await this.#isThere(path)));
-    this.#unseen.add(path);
-    if (!taken) await this.#split?.file(entry.name, 0, undefined);
-  }
-
-  async #isThere(path: string): Promise<boolean> {
-    try {
-      await fs.lstat((await this.#root.place(path)).path);
-      return true;
-    } catch {
-      return false; // Whatever keeps it from being looked at, no entry of that name is there.
-    }
-  }
-
-  /** A whiteout or the like: a line in the record, no file in the tree. */
-  async #notInTree(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
-    const empty = entry.size === 0 && entry.regions === undefined;
-    const taken = this.#unseen.has(path);
-    this.#unseen.add(path);
+  /** A whiteout or the like: a line in the record where it left a mark in the tree, but no file to read back. */
+  async #notInTree(tar: TarReader, entry: TarEntry, marked: boolean): Promise<void> {
     if (entry.regions !== undefined) await this.#keep(tar.takeRaw());
     for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) await this.#keep(chunk);
-    if (empty && !taken) await this.#split?.file(entry.name, 0, undefined);
+    if (marked && entry.size === 0 && entry.regions === undefined) await this.#split?.file(entry.name, 0, undefined);
   }
 
   /** Bytes that go into the record because they cannot be read back. */

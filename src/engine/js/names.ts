@@ -40,17 +40,18 @@ export type NameKind =
   | { kind: 'whiteout'; target: string }
   /** Hides all that the layers below have in the directory. */
   | { kind: 'opaque'; directory: string }
-  /** Bookkeeping of aufs, dropped as Docker does. */
+  /** Bookkeeping of aufs and all that is below it, dropped as Docker does. */
   | { kind: 'dropped' };
 
 /** Tells whiteouts by the last component of a tree path. */
 export function nameKind(path: string, offset: number): NameKind {
   const slash = path.lastIndexOf('/');
   const base = path.slice(slash + 1);
-  if (!base.startsWith(WHITEOUT)) return { kind: 'file' };
+  if (!path.includes(WHITEOUT)) return { kind: 'file' };
   const parent = slash < 0 ? '' : path.slice(0, slash);
-  if (base === '.wh..wh..opq') return { kind: 'opaque', directory: parent };
-  if (base.startsWith('.wh..wh.')) return { kind: 'dropped' };
+  if (base === '.wh..wh..opq' && !parent.includes('.wh..wh.')) return { kind: 'opaque', directory: parent };
+  if (path.startsWith('.wh..wh.') || path.includes('/.wh..wh.')) return { kind: 'dropped' };
+  if (!base.startsWith(WHITEOUT)) return { kind: 'file' };
   const hidden = base.slice(WHITEOUT.length);
   if (hidden === '' || hidden === '.' || hidden === '..') {
     throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar has the whiteout "${shown(path)}", which hides no name, at byte ${String(offset)}`, {

@@ -75,7 +75,7 @@ export function applyPax(header: TarHeader, records: PaxRecords, offset: number)
 export function xattrsOf(records: PaxRecords): (readonly [name: string, value: Buffer])[] {
   const xattrs: (readonly [string, Buffer])[] = [];
   for (const [key, value] of records) {
-    if (key.startsWith(XATTR_PREFIX) && key.length > XATTR_PREFIX.length && value !== '') {
+    if (key.startsWith(XATTR_PREFIX) && key.length > XATTR_PREFIX.length) {
       xattrs.push([key.slice(XATTR_PREFIX.length), Buffer.from(value, 'latin1')]);
     }
   }

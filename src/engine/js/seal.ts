@@ -95,7 +95,12 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
       entries++;
     }
     await split.segment(Buffer.concat(raw));
-    await split.finish((name) => name);
+    await split.finish({
+      path: (name) => name,
+      read: (path) => {
+        throw new LayerStoreError('ERR_LAYER_CORRUPT', `"${path}" is in the tree twice`);
+      },
+    });
     split = undefined;
     await stripOverlayXattrs(directory, signal);
   } catch (error) {

@@ -19,11 +19,18 @@ import { readSplitEntries } from './split-reader.js';
 const SEGMENT = 1024 * 1024;
 const BATCH = 64 * 1024;
 
-/** From which line on the name belongs to a later entry, and where the earlier one's content is kept. */
-export interface Replacement {
+/** Lines before this one have their content in a file of its own, since a later entry took the name. */
+interface Replacement {
   before: number;
-  /** Absent where it had none. */
-  content?: string;
+  content: string;
+}
+
+/** What the last pass needs of the finished tree. */
+export interface FinishedTree {
+  /** The place in the tree of an entry's name. */
+  path(name: string): string;
+  /** Content of the file at such a place. */
+  read(path: string): AsyncIterable<Buffer>;
 }
 
 export class SplitWriter {
@@ -34,6 +41,7 @@ export class SplitWriter {
   #lines: LineFile;
   #position = 0;
   readonly #replaced = new Map<string, Replacement[]>();
+  #again = false;
 
   private constructor(target: TarSplitTarget, path: string, scratch: string | undefined, lines: LineFile) {
     this.#target = target;
@@ -64,17 +72,19 @@ export class SplitWriter {
     await this.#write({ type: 1, name, size, crc });
   }
 
-  /** The entries named `path` (as it lies in the tree) so far cannot be read back. */
+  /** The entry named `path` (as it lies in the tree) is gone or has a namesake; `content`: a file that keeps what it had. */
   replaced(path: string, content: string | undefined): void {
+    this.#again = true;
+    if (content === undefined) return;
     const list = this.#replaced.get(path) ?? [];
-    list.push({ before: this.#position, ...(content === undefined ? {} : { content }) });
+    list.push({ before: this.#position, content });
     this.#replaced.set(path, list);
   }
 
-  /** Writes the record to its end. `treePath` tells the place in the tree of an entry's name. */
-  async finish(treePath: (name: string) => string): Promise<void> {
+  /** Writes the record to its end. */
+  async finish(tree: FinishedTree): Promise<void> {
     await this.#lines.end();
-    if (this.#replaced.size > 0) await this.#rewrite(treePath);
+    if (this.#again) await this.#rewrite(tree);
     if ('writer' in this.#target) await copyLines(this.#path, this.#target.writer);
     await this.#removeScratch();
   }
@@ -96,23 +106,32 @@ export class SplitWriter {
     this.#position++;
   }
 
-  async #rewrite(treePath: (name: string) => string): Promise<void> {
+  /** No name has two lines, and no line stands for content that cannot be read back. */
+  async #rewrite(tree: FinishedTree): Promise<void> {
     const path = `${this.#path}.rewrite`;
     this.#lines = await LineFile.open(path);
     this.#position = 0;
-    let line = 0;
+    const names = new Set<string>();
+    let line = -1;
     for await (const entry of readSplitEntries({ path: this.#path })) {
-      const replacement = entry.type === 1 ? this.#replaced.get(treePath(entry.name))?.find(({ before }) => before > line) : undefined;
       line++;
-      if (replacement === undefined) await this.#write(entry);
-      else if (entry.type === 1 && entry.size > 0 && replacement.content !== undefined) await this.#writeContent(replacement.content);
+      if (entry.type === 2) {
+        await this.#write(entry);
+        continue;
+      }
+      const path = tree.path(entry.name);
+      const replacement = entry.size === 0 ? undefined : this.#replaced.get(path)?.find(({ before }) => before > line);
+      if (replacement !== undefined) await this.#segments(createReadStream(replacement.content, { highWaterMark: SEGMENT }));
+      else if (!names.has(path)) await this.#write(entry);
+      else if (entry.size > 0) await this.#segments(tree.read(path));
+      if (replacement === undefined) names.add(path);
     }
     await this.#lines.end();
     await rename(path, this.#path);
   }
 
-  async #writeContent(path: string): Promise<void> {
-    for await (const chunk of createReadStream(path, { highWaterMark: SEGMENT })) await this.segment(chunk as Buffer);
+  async #segments(content: AsyncIterable<Buffer>): Promise<void> {
+    for await (const chunk of content) await this.segment(chunk);
   }
 }
 

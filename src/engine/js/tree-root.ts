@@ -43,7 +43,7 @@ export interface Place {
 }
 
 export interface ResolveOptions {
-  /** Called for a directory that is missing; resolves once it is there. Absent: ENOENT. */
+  /** Called for a directory that is missing, or where something else is; resolves once it is there. Absent: an error. */
   make?: (place: Place) => Promise<void>;
 }
 
@@ -136,7 +136,7 @@ export class TreeRoot {
     return directory;
   }
 
-  async #step(parent: OpenDirectory, name: string, walk: Walk): Promise<OpenDirectory> {
+  async #step(parent: OpenDirectory, name: string, walk: Walk, retried = false): Promise<OpenDirectory> {
     const place = placeIn(parent, name, false);
     const cached = this.#cached(place.real);
     if (cached !== undefined) return cached;
@@ -149,7 +149,7 @@ export class TreeRoot {
         if (errno === 'ENOENT' && walk.make !== undefined && attempt === 0) {
           await walk.make(place);
         } else if (errno === 'ENOTDIR' || errno === 'ELOOP') {
-          return await this.#follow(place, walk, error);
+          return await this.#follow(place, walk, error, retried);
         } else {
           throw systemError(error, 'open the directory', undefined, { path: this.describe(place.real) });
         }
@@ -157,9 +157,14 @@ export class TreeRoot {
     }
   }
 
-  async #follow(place: Place, walk: Walk, failure: unknown): Promise<OpenDirectory> {
+  async #follow(place: Place, walk: Walk, failure: unknown, retried: boolean): Promise<OpenDirectory> {
     const target = await fs.unlessErrno(fs.readlink(place.path), 'EINVAL', 'ENOENT');
     if (target === undefined) {
+      if (walk.make !== undefined && !retried) {
+        // What is in the way may give way.
+        await walk.make(place);
+        return this.#step(place.parent, place.name, walk, true);
+      }
       throw systemError(failure, 'use as a directory', undefined, { path: this.describe(place.real) });
     }
     if (++walk.links > MAX_LINKS) {

@@ -50,10 +50,10 @@ export class TreeWriter {
   /** In `apply` form: what this layer made, since all else is the parent's. */
   readonly #made: Set<string> | undefined;
   readonly #directoryTimes = new Map<string, TarTime>();
+  readonly #opaque = new Set<string>();
   #xattrs: XattrItem[] = [];
   #xattrBytes = 0;
   #whiteoutNode: string | undefined;
-  #rootNamed = false;
   /** Apparent size of what was made and is still there. */
   size = 0;
 
@@ -63,12 +63,42 @@ export class TreeWriter {
     this.#made = options.whiteouts === 'apply' ? new Set() : undefined;
   }
 
-  /** Where a path lies; parents are made. */
+  /** Where a path lies; parents are made. A parent that can be no directory is the tar's fault. */
   async place(path: string): Promise<Place> {
-    return this.#root.place(path, { make: (missing) => this.#makeImplied(missing) });
+    try {
+      return await this.#root.place(path, { make: (missing) => this.#makeImplied(missing) });
+    } catch (error) {
+      if (!isNoDirectory(error)) throw error;
+      throw new LayerStoreError('ERR_BAD_TAR', `the tar has "${shown(path)}" below something that is no directory`, {
+        cause: error,
+        path: shown(path),
+        detail: 'a parent is no directory',
+      });
+    }
+  }
+
+  /** The same where nothing is made: `undefined` for a parent that is not there. */
+  async #placeIfThere(path: string): Promise<Place | undefined> {
+    try {
+      return await this.#root.place(path);
+    } catch (error) {
+      if (isNoDirectory(error)) return undefined;
+      throw error;
+    }
+  }
+
+  #noDirectory(place: Place): unknown {
+    const error = Object.assign(new Error('ENOTDIR'), { code: 'ENOTDIR', errno: -20, syscall: 'open' });
+    return systemError(error, 'use as a directory', undefined, { path: this.#root.describe(place.real) });
   }
 
   async #makeImplied(place: Place): Promise<void> {
+    const existing = await this.#existing(place);
+    if (existing !== undefined) {
+      if (!this.#hides(existing)) throw this.#noDirectory(place);
+      await this.#remove(place);
+      this.#markOpaque(place.real);
+    }
     await this.#try('make the directory', place, async () => {
       await fs.mkdir(place.path, 0o755);
       await fs.chmod(place.path, 0o755);
@@ -125,27 +155,23 @@ export class TreeWriter {
     return entry.uid === this.#uid && entry.gid === this.#gid && !place.parent.setgid;
   }
 
-  async directory(place: Place | undefined, entry: TarEntry): Promise<void> {
-    const path = place === undefined ? '' : place.real;
-    if (place === undefined) {
-      if (this.#rootNamed) await this.#options.onReplaced?.('', undefined, 0);
-      this.#rootNamed = true;
+  async directory(place: Place, entry: TarEntry): Promise<void> {
+    const path = place.real;
+    const existing = await this.#existing(place);
+    if (existing?.isDirectory() === true) {
+      // It stays, with what is in it; the record must not name it twice.
+      const implied = this.#implied.delete(path);
+      if (!implied && this.#madeHere(path)) await this.#options.onReplaced?.(path, undefined, 0);
     } else {
-      const existing = await this.#existing(place);
-      if (existing?.isDirectory() === true) {
-        // It stays, with what is in it; an earlier entry of this layer gives its name to this one.
-        const implied = this.#implied.delete(path);
-        if (!implied && this.#madeHere(path)) await this.#options.onReplaced?.(path, undefined, 0);
-      } else {
-        if (existing !== undefined) await this.#remove(place, existing);
-        await this.#try('make the directory', place, () => fs.mkdir(place.path, 0o700));
-      }
-      this.#made?.add(path);
+      if (existing !== undefined) await this.#remove(place);
+      await this.#try('make the directory', place, () => fs.mkdir(place.path, 0o700));
+      // A whiteout earlier in this tar: the directory is a new one.
+      if (existing !== undefined && this.#hides(existing)) this.#markOpaque(path);
     }
-    const target = place?.path ?? Buffer.from(`${this.#root.directory}/.`);
+    this.#made?.add(path);
     await this.#try('set owner and mode of', place, async () => {
-      await fs.chown(target, entry.uid, entry.gid);
-      await fs.chmod(target, entry.mode & 0o7777);
+      await fs.chown(place.path, entry.uid, entry.gid);
+      await fs.chmod(place.path, entry.mode & 0o7777);
     });
     // Mode and setgid bit are cached with the descriptor.
     if (entry.mode & 0o2000) await this.#root.forget();
@@ -196,18 +222,27 @@ export class TreeWriter {
     this.#queueXattrs(place.real, entry.xattrs);
   }
 
-  async whiteout(place: Place): Promise<void> {
+  /** Hides a name of the layers below. True where that left a mark in the tree, of which there is one a name. */
+  async whiteout(path: string, entry: TarEntry): Promise<boolean> {
+    if (this.#options.whiteouts === 'apply') {
+      const place = await this.#placeIfThere(path);
+      if (place !== undefined) await this.#remove(place);
+      return false;
+    }
+    const place = await this.place(path);
     const existing = await this.#existing(place);
     if (existing !== undefined) {
-      if (this.#options.whiteouts !== 'apply' && this.#isWhiteout(existing)) return;
-      await this.#remove(place, existing);
+      if (this.#isWhiteout(existing)) return false;
+      await this.#remove(place);
     }
-    if (this.#options.whiteouts === 'apply') return;
-    if (await this.#linkWhiteout(place)) return;
-    await this.#try('make the whiteout', place, () =>
-      makeNodeAt(place.parent.fd, Buffer.from(place.name, 'latin1'), constants.S_IFCHR, 0, 0),
-    );
-    this.#whiteoutNode = place.real;
+    const ours = this.#ownerIsOurs(place, entry);
+    if (ours && (await this.#linkWhiteout(place))) return true;
+    await this.#try('make the whiteout', place, async () => {
+      await makeNodeAt(place.parent.fd, Buffer.from(place.name, 'latin1'), constants.S_IFCHR, 0, 0);
+      if (!ours) await fs.lchown(place.path, entry.uid, entry.gid);
+    });
+    if (ours) this.#whiteoutNode = place.real;
+    return true;
   }
 
   /** All whiteouts are names of one device, made by one run of mknod. */
@@ -230,27 +265,42 @@ export class TreeWriter {
     return stat.isCharacterDevice() && stat.rdev === 0n;
   }
 
-  /** Hides what the layers below have in a directory. */
-  async opaque(path: string): Promise<void> {
-    const place = await this.place(path === '' ? '.' : `${path}/.`);
-    const real = place.parent.real;
+  /** Hides what the layers below have in a directory. True where that left a mark. */
+  async opaque(path: string): Promise<boolean> {
+    const inside = path === '' ? '.' : `${path}/.`;
     if (this.#options.whiteouts === 'apply') {
-      await this.#removeForeign(real);
-      return;
+      await this.#removeForeign((await this.place(inside)).parent.real);
+      return false;
     }
-    const name = this.#options.whiteouts === 'overlay' ? 'trusted.overlay.opaque' : 'user.overlay.opaque';
-    this.#queueXattrs(real, [[name, Buffer.from('y')]]);
+    const { real } = (await this.place(inside)).parent;
+    if (this.#opaque.has(real)) return false;
+    this.#markOpaque(real);
+    return true;
   }
 
-  /** Removes all that this layer did not make. */
+  #markOpaque(path: string): void {
+    const name = this.#options.whiteouts === 'overlay' ? 'trusted.overlay.opaque' : 'user.overlay.opaque';
+    this.#opaque.add(path);
+    this.#queueXattrs(path, [[name, Buffer.from('y')]]);
+  }
+
+  /** Whether what is there is a whiteout to overlayfs. */
+  #hides(stat: BigIntStats): boolean {
+    return this.#options.whiteouts !== 'apply' && this.#isWhiteout(stat);
+  }
+
+  /** Removes all that this layer did not make; a directory stays where something that it made is in it. */
   async #removeForeign(path: string): Promise<void> {
     const directory = await this.#root.resolveDirectory(path);
     const opened = await OpenedDirectory.open(directory.prefix, this.#root.describe(path));
     try {
       for (const { name, stat } of await opened.entries()) {
         const child = directory.real === '' ? name : `${directory.real}/${name}`;
-        if (!this.#madeHere(child)) await this.#remove(await this.#root.place(child), stat);
-        else if (stat.isDirectory()) await this.#removeForeign(child);
+        if (stat.isDirectory()) await this.#removeForeign(child);
+        if (this.#madeHere(child)) continue;
+        const place = await this.#root.place(child);
+        if (!stat.isDirectory()) await this.#remove(place);
+        else if (await fs.unlessErrno(fs.rmdir(place.path).then(() => true), 'ENOTEMPTY', 'EEXIST')) await this.#root.forget();
       }
     } finally {
       await opened.close();
@@ -275,7 +325,7 @@ export class TreeWriter {
         } catch (error) {
           if (fs.errnoName(error) !== 'EEXIST' && !(LayerStoreError.is(error) && error.errnoName === 'EEXIST')) throw error;
           const existing = await this.#existing(place);
-          if (existing !== undefined) await this.#remove(place, existing);
+          if (existing !== undefined) await this.#remove(place);
           return await make();
         }
       });
@@ -285,10 +335,12 @@ export class TreeWriter {
   }
 
   /** Takes away what an earlier entry (or the parent layer) has at a place. */
-  async #remove(place: Place, stat: BigIntStats): Promise<void> {
+  async #remove(place: Place): Promise<void> {
     // Contents must be complete before they are kept, attributes set before their path can mean something else.
     await this.#pool.drain();
     await this.#flushXattrs();
+    const stat = await this.#existing(place);
+    if (stat === undefined) return;
     await this.#forgetTree(place, stat, new Map());
     await this.#try('remove', place, async () => {
       if (stat.isDirectory()) await removeDirectory(place.path);
@@ -311,6 +363,7 @@ export class TreeWriter {
       return;
     }
     this.#directoryTimes.delete(place.real);
+    this.#opaque.delete(place.real);
     if (!this.#implied.delete(place.real)) await this.#options.onReplaced?.(place.real, undefined, 0);
     const opened = await OpenedDirectory.open(place.path, this.#root.describe(place.real));
     try {
@@ -372,6 +425,10 @@ export class TreeWriter {
       throw systemError(error, action, undefined, { path });
     }
   }
+}
+
+function isNoDirectory(error: unknown): boolean {
+  return LayerStoreError.is(error) && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.errnoName ?? '');
 }
 
 /**
