@@ -60,7 +60,7 @@ function build() {
   const prefix = resolve(process.execPath, '../..');
   const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
   const [command, ...args] = nodeGyp();
-  const result = spawnSync(command, [...args, 'rebuild', ...headers], { cwd: top, encoding: 'utf8', maxBuffer: 64 << 20 });
+  const result = spawnSync(command, [...args, 'rebuild', '--jobs', 'max', ...headers], { cwd: top, encoding: 'utf8', maxBuffer: 64 << 20 });
   if (result.status === 0 && loads(join(top, 'build/Release/layerstore.node'))) return undefined;
   const output = `${result.error?.message ?? ''}\n${result.stdout ?? ''}\n${result.stderr ?? ''}`;
   const reasons = output.split('\n').filter((line) => /error|gyp ERR! (find|stack)|not found|cannot/i.test(line));
