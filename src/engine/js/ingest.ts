@@ -189,7 +189,7 @@ class IngestJob {
       case '1': {
         const target = await this.#linkTarget(entry);
         const place = await this.#writer.place(path);
-        await this.#writer.hardLink(place, entry, target);
+        if (!(await this.#writer.hardLink(place, entry, target))) return;
         break;
       }
       case '2':

@@ -176,16 +176,19 @@ export class TreeRoot {
       );
     }
     const text = target.toString('latin1');
+    // What a link names is not made: a link into nothing is the tar's fault.
+    const inner: Walk = { links: walk.links, make: undefined };
     let at = text.startsWith('/') ? this.#root : place.parent;
     for (const part of text.split('/')) {
       if (part === '' || part === '.') continue;
       if (part === '..') {
         const slash = at.real.lastIndexOf('/');
-        at = await this.#resolve(slash < 0 ? '' : at.real.slice(0, slash), { links: walk.links, make: undefined });
+        at = await this.#resolve(slash < 0 ? '' : at.real.slice(0, slash), inner);
       } else {
-        at = await this.#step(at, part, walk);
+        at = await this.#step(at, part, inner);
       }
     }
+    walk.links = inner.links;
     return at;
   }
 

@@ -194,21 +194,47 @@ export class TreeWriter {
     await this.#metadataByPath(place, entry, false);
   }
 
-  /** `target` is the place of the file that is linked to. */
-  async hardLink(place: Place, entry: TarEntry, target: Place): Promise<void> {
+  /** `target` is the place of the file that is linked to. False where the name is one of that file's already. */
+  async hardLink(place: Place, entry: TarEntry, target: Place): Promise<boolean> {
     const missing = (): LayerStoreError =>
       badTar(`"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`, entry.offset, entry.name);
-    const stat = await this.#existing(target);
-    if (stat === undefined || stat.isDirectory() || this.#isWhiteout(stat) || !this.#madeHere(target.real)) throw missing();
-    if (target.real === place.real) throw badTar(`"${shown(entry.name)}" is a hard link to itself`, entry.offset, entry.name);
     // What the file's own entry still has to set must not come after what the link's entry sets.
     await this.#pool.drain();
-    await this.#creating('make the hard link', place, () => fs.link(target.path, place.path));
-    if (stat.isSymbolicLink()) {
-      await this.#try('set the owner of', place, () => fs.lchown(place.path, entry.uid, entry.gid));
-    } else {
-      await this.#metadataByPath(place, entry, false);
+    const stat = await this.#existing(target);
+    if (stat !== undefined && this.#hides(stat)) {
+      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar has a hard link to the whiteout of "${shown(entry.linkName)}"`, {
+        path: shown(entry.name),
+        offset: entry.offset,
+      });
     }
+    if (stat === undefined || stat.isDirectory() || !this.#madeHere(target.real)) throw missing();
+    const there = await this.#existing(place);
+    if (there !== undefined && there.ino === stat.ino && there.dev === stat.dev) return false;
+    await this.#creating('make the hard link', place, async () => {
+      try {
+        await fs.link(target.path, place.path);
+      } catch (error) {
+        // What was replaced was a directory with the target in it.
+        if (fs.errnoName(error) === 'ENOENT') throw missing();
+        throw error;
+      }
+    });
+    await this.#alignLink(place, entry, stat);
+    return true;
+  }
+
+  /** As in Docker the link's header speaks of the file too. A chown would take capabilities away: only where it must be. */
+  async #alignLink(place: Place, entry: TarEntry, stat: BigIntStats): Promise<void> {
+    await this.#try('set owner, mode and time of', place, async () => {
+      const chown = Number(stat.uid) !== entry.uid || Number(stat.gid) !== entry.gid;
+      if (chown) await fs.lchown(place.path, entry.uid, entry.gid);
+      if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
+        await fs.chmod(place.path, entry.mode & 0o7777);
+      }
+      const time = utime(entry.mtime);
+      await fs.lutimes(place.path, time, time);
+    });
+    this.#queueXattrs(place.real, entry.xattrs);
   }
 
   /** Owner, mode, times and attributes of something that has no descriptor. Only a link is not followed by chmod. */
