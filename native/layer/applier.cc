@@ -51,6 +51,15 @@ Result<void> Applier::NoteMade(int parent, const std::string& name) {
   return {};
 }
 
+Result<void> Applier::NoteImplied(int parent, const std::string& name) {
+  if (!keeps_made_ && implied_.size() >= kMaxNoted) return {};
+  struct stat info;
+  if (fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
+  Made(info);
+  if (implied_.size() < kMaxNoted) implied_.insert(info.st_ino);
+  return {};
+}
+
 // A parent that is no directory, or a link into nothing: the archive is wrong, not the system.
 Error Applier::ParentError(Error error, std::string_view path) const {
   if (error.err == ENOTDIR || error.err == ENOENT || error.err == ELOOP) {
@@ -91,7 +100,7 @@ Result<void> Applier::MakeImplied(std::string_view path) {
         opaque = true;
       }
       if (mkdirat(parent->fd, name.c_str(), kImpliedMode) != 0) return SysError("mkdirat", path_);
-      LS_TRY(NoteMade(parent->fd, name));
+      LS_TRY(NoteImplied(parent->fd, name));
       bool was = false;
       if (opaque) LS_TRY(SetOpaque(parent->fd, name, was));
     }
@@ -215,6 +224,7 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
   }
   const mode_t made_mode = metadata.mode & kCreateBits;
   bool fresh = mkdirat(parent.fd, name.c_str(), made_mode) == 0;
+  bool unnamed = fresh;
   bool opaque = false;
   if (!fresh) {
     if (errno != EEXIST) return SysError("mkdirat", path_);
@@ -225,6 +235,10 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
       LS_ASSIGN(parent, FindParent(path.parent()));
       if (mkdirat(parent.fd, name.c_str(), made_mode) != 0) return SysError("mkdirat", path_);
       fresh = true;
+      unnamed = true;
+    } else {
+      // Implied by an earlier entry, or the parent's: this is the first time that it is named.
+      unnamed = implied_.erase(info.st_ino) > 0 || !Ours(info);
     }
   }
   const bool plain = fresh && !opaque && !keeps_made_ && !parent.setgid && entry.xattrs.empty() &&
@@ -249,7 +263,7 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
   }
   if (!fresh) parents_.Clear();  // its setgid bit may have changed
   LS_TRY(ends_.Add(end));
-  return fresh && entry.size == 0;
+  return unnamed && entry.size == 0;
 }
 
 Result<bool> Applier::MakeNode(const TarEntry& entry, const EntryPath& path) {

@@ -54,11 +54,12 @@ class Applier {
   Result<bool> MakeWhiteout(const TarEntry& entry, const EntryPath& path);
   Result<bool> MakeOpaque(const EntryPath& path);
   Result<void> Hide(const Parent& parent, const std::string& name, const struct stat& info);
-  Result<void> ClearLower(std::string_view path);
+  Result<bool> ClearLower(std::string_view path);
   Result<bool> ClearWay(const Parent& parent, const std::string& name);
   Result<void> SetOpaque(int parent, const std::string& name, bool& was);
   Result<void> WriteAt(std::span<const uint8_t> data, uint64_t offset);
   void Made(const struct stat& info);
+  Result<void> NoteImplied(int parent, const std::string& name);
   Result<void> NoteMade(int parent, const std::string& name);
   [[nodiscard]] bool IsWhiteoutDevice(const struct stat& info) const;
   [[nodiscard]] bool Ours(const struct stat& info) const { return !keeps_made_ || made_.contains(info.st_ino); }
@@ -72,6 +73,11 @@ class Applier {
   Creator creator_ = Creator::Self();
   const bool keeps_made_;
   InodeSet made_;
+  // Directories that no entry has named yet, and (kApply) those emptied of what lies below: so that the record names each
+  // once. Bounded; what finds no room is recorded without its name.
+  static constexpr size_t kMaxNoted = size_t{1} << 16;
+  InodeSet implied_;
+  InodeSet cleared_;
   uint64_t size_ = 0;
   uint64_t ignored_xattrs_ = 0;
 

@@ -117,7 +117,7 @@ Result<bool> Applier::MakeWhiteout(const TarEntry& entry, const EntryPath& path)
       return false;
     }
     LS_TRY(Hide(*parent, name, info));
-    return false;
+    return entry.size == 0;
   }
   LS_ASSIGN(Parent parent, FindParent(path.parent()));
   const std::string name(path.base());
@@ -152,8 +152,8 @@ Result<void> Applier::SetOpaque(int parent, const std::string& name, bool& was) 
 Result<bool> Applier::MakeOpaque(const EntryPath& path) {
   LS_ASSIGN(const Parent directory, FindParent(path.parent()));
   if (keeps_made_) {
-    LS_TRY(ClearLower(path.parent()));
-    return false;
+    LS_ASSIGN(const bool first, ClearLower(path.parent()));
+    return first && entry_->size == 0;
   }
   bool was = false;
   LS_TRY(SetOpaque(directory.fd, ".", was));
@@ -161,8 +161,8 @@ Result<bool> Applier::MakeOpaque(const EntryPath& path) {
 }
 
 // An opaque directory in a tree that holds the parent's files: what this archive did not make goes. A directory of the
-// parent stays where it holds something that was made.
-Result<void> Applier::ClearLower(std::string_view path) {
+// parent stays where it holds something that was made. True: the first time for this directory.
+Result<bool> Applier::ClearLower(std::string_view path) {
   struct Level {
     UniqueFd fd;
     std::unique_ptr<DirectoryReader> reader;
@@ -178,6 +178,9 @@ Result<void> Applier::ClearLower(std::string_view path) {
     return {};
   };
   LS_TRY(enter(top.fd, "."));
+  struct stat itself;
+  if (fstat(levels.back().fd.get(), &itself) != 0) return SysError("fstat", path_);
+  const bool first = cleared_.size() < kMaxNoted && cleared_.insert(itself.st_ino).second;
   while (!levels.empty()) {
     const int at = levels.back().fd.get();
     DirectoryEntry entry;
@@ -204,7 +207,7 @@ Result<void> Applier::ClearLower(std::string_view path) {
     }
   }
   parents_.Clear();
-  return {};
+  return first;
 }
 
 }  // namespace layerstore

@@ -28,8 +28,6 @@ class RecordWriter {
   Result<void> AddFile(std::string_view name, uint64_t size, std::optional<uint64_t> crc);
   // Everything is written to the file and the thread has ended.
   Result<void> Close();
-  // The file stays although the record is not finished with: the caller has put another one in its place, or will remove it.
-  void Keep() { keep_ = true; }
 
  private:
   explicit RecordWriter(std::string path) : path_(std::move(path)) {}

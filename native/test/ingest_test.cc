@@ -143,6 +143,7 @@ void TestWhiteouts() {
   });
   const IngestResult applied = Exact(scratch, upper, "applied whiteouts", {.directory = {}, .whiteouts = Whiteouts::kApply});
   CHECK_EQ(applied.size, 7U);
+  CHECK_EQ(GiveBack(scratch).names, (std::vector<std::string>{"d/both/new", "d/.wh..wh..opq", "d/new", "e/.wh.gone"}));
   for (const char* gone : {"/d/old", "/d/sub", "/d/both/old", "/e/gone", "/e/.wh.gone"}) CHECK_EQ(Stat(scratch.tree() + gone).st_mode, 0U);
   CHECK_EQ(ReadFile(scratch.tree() + "/d/both/new"), "new1");
   CHECK_EQ(ReadFile(scratch.tree() + "/e/stays"), "x");
@@ -209,10 +210,22 @@ void TestUnreadable() {
   CHECK_EQ(names, std::vector<std::string>{"f"});
 }
 
+// The record names what Docker's would, each name once.
+void TestRecordedNames() {
+  Scratch scratch;
+  const std::vector<Member> members = {{.name = "a/b/f", .data = "x"}, {.name = "a/", .type = '5'}, {.name = "a/b/", .type = '5'},
+                                       {.name = "a/", .type = '5'},    {.name = "a/.wh.x"},         {.name = "a/.wh..wh..opq"}};
+  const std::vector<std::string> names = {"a/b/f", "a/", "a/b/", "a/.wh.x", "a/.wh..wh..opq"};
+  Exact(scratch, Archive(members), "implied, then named");
+  CHECK_EQ(GiveBack(scratch).names, names);
+  scratch.Fresh();
+  CHECK_OK(RunIngest(Archive({{.name = "a/b/lower", .data = "y"}, {.name = "a/x", .data = "y"}}),
+                     {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
+  Exact(scratch, Archive(members), "named over a parent's", {.directory = {}, .whiteouts = Whiteouts::kApply});
+  CHECK_EQ(GiveBack(scratch).names, names);
+}
+
 void TestSamples() {
-  struct Refused {
-    const char* name;
-  };
   const std::vector<std::string> refused = {"issue10968.tar", "neg-size.tar", "pax-bad-hdr-file.tar"};
   size_t count = 0;
   for (const auto& item : std::filesystem::directory_iterator(kSamples)) {
@@ -294,6 +307,7 @@ int main() {
   TestWhiteouts();
   TestReplacement();
   TestUnreadable();
+  TestRecordedNames();
   TestSamples();
   TestEnds();
   TestCorpus();
