@@ -1,5 +1,6 @@
-// BlockSink: a ByteSink whose bytes JavaScript pulls, as blocks. One native thread calls Write and Finish; the JavaScript
-// thread calls Take; anyone calls Close. Holds at most kMaxBlocks full blocks and the one that is being filled.
+// BlockSink: a ByteSink whose bytes JavaScript pulls, as blocks. One native thread calls Write and Finish; the
+// JavaScript thread calls Take; anyone calls Close. Holds at most kMaxBlocks full blocks and the one that is being
+// filled.
 #pragma once
 
 #include <condition_variable>

@@ -11,17 +11,28 @@ namespace {
 
 const char* FaultName(Fault fault) {
   switch (fault) {
-    case Fault::kSystem: return "system";
-    case Fault::kBadTar: return "badTar";
-    case Fault::kBadCompression: return "badCompression";
-    case Fault::kUnsafePath: return "unsafePath";
-    case Fault::kLimit: return "limit";
-    case Fault::kCorrupt: return "corrupt";
-    case Fault::kNotSupported: return "notSupported";
-    case Fault::kInvalid: return "invalid";
-    case Fault::kDigestMismatch: return "digestMismatch";
-    case Fault::kCancelled: return "cancelled";
-    case Fault::kSourceError: return "sourceError";
+    case Fault::kSystem:
+      return "system";
+    case Fault::kBadTar:
+      return "badTar";
+    case Fault::kBadCompression:
+      return "badCompression";
+    case Fault::kUnsafePath:
+      return "unsafePath";
+    case Fault::kLimit:
+      return "limit";
+    case Fault::kCorrupt:
+      return "corrupt";
+    case Fault::kNotSupported:
+      return "notSupported";
+    case Fault::kInvalid:
+      return "invalid";
+    case Fault::kDigestMismatch:
+      return "digestMismatch";
+    case Fault::kCancelled:
+      return "cancelled";
+    case Fault::kSourceError:
+      return "sourceError";
   }
   return "system";
 }

@@ -53,7 +53,12 @@ void Environment::Start(std::unique_ptr<Job> job) {
     post();
     return;
   }
-  Result<void> submitted = pool_.Submit([started, post] { started->Run(); post(); }, started->Waits());
+  Result<void> submitted = pool_.Submit(
+      [started, post] {
+        started->Run();
+        post();
+      },
+      started->Waits());
   if (!submitted) {
     started->Refuse(submitted.error());
     post();

@@ -1,7 +1,7 @@
 // Environment: what one JavaScript environment (the main thread, or one worker) has of the addon: a thread pool, one
 // thread-safe function through which native threads settle promises, the constructors of the addon's classes.
-// Everything but Post() belongs to the JavaScript thread. When the environment ends, a clean-up hook cancels the running
-// jobs and joins their threads: no native thread outlives the environment it works for.
+// Everything but Post() belongs to the JavaScript thread. When the environment ends, a clean-up hook cancels the
+// running jobs and joins their threads: no native thread outlives the environment it works for.
 #pragma once
 
 #include <napi.h>

@@ -54,7 +54,8 @@ class RoomMessage : public Message {
 
 class IngestJob : public Job {
  public:
-  IngestJob(napi_deferred deferred, std::shared_ptr<IngestState> state) : deferred_(deferred), state_(std::move(state)) {}
+  IngestJob(napi_deferred deferred, std::shared_ptr<IngestState> state)
+      : deferred_(deferred), state_(std::move(state)) {}
 
   void Run() override { result_.emplace(Work()); }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }

@@ -1,4 +1,5 @@
-// Ingest of the contract: one registration, fed from a file or by JavaScript. JavaScript thread; the work runs as a Job.
+// Ingest of the contract: one registration, fed from a file or by JavaScript. JavaScript thread; the work runs as a
+// Job.
 #pragma once
 
 #include <napi.h>

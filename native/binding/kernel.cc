@@ -17,8 +17,10 @@
 namespace layerstore::binding {
 namespace {
 
-constexpr std::pair<const char*, MountTier> kTiers[] = {
-    {"auto", MountTier::kAuto}, {"fd", MountTier::kFd}, {"lowerdir+", MountTier::kLowerdirPlus}, {"classic", MountTier::kClassic}};
+constexpr std::pair<const char*, MountTier> kTiers[] = {{"auto", MountTier::kAuto},
+                                                        {"fd", MountTier::kFd},
+                                                        {"lowerdir+", MountTier::kLowerdirPlus},
+                                                        {"classic", MountTier::kClassic}};
 
 constexpr std::pair<const char*, BatchKind> kBatchKinds[] = {
     {"mkdir", BatchKind::kMkdir},       {"write", BatchKind::kWrite},       {"symlink", BatchKind::kSymlink},
@@ -307,7 +309,8 @@ Napi::Value FeaturesCall(const Napi::CallbackInfo& info) {
   features.Set("fsconfig-fd", mount.fsconfig_fd);
   features.Set("mount", TierName(BestMountTier()));
   features.Set("gzip", GzipBackend());
-  features.Set("isal", std::string(GzipBackend()) == "isal" ? "yes" : "no: built without ISA-L, so gzip is read by zlib");
+  features.Set("isal",
+               std::string(GzipBackend()) == "isal" ? "yes" : "no: built without ISA-L, so gzip is read by zlib");
   features.Set("zstd", ZstdBackend());
   features.Set("crc64", Crc64Backend());
   return features;

@@ -16,9 +16,12 @@ using Token = std::shared_ptr<Control>;
 
 const char* KindName(ChangeKind kind) {
   switch (kind) {
-    case ChangeKind::kAdd: return "add";
-    case ChangeKind::kDelete: return "delete";
-    case ChangeKind::kModify: break;
+    case ChangeKind::kAdd:
+      return "add";
+    case ChangeKind::kDelete:
+      return "delete";
+    case ChangeKind::kModify:
+      break;
   }
   return "modify";
 }
@@ -176,8 +179,8 @@ Napi::Value RemoveTreeCall(const Napi::CallbackInfo& info) {
   std::string path = guard.Text(info[0], "path");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).AsyncVoid(
-      token, [path = std::move(path), token] { return RemoveTree(path, token->cancel); });
+  return Environment::Of(env).AsyncVoid(token,
+                                        [path = std::move(path), token] { return RemoveTree(path, token->cancel); });
 }
 
 Napi::Value VerifyTreeCall(const Napi::CallbackInfo& info) {

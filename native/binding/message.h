@@ -1,6 +1,6 @@
 // Message: something that a native thread hands to the JavaScript thread of one environment.
-// Made on any thread; Deliver() runs on the JavaScript thread, or never where the environment ends first. The destructor
-// may run on either, so a Message owns nothing that belongs to JavaScript but bare handles that die with it.
+// Made on any thread; Deliver() runs on the JavaScript thread, or never where the environment ends first. The
+// destructor may run on either, so a Message owns nothing that belongs to JavaScript but bare handles that die with it.
 #pragma once
 
 #include <napi.h>

@@ -10,8 +10,8 @@
 
 namespace layerstore::binding {
 
-// What the object, the job and its messages share. `request` is fixed before the job starts; sink and cancel are safe from
-// any thread; the rest is the JavaScript thread's.
+// What the object, the job and its messages share. `request` is fixed before the job starts; sink and cancel are safe
+// from any thread; the rest is the JavaScript thread's.
 class TarReaderState : public std::enable_shared_from_this<TarReaderState> {
  public:
   explicit TarReaderState(Environment& owner) : environment(owner), sink([this] { TellReady(); }) {}

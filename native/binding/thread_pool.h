@@ -1,5 +1,5 @@
-// ThreadPool: threads for blocking work, one pool an environment. Threads are started when work finds none idle, and end
-// after some seconds without any. Submit() and Close() belong to the JavaScript thread.
+// ThreadPool: threads for blocking work, one pool an environment. Threads are started when work finds none idle, and
+// end after some seconds without any. Submit() and Close() belong to the JavaScript thread.
 #pragma once
 
 #include <condition_variable>
@@ -48,7 +48,7 @@ class ThreadPool {
   Threads threads_;
   std::vector<Thread> ended_;  // to be joined by somebody else
   size_t idle_ = 0;
-  size_t waiting_ = 0;         // works with `waits` that are queued or run
+  size_t waiting_ = 0;  // works with `waits` that are queued or run
   bool closing_ = false;
 };
 

@@ -22,8 +22,9 @@ struct MountIdentity {
 
   static MountIdentity Of(int directory, const char* path, int flags) {
     MountIdentity identity;
-    struct statx status{};
-    if (syscall(SYS_statx, directory, path, flags | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &status) != 0) return identity;
+    struct statx status {};
+    if (syscall(SYS_statx, directory, path, flags | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &status) != 0)
+      return identity;
     identity.known = true;
     identity.mount_id = (status.stx_mask & STATX_MNT_ID) != 0 ? status.stx_mnt_id : 0;
     identity.device = (uint64_t{status.stx_dev_major} << 32) | status.stx_dev_minor;
@@ -55,8 +56,9 @@ bool HoldsByMap(int process, const std::string& target) {
 }
 
 bool Holds(int process, const std::string& path, const MountIdentity& target) {
-  return target.SameMount(MountIdentity::Of(process, "cwd", 0)) || target.SameMount(MountIdentity::Of(process, "root", 0)) ||
-         HoldsByDescriptor(process, target) || HoldsByMap(process, path);
+  return target.SameMount(MountIdentity::Of(process, "cwd", 0)) ||
+         target.SameMount(MountIdentity::Of(process, "root", 0)) || HoldsByDescriptor(process, target) ||
+         HoldsByMap(process, path);
 }
 
 }  // namespace

@@ -62,7 +62,8 @@ Result<Anchor> AnchorDirectory(const std::string& path) {
   std::string_view view = path;
   while (view.size() > 1 && view.back() == '/') view.remove_suffix(1);
   const size_t last = view.rfind('/');
-  const size_t before = last == 0 || last == std::string_view::npos ? std::string_view::npos : view.rfind('/', last - 1);
+  const size_t before =
+      last == 0 || last == std::string_view::npos ? std::string_view::npos : view.rfind('/', last - 1);
   if (before != std::string_view::npos) {
     const std::string_view tail = view.substr(before + 1);
     // Characters that mean something in an option string are told by the descriptor alone.

@@ -14,7 +14,7 @@ namespace layerstore {
 enum class MountTier : uint8_t { kAuto, kFd, kLowerdirPlus, kClassic };
 
 struct OverlayMount {
-  std::string upper;   // empty: a read-only mount of `lowers`
+  std::string upper;  // empty: a read-only mount of `lowers`
   std::string work;
   std::vector<std::string> lowers;  // nearest first
   std::string target;

@@ -1,5 +1,6 @@
-// Overlay mounts by mount(2), for kernels before 6.7. The option string holds one page, so directories are told as numbers
-// relative to /proc/thread-self/fd, the working directory of a thread of its own: five bytes a layer, whatever the path.
+// Overlay mounts by mount(2), for kernels before 6.7. The option string holds one page, so directories are told as
+// numbers relative to /proc/thread-self/fd, the working directory of a thread of its own: five bytes a layer, whatever
+// the path.
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <unistd.h>

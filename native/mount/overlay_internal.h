@@ -12,14 +12,15 @@ namespace layerstore {
 
 // OverlayMount.options, split into what overlayfs reads and what belongs to the mount itself.
 struct SplitOptions {
-  uint64_t attributes = 0;            // MOUNT_ATTR_*
-  unsigned long classic_flags = 0;    // MS_*, the same set
-  std::vector<std::string> overlay;   // as given
+  uint64_t attributes = 0;           // MOUNT_ATTR_*
+  unsigned long classic_flags = 0;   // MS_*, the same set
+  std::vector<std::string> overlay;  // as given
 };
 SplitOptions SplitMountOptions(const std::vector<std::string>& options, bool read_only);
 
-// A directory told as an open one above it and a short tail, so that the mount table still shows which one it is although
-// the whole path may be longer than an option can be: `<fd of overlay2>/<id>/diff`. An empty tail: the directory itself.
+// A directory told as an open one above it and a short tail, so that the mount table still shows which one it is
+// although the whole path may be longer than an option can be: `<fd of overlay2>/<id>/diff`. An empty tail: the
+// directory itself.
 struct Anchor {
   UniqueFd fd;
   std::string tail;

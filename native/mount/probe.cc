@@ -10,9 +10,7 @@
 namespace layerstore {
 namespace {
 
-std::string Refusal(const Error& error) {
-  return std::string("no: ") + error.syscall + ": " + strerror(error.err);
-}
+std::string Refusal(const Error& error) { return std::string("no: ") + error.syscall + ": " + strerror(error.err); }
 
 MountProbe Ask() {
   MountProbe probe;

@@ -37,7 +37,7 @@ Result<void> SetOwner(const BatchOp& op) {
 Result<void> Mkdir(const BatchOp& op, std::vector<Made>& made) {
   if (mkdir(op.path.c_str(), op.mode & kPermissions) != 0) {
     if (errno != EEXIST || !op.exist_ok) return SysError("mkdir", op.path);
-    struct stat status{};
+    struct stat status {};
     if (stat(op.path.c_str(), &status) != 0) return SysError("stat", op.path);
     if (S_ISDIR(status.st_mode)) return {};  // left as it is, its mode too
     errno = EEXIST;
@@ -59,7 +59,8 @@ Result<void> Write(const BatchOp& op, std::vector<Made>& made) {
     fd = OpenAt(AT_FDCWD, op.path, O_WRONLY | O_TRUNC | O_NOFOLLOW);
     if (!fd) return fd.error();
   }
-  Result<void> written = WriteFully(fd->get(), std::span(reinterpret_cast<const uint8_t*>(op.data.data()), op.data.size()));
+  Result<void> written =
+      WriteFully(fd->get(), std::span(reinterpret_cast<const uint8_t*>(op.data.data()), op.data.size()));
   if (!written) {
     written.error().path = op.path;
     return written;
@@ -116,7 +117,8 @@ Result<void> RunOne(const BatchOp& op, std::vector<Made>& made) {
     case BatchKind::kChown:
       return SetOwner(op);
     case BatchKind::kSetxattr:
-      if (lsetxattr(path, op.name.c_str(), op.data.data(), op.data.size(), 0) != 0) return SysError("lsetxattr", op.path);
+      if (lsetxattr(path, op.name.c_str(), op.data.data(), op.data.size(), 0) != 0)
+        return SysError("lsetxattr", op.path);
       return {};
     case BatchKind::kRemovexattr:
       if (lremovexattr(path, op.name.c_str()) != 0 && (errno != ENODATA || !op.missing_ok)) {

@@ -1,4 +1,5 @@
-// RunBatch: small file-system steps in one call, in order. The first failure takes back what the batch made. Any thread.
+// RunBatch: small file-system steps in one call, in order. The first failure takes back what the batch made. Any
+// thread.
 #pragma once
 
 #include <sys/types.h>
@@ -13,17 +14,29 @@
 namespace layerstore {
 
 enum class BatchKind : uint8_t {
-  kMkdir, kWrite, kSymlink, kRename, kExchange, kUnlink, kRmdir, kChmod, kChown, kSetxattr, kRemovexattr, kMknod, kFsync,
+  kMkdir,
+  kWrite,
+  kSymlink,
+  kRename,
+  kExchange,
+  kUnlink,
+  kRmdir,
+  kChmod,
+  kChown,
+  kSetxattr,
+  kRemovexattr,
+  kMknod,
+  kFsync,
 };
 
 // Which fields are read depends on `kind`; see BatchOp in src/engine/engine.ts. Paths are absolute and trusted.
 struct BatchOp {
   BatchKind kind = BatchKind::kFsync;
   std::string path;
-  std::string dest;    // kRename, kExchange: the other path; kSymlink: the link's target
-  std::string name;    // of the extended attribute
-  std::string data;    // kWrite, kSetxattr
-  uint32_t mode = 0;   // exact: the umask has no part in it
+  std::string dest;   // kRename, kExchange: the other path; kSymlink: the link's target
+  std::string name;   // of the extended attribute
+  std::string data;   // kWrite, kSetxattr
+  uint32_t mode = 0;  // exact: the umask has no part in it
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
   uint32_t major = 0;

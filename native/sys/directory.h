@@ -12,7 +12,7 @@ namespace layerstore {
 struct DirectoryEntry {
   std::string_view name;  // valid until the next call; name.data() ends in a zero byte
   uint64_t inode = 0;
-  uint8_t type = 0;       // DT_*; DT_UNKNOWN where the file system does not tell
+  uint8_t type = 0;  // DT_*; DT_UNKNOWN where the file system does not tell
 };
 
 class DirectoryReader {

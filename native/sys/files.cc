@@ -71,8 +71,8 @@ Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive
       if (errno != EINTR) return SysError("flock", path);
     }
     // The file may have been replaced between open and flock: then the lock is on one that nobody else will find.
-    struct stat held{};
-    struct stat named{};
+    struct stat held {};
+    struct stat named {};
     if (fstat(fd->get(), &held) != 0) return SysError("fstat", path);
     if (lstat(path.c_str(), &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino) {
       return std::optional<UniqueFd>(std::move(*fd));
@@ -88,7 +88,7 @@ Result<void> SyncFileSystems(const std::vector<std::string>& paths) {
   std::set<dev_t> done;
   for (const std::string& path : paths) {
     LS_ASSIGN(const UniqueFd fd, OpenPath(path, O_RDONLY));
-    struct stat status{};
+    struct stat status {};
     if (fstat(fd.get(), &status) != 0) return SysError("fstat", path);
     if (!done.insert(status.st_dev).second) continue;
     if (syncfs(fd.get()) != 0) return SysError("syncfs", path);
@@ -98,7 +98,7 @@ Result<void> SyncFileSystems(const std::vector<std::string>& paths) {
 
 Result<std::unique_ptr<FdSource>> FdSource::Open(const std::string& path) {
   LS_ASSIGN(UniqueFd fd, OpenPath(path, O_RDONLY | O_NOCTTY));
-  struct stat status{};
+  struct stat status {};
   if (fstat(fd.get(), &status) != 0) return SysError("fstat", path);
   if (S_ISDIR(status.st_mode)) {
     errno = EISDIR;
@@ -136,7 +136,7 @@ Result<size_t> FdSource::Read(std::span<uint8_t> into) {
 }
 
 FdSink::FdSink(int fd, const CancelToken* cancel) : fd_(fd), waits_(true), cancel_(cancel) {
-  struct stat status{};
+  struct stat status {};
   waits_ = fstat(fd, &status) != 0 || !S_ISREG(status.st_mode);
 }
 

@@ -54,8 +54,8 @@ class FdSource : public ByteSource {
   uint64_t left_ = 0;  // of a range
 };
 
-// FdSink: a descriptor as a ByteSink. Borrows the descriptor; `cancel`, where given, ends a write that waits for the reader of
-// a pipe.
+// FdSink: a descriptor as a ByteSink. Borrows the descriptor; `cancel`, where given, ends a write that waits for the
+// reader of a pipe.
 class FdSink : public ByteSink {
  public:
   explicit FdSink(int fd, const CancelToken* cancel = nullptr);

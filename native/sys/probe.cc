@@ -36,7 +36,8 @@ std::map<std::string, std::string> Ask() {
 }  // namespace
 
 const std::map<std::string, std::string>& ProbeKernel() {
-  static const auto* const found = new std::map<std::string, std::string>(Ask());  // never destroyed: workers ask at exit
+  static const auto* const found =
+      new std::map<std::string, std::string>(Ask());  // never destroyed: workers ask at exit
   return *found;
 }
 

@@ -19,7 +19,7 @@ RecordFile ReadOne(int directory, const std::string& name, std::string& buffer) 
     if (errno != ENOENT) file.err = errno;
     return file;
   }
-  struct stat status{};
+  struct stat status {};
   if (fstat(fd.get(), &status) != 0) {
     file.err = errno;
     return file;

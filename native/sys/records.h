@@ -18,8 +18,8 @@ struct RecordRow {
   std::vector<RecordFile> files;  // in the order of `names`
 };
 
-// The first `max_bytes` of each of `names` in each directory right below `directory`. Links are not followed (ELOOP), and
-// only regular files are read (EINVAL).
+// The first `max_bytes` of each of `names` in each directory right below `directory`. Links are not followed (ELOOP),
+// and only regular files are read (EINVAL).
 Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const std::vector<std::string>& names,
                                            size_t max_bytes);
 

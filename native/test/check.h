@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <span>
 #include <string>
@@ -12,8 +13,9 @@
 
 namespace layerstore::test {
 
-inline int failures = 0;
-inline int checks = 0;
+// Atomic: a test may check on several threads.
+inline std::atomic<int> failures = 0;
+inline std::atomic<int> checks = 0;
 
 inline void Report(bool good, const char* file, int line, const std::string& what) {
   checks++;
@@ -23,7 +25,7 @@ inline void Report(bool good, const char* file, int line, const std::string& wha
 }
 
 inline int Finish() {
-  std::printf("%d checks, %d failures\n", checks, failures);
+  std::printf("%d checks, %d failures\n", checks.load(), failures.load());
   return failures == 0 ? 0 : 1;
 }
 
