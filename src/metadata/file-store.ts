@@ -203,6 +203,11 @@ class FileMetadataStore implements MetadataStore {
 
   async listBroken(): Promise<BrokenRecord[]> {
     const { broken } = await this.loadAll();
+    return [...broken, ...(await this.listTemporary())];
+  }
+
+  async listTemporary(): Promise<BrokenRecord[]> {
+    const broken: BrokenRecord[] = [];
     for (const { name } of this.#place.entries(TEMPORARY)) {
       const what = `${TEMPORARY}/${name}`;
       if (this.#place.busy.has(what)) continue;

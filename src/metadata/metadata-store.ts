@@ -122,6 +122,8 @@ export interface MetadataStore {
   loadAll?(): Promise<LoadedRecords>;
   /** What is there but is no usable record, leftovers of unfinished transactions included (not those of this process). */
   listBroken?(): Promise<BrokenRecord[]>;
+  /** The part of `listBroken` that `loadAll` leaves out: what unfinished transactions left. Cheap, however many records there are. */
+  listTemporary?(): Promise<BrokenRecord[]>;
   /** Moves what `listBroken` or `loadAll` reported into `directory` (existing, same file system); gives its new path. */
   quarantine?(broken: BrokenRecord, directory: string): Promise<string>;
   /** A repaired layer: the tar-split record that `transaction` holds takes the place of the layer's own, atomically. The transaction is cancelled after that. */

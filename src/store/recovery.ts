@@ -50,7 +50,7 @@ export async function recover(ctx: StoreContext): Promise<void> {
   }
   await finishRemovals(ctx, settled, recorded);
   await setAside(ctx, settled.broken);
-  await dropTemporaryRecords(ctx);
+  await dropTemporaryRecords(ctx, settled.broken);
   await adoptMounts(ctx);
   reportDangling(ctx);
   await waitAtMost(
@@ -175,10 +175,12 @@ async function setAside(ctx: StoreContext, broken: readonly BrokenRecord[]): Pro
 }
 
 /** Transactions that were never finished, and removals whose record no longer says of what. */
-async function dropTemporaryRecords(ctx: StoreContext): Promise<void> {
+async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRecord[]): Promise<void> {
   const { metadata } = ctx;
-  if (metadata.listBroken === undefined || metadata.discard === undefined) return;
-  for (const record of await metadata.listBroken()) {
+  if (metadata.discard === undefined) return;
+  // Everything is read already but these; the longer list would read it all again.
+  const temporary = (await (metadata.listTemporary ?? metadata.listBroken)?.call(metadata)) ?? [];
+  for (const record of [...broken, ...temporary]) {
     if (record.kind !== 'temporary' && record.kind !== 'removing') continue;
     try {
       await metadata.discard(record);
