@@ -46,7 +46,8 @@ export class ArchiveFile implements ImageFiles {
   async read(name: string, maxBytes: number): Promise<Uint8Array | undefined> {
     const place = this.#names.get(name);
     if (place === undefined) return undefined;
-    if (place.size > maxBytes) throw overLimit(`${quote(name)} of the archive with its ${place.size} bytes`, 'maxJsonBytes', maxBytes);
+    if (place.size > maxBytes)
+      throw overLimit(`${quote(name)} of the archive with its ${place.size} bytes`, 'maxJsonBytes', maxBytes);
     return attempt('read the image archive', () => readAt(this.#file, place.offset, place.size));
   }
 
@@ -90,7 +91,8 @@ async function scan(file: FileHandle, limits: ArchiveLimits, signal?: AbortSigna
     const name = names.admit(entry);
     if (entry.type === 'file') names.addContent(name, { offset: position, size: entry.size });
     else names.addOther(name, entry);
-    if (position + entry.size > end) throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
+    if (position + entry.size > end)
+      throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
     position += Math.ceil(entry.size / BLOCK) * BLOCK;
   }
 }

@@ -20,12 +20,16 @@ export class ArchiveNames<Content> {
 
   /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
   admit(entry: TarEntry): string {
-    if (++this.#count > this.#maxEntries) throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
+    if (++this.#count > this.#maxEntries)
+      throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
     const name = cleanName(entry.name);
     const there = this.#slots.get(name);
-    const bothDirectories = entry.type === 'directory' && (there === undefined || ('other' in there && there.other === 'directory'));
+    const bothDirectories =
+      entry.type === 'directory' && (there === undefined || ('other' in there && there.other === 'directory'));
     if (name === '' ? entry.type !== 'directory' : there !== undefined && !bothDirectories) {
-      throw badImage(`the archive has ${quote(entry.name)} twice, or under a name that cannot be; nobody could say which one counts`);
+      throw badImage(
+        `the archive has ${quote(entry.name)} twice, or under a name that cannot be; nobody could say which one counts`,
+      );
     }
     return name;
   }
@@ -67,7 +71,8 @@ export class ArchiveNames<Content> {
 
 /** A name without empty and `.` components. ERR_BAD_IMAGE for one that is absolute, has `..` or a zero byte. */
 export function cleanName(name: string): string {
-  if (name.startsWith('/') || name.includes('\0')) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
+  if (name.startsWith('/') || name.includes('\0'))
+    throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
   const parts = name.split('/').filter((part) => part !== '' && part !== '.');
   if (parts.includes('..')) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
   return parts.join('/');

@@ -20,7 +20,8 @@ const MEMORY_TOTAL = 16 * 1024 * 1024;
 /** What may follow the end of the archive: padding of tapes. */
 const MAX_TRAILER = 16 * 1024 * 1024;
 
-type Content = { readonly bytes: Uint8Array } | { readonly offset: number; readonly size: number } | 'passed on' | 'passed over';
+type Content =
+  { readonly bytes: Uint8Array } | { readonly offset: number; readonly size: number } | 'passed on' | 'passed over';
 
 interface Pending {
   readonly name: string;
@@ -61,12 +62,15 @@ export class ArchiveStream implements ImageFiles {
       return this.#names.get(name);
     });
     if (content === undefined) return undefined;
-    if (typeof content === 'string') throw badImage(`${quote(name)} of the stream is asked for as a layer and as something else`);
+    if (typeof content === 'string')
+      throw badImage(`${quote(name)} of the stream is asked for as a layer and as something else`);
     if ('bytes' in content) {
-      if (content.bytes.length > maxBytes) throw overLimit(`${quote(name)} with its ${content.bytes.length} bytes`, 'maxJsonBytes', maxBytes);
+      if (content.bytes.length > maxBytes)
+        throw overLimit(`${quote(name)} with its ${content.bytes.length} bytes`, 'maxJsonBytes', maxBytes);
       return content.bytes;
     }
-    if (content.size > maxBytes) throw overLimit(`${quote(name)} with its ${content.size} bytes`, 'maxJsonBytes', maxBytes);
+    if (content.size > maxBytes)
+      throw overLimit(`${quote(name)} with its ${content.size} bytes`, 'maxJsonBytes', maxBytes);
     const parts: Uint8Array[] = [];
     for await (const part of this.#spool.read(content.offset, content.size)) parts.push(part);
     return Buffer.concat(parts);
@@ -75,7 +79,8 @@ export class ArchiveStream implements ImageFiles {
   async blob(name: string): Promise<TarSource> {
     // What lies in the spool already is read from there without going through here.
     const content = this.#names.get(name);
-    if (content !== undefined && typeof content !== 'string' && 'offset' in content) return this.#spool.source(content.offset, content.size);
+    if (content !== undefined && typeof content !== 'string' && 'offset' in content)
+      return this.#spool.source(content.offset, content.size);
     return this.#pull(name);
   }
 
@@ -89,7 +94,7 @@ export class ArchiveStream implements ImageFiles {
     await this.#inTurn(async () => {
       this.#expected = new Map();
       while (await this.#step()) continue;
-      for (let left = MAX_TRAILER; left > 0; ) {
+      for (let left = MAX_TRAILER; left > 0;) {
         const part = await this.#cursor.readSome(left);
         if (part === undefined) return;
         left -= part.length;
@@ -132,7 +137,9 @@ export class ArchiveStream implements ImageFiles {
     const content = this.#names.get(name);
     if (content === undefined) throw badImage(`${quote(name)} is missing in the archive`);
     if (typeof content === 'string') {
-      throw badImage(`${quote(name)} is needed twice but the stream has passed; write the archive to a file and load that`);
+      throw badImage(
+        `${quote(name)} is needed twice but the stream has passed; write the archive to a file and load that`,
+      );
     }
     if ('bytes' in content) yield content.bytes;
     else yield* this.#spool.read(content.offset, content.size);
@@ -189,7 +196,7 @@ export class ArchiveStream implements ImageFiles {
 
   /** The bytes of the entry under the cursor, and its padding passed. */
   async *#content(entry: TarEntry): AsyncGenerator<Uint8Array> {
-    for (let left = entry.size; left > 0; ) {
+    for (let left = entry.size; left > 0;) {
       const part = await this.#cursor.readSome(left);
       if (part === undefined) throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
       left -= part.length;

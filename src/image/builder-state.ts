@@ -56,7 +56,7 @@ async function scan(file: FileHandle): Promise<Set<ChainID>> {
   const buffer = Buffer.alloc(CHUNK);
   for (let position = 0; ; position += CHUNK - DIGEST_LENGTH) {
     const { bytesRead } = await file.read(buffer, 0, CHUNK, position);
-    for (const [digest] of buffer.latin1Slice(0, bytesRead).matchAll(/sha256:[a-f0-9]{64}/g)) chains.add(parseChainID(digest));
+    for (const [digest] of buffer.toString('latin1', 0, bytesRead).matchAll(/sha256:[a-f0-9]{64}/g)) chains.add(parseChainID(digest));
     if (bytesRead < CHUNK) return chains;
   }
 }

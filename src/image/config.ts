@@ -21,12 +21,15 @@ export function sha256(bytes: Uint8Array): Digest {
 /** Checks the shape of OCI image-spec, config.md, "Properties": `rootfs` with its list of diff ids. */
 export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ImageConfig {
   const parsed = asObject(parseJson(raw, 'the image configuration', limits), 'the image configuration');
-  if (parsed['rootfs'] === undefined) throw badImage('the image configuration has no "rootfs": it is no image, or one of a format before 2015');
+  if (parsed['rootfs'] === undefined)
+    throw badImage('the image configuration has no "rootfs": it is no image, or one of a format before 2015');
   const rootfs = asObject(parsed['rootfs'], '"rootfs" of the image configuration');
   const type = optional(rootfs['type'], asString, '"rootfs.type" of the image configuration');
-  if (type !== undefined && type !== 'layers') throw badImage(`"rootfs.type" of the image configuration is ${JSON.stringify(type)}; only "layers" is known`);
+  if (type !== undefined && type !== 'layers')
+    throw badImage(`"rootfs.type" of the image configuration is ${JSON.stringify(type)}; only "layers" is known`);
   const ids = optional(rootfs['diff_ids'], asArray, '"rootfs.diff_ids" of the image configuration') ?? [];
-  if (ids.length > limits.maxLayers) throw overLimit(`the image with its ${ids.length} layers`, 'maxLayers', limits.maxLayers);
+  if (ids.length > limits.maxLayers)
+    throw overLimit(`the image with its ${ids.length} layers`, 'maxLayers', limits.maxLayers);
   return {
     id: sha256(raw),
     raw,

@@ -16,41 +16,70 @@ import { checkLayerCount, mergeImages, type LegacyImage, type PlannedImage, type
 import { formatPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from './reference.js';
 
-export async function planDocker(files: ImageFiles, wanted: Platform | undefined, limits: ArchiveLimits): Promise<PlannedImage[]> {
+export async function planDocker(
+  files: ImageFiles,
+  wanted: Platform | undefined,
+  limits: ArchiveLimits,
+): Promise<PlannedImage[]> {
   const bytes = await files.read('manifest.json', limits.maxJsonBytes);
   if (bytes === undefined) throw badImage(`${files.title} has no "manifest.json"`);
   const entries = asArray(parseJson(bytes, '"manifest.json"', limits), '"manifest.json"');
   if (entries.length === 0) throw badImage(`${files.title} holds no image: its "manifest.json" names none`);
-  if (entries.length > limits.maxImages) throw overLimit(`${files.title} with its ${entries.length} images`, 'maxImages', limits.maxImages);
+  if (entries.length > limits.maxImages)
+    throw overLimit(`${files.title} with its ${entries.length} images`, 'maxImages', limits.maxImages);
   const images: PlannedImage[] = [];
   const offered = new Set<string>();
   for (const [position, entry] of entries.entries()) {
-    const image = await planEntry(files, asObject(entry, `entry ${position} of "manifest.json"`), `entry ${position} of "manifest.json"`, limits);
+    const image = await planEntry(
+      files,
+      asObject(entry, `entry ${position} of "manifest.json"`),
+      `entry ${position} of "manifest.json"`,
+      limits,
+    );
     const { platform } = image.config;
     if (platform !== undefined) offered.add(formatPlatform(platform));
     if (wanted === undefined || (platform !== undefined && platformFit(wanted, platform) > 0)) images.push(image);
   }
   if (images.length === 0 && wanted !== undefined) {
-    throw invalidArgument(`${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`);
+    throw invalidArgument(
+      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`,
+    );
   }
   return mergeImages(images);
 }
 
-async function planEntry(files: ImageFiles, entry: JsonObject, what: string, limits: ArchiveLimits): Promise<PlannedImage> {
+async function planEntry(
+  files: ImageFiles,
+  entry: JsonObject,
+  what: string,
+  limits: ArchiveLimits,
+): Promise<PlannedImage> {
   const configName = cleanName(asString(entry['Config'], `"Config" of ${what}`));
   const raw = await files.read(configName, limits.maxJsonBytes);
-  if (raw === undefined) throw badImage(`the configuration ${quote(configName)} that ${what} names is missing in ${files.title}`);
+  if (raw === undefined)
+    throw badImage(`the configuration ${quote(configName)} that ${what} names is missing in ${files.title}`);
   const claimed = /^(?:blobs\/sha256\/)?([a-f0-9]{64})(?:\.json)?$/.exec(configName)?.[1];
   if (claimed !== undefined && sha256(raw) !== `sha256:${claimed}`) {
-    throw digestMismatch(`the configuration ${quote(configName)} has the digest ${sha256(raw)}: ${files.title} is damaged`);
+    throw digestMismatch(
+      `the configuration ${quote(configName)} has the digest ${sha256(raw)}: ${files.title} is damaged`,
+    );
   }
   const config = readConfig(raw, limits);
-  const layerNames = (optional(entry['Layers'], asArray, `"Layers" of ${what}`) ?? []).map((name) => cleanName(asString(name, `a layer of ${what}`)));
-  if (layerNames.length > limits.maxLayers) throw overLimit(`the image with its ${layerNames.length} layers`, 'maxLayers', limits.maxLayers);
+  const layerNames = (optional(entry['Layers'], asArray, `"Layers" of ${what}`) ?? []).map((name) =>
+    cleanName(asString(name, `a layer of ${what}`)),
+  );
+  if (layerNames.length > limits.maxLayers)
+    throw overLimit(`the image with its ${layerNames.length} layers`, 'maxLayers', limits.maxLayers);
   checkLayerCount(config, layerNames.length);
   const sources = optional(entry['LayerSources'], asObject, `"LayerSources" of ${what}`) ?? {};
-  const tags = (optional(entry['RepoTags'], asArray, `"RepoTags" of ${what}`) ?? []).map((tag) => asString(tag, `a tag of ${what}`));
-  const parent = optional(entry['Parent'], (value, name) => (value === '' ? undefined : asDigest(value, name)), `"Parent" of ${what}`);
+  const tags = (optional(entry['RepoTags'], asArray, `"RepoTags" of ${what}`) ?? []).map((tag) =>
+    asString(tag, `a tag of ${what}`),
+  );
+  const parent = optional(
+    entry['Parent'],
+    (value, name) => (value === '' ? undefined : asDigest(value, name)),
+    `"Parent" of ${what}`,
+  );
   return {
     config,
     names: tags.map(archiveName),
@@ -64,7 +93,8 @@ function planLayer(config: ImageConfig, index: number, file: string, sources: Js
   const source = optional(sources[diffID], readDescriptor, `"LayerSources" of ${what}`);
   const hex = /^blobs\/sha256\/([a-f0-9]{64})$/.exec(file)?.[1];
   // LayerSources may also tell of a registry's blob that is not the one in the archive: then the diff id alone is checked.
-  const descriptor: Descriptor | undefined = source !== undefined && source.digest === `sha256:${hex}` ? source : undefined;
+  const descriptor: Descriptor | undefined =
+    source !== undefined && source.digest === `sha256:${hex}` ? source : undefined;
   return { diffID, file, ...(descriptor === undefined ? {} : { descriptor }) };
 }
 
@@ -77,16 +107,20 @@ function archiveName(text: string): ImageName {
 /** The form without `manifest.json`: `repositories` names top layers, each folder's `json` its parent. */
 export async function planLegacy(files: ImageFiles, limits: ArchiveLimits): Promise<LegacyImage[]> {
   const bytes = await files.read('repositories', limits.maxJsonBytes);
-  if (bytes === undefined) throw badImage(`${files.title} holds no image: it has neither "index.json" nor "manifest.json" nor "repositories"`);
+  if (bytes === undefined)
+    throw badImage(`${files.title} holds no image: it has neither "index.json" nor "manifest.json" nor "repositories"`);
   const tops = new Map<string, ImageName[]>();
-  for (const [repository, tags] of Object.entries(asObject(parseJson(bytes, '"repositories"', limits), '"repositories"'))) {
+  for (const [repository, tags] of Object.entries(
+    asObject(parseJson(bytes, '"repositories"', limits), '"repositories"'),
+  )) {
     for (const [tag, id] of Object.entries(asObject(tags, `${quote(repository)} of "repositories"`))) {
       const top = legacyID(id, `${quote(`${repository}:${tag}`)} of "repositories"`);
       tops.set(top, [...(tops.get(top) ?? []), archiveName(`${repository}:${tag}`)]);
     }
   }
   if (tops.size === 0) throw badImage(`${files.title} holds no image: its "repositories" names none`);
-  if (tops.size > limits.maxImages) throw overLimit(`${files.title} with its ${tops.size} images`, 'maxImages', limits.maxImages);
+  if (tops.size > limits.maxImages)
+    throw overLimit(`${files.title} with its ${tops.size} images`, 'maxImages', limits.maxImages);
   const images: LegacyImage[] = [];
   for (const [top, names] of tops) images.push({ names, layers: await legacyLayers(files, top, limits) });
   return images;
@@ -94,8 +128,9 @@ export async function planLegacy(files: ImageFiles, limits: ArchiveLimits): Prom
 
 async function legacyLayers(files: ImageFiles, top: string, limits: ArchiveLimits): Promise<LegacyImage['layers']> {
   const layers: { json: JsonObject; file: string }[] = [];
-  for (let id: string | undefined = top; id !== undefined; ) {
-    if (layers.length >= limits.maxLayers) throw overLimit('the number of layers of the image', 'maxLayers', limits.maxLayers);
+  for (let id: string | undefined = top; id !== undefined;) {
+    if (layers.length >= limits.maxLayers)
+      throw overLimit('the number of layers of the image', 'maxLayers', limits.maxLayers);
     const bytes = await files.read(`${id}/json`, limits.maxJsonBytes);
     if (bytes === undefined) throw badImage(`"${id}/json" is missing in ${files.title}`);
     const json = asObject(parseJson(bytes, `"${id}/json"`, limits), `"${id}/json"`);

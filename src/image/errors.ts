@@ -16,7 +16,10 @@ export function digestMismatch(message: string): LayerStoreError {
 
 /** @param limit name of the field of ImageLimits that raises it */
 export function overLimit(what: string, limit: string, value: number): LayerStoreError {
-  return new LayerStoreError('ERR_LIMIT_EXCEEDED', `${what} is over the limit of ${value}; raise "limits.${limit}" if you trust it`);
+  return new LayerStoreError(
+    'ERR_LIMIT_EXCEEDED',
+    `${what} is over the limit of ${value}; raise "limits.${limit}" if you trust it`,
+  );
 }
 
 export function invalidArgument(message: string): LayerStoreError {
@@ -24,11 +27,17 @@ export function invalidArgument(message: string): LayerStoreError {
 }
 
 export function noSuchImage(nameOrID: string): LayerStoreError {
-  return new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `no image is called ${quote(nameOrID)}; list() gives those that are there`);
+  return new LayerStoreError(
+    'ERR_LAYER_DOES_NOT_EXIST',
+    `no image is called ${quote(nameOrID)}; list() gives those that are there`,
+  );
 }
 
 export function noSuchLayer(chainID: string): LayerStoreError {
-  return new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `its layer ${chainID} is not in the store; load the image again`);
+  return new LayerStoreError(
+    'ERR_LAYER_DOES_NOT_EXIST',
+    `its layer ${chainID} is not in the store; load the image again`,
+  );
 }
 
 const LAYER_FAULTS = new Set(['ERR_BAD_TAR', 'ERR_BAD_COMPRESSION', 'ERR_UNSAFE_PATH']);

@@ -38,7 +38,10 @@ export class ImageDb {
   async list(): Promise<Digest[]> {
     try {
       const names = await readdir(this.#content);
-      return names.filter((name) => HEX.test(name)).sort().map((name): Digest => `sha256:${name}`);
+      return names
+        .filter((name) => HEX.test(name))
+        .sort()
+        .map((name): Digest => `sha256:${name}`);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return [];
       return attempt('list the images', () => Promise.reject(error as Error));
@@ -51,10 +54,14 @@ export class ImageDb {
     const bytes = await attempt('read the image configuration', async () => {
       const stats = await stat(path);
       if (!stats.isFile()) throw badImage(`"${path}" is no regular file`);
-      if (stats.size > this.#maxBytes) throw overLimit(`"${path}" with its ${stats.size} bytes`, 'maxJsonBytes', this.#maxBytes);
+      if (stats.size > this.#maxBytes)
+        throw overLimit(`"${path}" with its ${stats.size} bytes`, 'maxJsonBytes', this.#maxBytes);
       return readFile(path);
     });
-    if (sha256(bytes) !== id) throw badImage(`the image configuration "${path}" is damaged: its digest is ${sha256(bytes)}; load the image again`);
+    if (sha256(bytes) !== id)
+      throw badImage(
+        `the image configuration "${path}" is damaged: its digest is ${sha256(bytes)}; load the image again`,
+      );
     return bytes;
   }
 
@@ -82,14 +89,17 @@ export class ImageDb {
         parents.set(id, (await readFile(join(this.#metadataPath(id), 'parent'), 'utf8')).trim());
       } catch (error) {
         // Most images say nothing.
-        if (!hasErrno(error, 'ENOENT') && !hasErrno(error, 'ENOTDIR')) return attempt('read the image metadata', () => Promise.reject(error as Error));
+        if (!hasErrno(error, 'ENOENT') && !hasErrno(error, 'ENOTDIR'))
+          return attempt('read the image metadata', () => Promise.reject(error as Error));
       }
     }
     return parents;
   }
 
   async removeParent(id: Digest): Promise<void> {
-    await attempt('forget what the image was built on', () => rm(join(this.#metadataPath(id), 'parent'), { force: true }));
+    await attempt('forget what the image was built on', () =>
+      rm(join(this.#metadataPath(id), 'parent'), { force: true }),
+    );
   }
 
   /** Metadata first, as Docker does: an image without is whole, metadata without an image is litter. */
@@ -112,7 +122,8 @@ export class ImageDb {
   async #makeDirectory(path: string): Promise<void> {
     const first = await mkdir(path, { recursive: true, mode: 0o700 });
     if (first === undefined || !this.#sync) return;
-    for (let parent = join(path, '..'); parent.length >= this.#directory.length; parent = join(parent, '..')) await syncDirectory(parent);
+    for (let parent = join(path, '..'); parent.length >= this.#directory.length; parent = join(parent, '..'))
+      await syncDirectory(parent);
     await syncDirectory(join(this.#directory, '..'));
   }
 

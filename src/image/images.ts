@@ -76,7 +76,9 @@ export class DockerImages implements Images {
 
   async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
     this.#assertWritable('load an image');
-    return loadImages(this.#store, source, options, (images) => this.#changes.run('records', () => this.#record(images)));
+    return loadImages(this.#store, source, options, (images) =>
+      this.#changes.run('records', () => this.#record(images)),
+    );
   }
 
   async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {
@@ -99,7 +101,8 @@ export class DockerImages implements Images {
   async tag(nameOrID: string, name: string): Promise<void> {
     this.#assertWritable('name an image');
     const parsed = parseName(name);
-    if (parsed.digest !== undefined) throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
+    if (parsed.digest !== undefined)
+      throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
     await this.#changes.run('records', async () => {
       const id = this.#resolve(nameOrID);
       await this.#writeNames((names) => names.set(parsed, id));
@@ -162,7 +165,9 @@ export class DockerImages implements Images {
 
   #isParent(parent: Digest, config: ImageConfig): boolean {
     const below = this.#records.get(parent)?.config.diffIDs;
-    return below !== undefined && parent !== config.id && below.every((diffID, index) => config.diffIDs[index] === diffID);
+    return (
+      below !== undefined && parent !== config.id && below.every((diffID, index) => config.diffIDs[index] === diffID)
+    );
   }
 
   /** The record first, then the layers: a crash in between leaves layers that gc finds, never an image without. */
@@ -181,7 +186,10 @@ export class DockerImages implements Images {
     if (sharesChain || chain === ('' as typeof chain)) return;
     const users = [...this.#store.mounts().values()].filter(({ parent }) => parent === chain).map(({ name }) => name);
     if (users.length === 0) return;
-    throw new LayerStoreError('ERR_LAYER_IN_USE', `image ${id} is in use by the RW layer ${quote(users[0] as string)}${users.length > 1 ? ` and ${users.length - 1} more` : ''}; release that first`);
+    throw new LayerStoreError(
+      'ERR_LAYER_IN_USE',
+      `image ${id} is in use by the RW layer ${quote(users[0] as string)}${users.length > 1 ? ` and ${users.length - 1} more` : ''}; release that first`,
+    );
   }
 
   async #readRecord(id: Digest): Promise<ImageRecord | undefined> {
@@ -222,14 +230,18 @@ export class DockerImages implements Images {
 
   /** An id whole, then a name, then the beginning of an id: Docker's order. */
   #resolve(nameOrID: string): Digest {
-    if (typeof nameOrID !== 'string' || nameOrID === '') throw invalidArgument('an image is asked for by a name or an id');
+    if (typeof nameOrID !== 'string' || nameOrID === '')
+      throw invalidArgument('an image is asked for by a name or an id');
     const hex = nameOrID.replace(/^sha256:/, '');
     if (/^[a-f0-9]{64}$/.test(hex)) return this.#recordOf(parseDigest(`sha256:${hex}`)).config.id;
     const name = tryParseName(nameOrID);
     const named = name === undefined ? undefined : this.#repositories.get(name);
     if (named !== undefined && this.#records.has(named)) return named;
-    const matches = HEX_PREFIX.test(hex) ? [...this.#records.keys()].filter((id) => id.startsWith(hex, 'sha256:'.length)) : [];
-    if (matches.length > 1) throw invalidArgument(`${quote(nameOrID)} is the beginning of ${matches.length} image ids; give more digits`);
+    const matches = HEX_PREFIX.test(hex)
+      ? [...this.#records.keys()].filter((id) => id.startsWith(hex, 'sha256:'.length))
+      : [];
+    if (matches.length > 1)
+      throw invalidArgument(`${quote(nameOrID)} is the beginning of ${matches.length} image ids; give more digits`);
     if (matches[0] === undefined) throw noSuchImage(nameOrID);
     return matches[0];
   }
@@ -241,11 +253,13 @@ export class DockerImages implements Images {
   }
 
   #assertOpen(): void {
-    if (this.#store.closed) throw new LayerStoreError('ERR_STORE_CLOSED', 'the store of these images is closed; open it again');
+    if (this.#store.closed)
+      throw new LayerStoreError('ERR_STORE_CLOSED', 'the store of these images is closed; open it again');
   }
 
   #assertWritable(what: string): void {
     this.#assertOpen();
-    if (this.#store.readOnly) throw new LayerStoreError('ERR_READ_ONLY', `cannot ${what}: the store is open for reading only`);
+    if (this.#store.readOnly)
+      throw new LayerStoreError('ERR_READ_ONLY', `cannot ${what}: the store is open for reading only`);
   }
 }

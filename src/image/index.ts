@@ -3,8 +3,15 @@ import type { Store } from '../store/types.js';
 import { DockerImages } from './images.js';
 import type { Images } from './types.js';
 
-export type { Image, ImageLimits, ImageProgress, ImageProgressListener, Images, LoadOptions, SaveOptions } from './types.js';
-export { imageReferences } from './references.js';
+export type {
+  Image,
+  ImageLimits,
+  ImageProgress,
+  ImageProgressListener,
+  Images,
+  LoadOptions,
+  SaveOptions,
+} from './types.js';
 
 const opened = new WeakMap<Store, Promise<Images>>();
 

@@ -7,7 +7,8 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** Parses bytes of at most `maxJsonBytes`, nested at most `maxJsonDepth` deep. `what` names them in errors. */
 export function parseJson(bytes: Uint8Array, what: string, limits: ArchiveLimits): unknown {
-  if (bytes.length > limits.maxJsonBytes) throw overLimit(`${what} with its ${bytes.length} bytes`, 'maxJsonBytes', limits.maxJsonBytes);
+  if (bytes.length > limits.maxJsonBytes)
+    throw overLimit(`${what} with its ${bytes.length} bytes`, 'maxJsonBytes', limits.maxJsonBytes);
   checkDepth(bytes, what, limits.maxJsonDepth);
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
@@ -70,7 +71,8 @@ export function asDigest(value: unknown, what: string): Digest {
 
 /** A count of bytes. */
 export function asSize(value: unknown, what: string): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw badImage(`${what} is no size in bytes`);
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
+    throw badImage(`${what} is no size in bytes`);
   return value;
 }
 

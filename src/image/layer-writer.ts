@@ -12,12 +12,20 @@ import { writeAll } from './tar-writer.js';
 /** ERR_NOT_SUPPORTED where the running Node cannot write the form. */
 export function checkCompression(compression: Compression): void {
   if (compression === 'zstd' && zstdCompressor() === undefined) {
-    throw new LayerStoreError('ERR_NOT_SUPPORTED', `Node ${process.version} cannot write zstd (22.15 and later can); choose "gzip" or "none"`);
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `Node ${process.version} cannot write zstd (22.15 and later can); choose "gzip" or "none"`,
+    );
   }
 }
 
 /** Appends a layer's tar to a file at the file's own position. */
-export async function writeLayer(layer: Layer, file: FileHandle, compression: Compression, signal?: AbortSignal): Promise<Blob> {
+export async function writeLayer(
+  layer: Layer,
+  file: FileHandle,
+  compression: Compression,
+  signal?: AbortSignal,
+): Promise<Blob> {
   if (compression === 'none') {
     const { bytes, diffID } = await layer.exportTo({ fd: file.fd });
     return { digest: diffID, size: bytes };

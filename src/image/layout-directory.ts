@@ -23,7 +23,8 @@ export class LayoutDirectory implements ImageFiles {
   async read(name: string, maxBytes: number): Promise<Uint8Array | undefined> {
     const size = await this.#size(name);
     if (size === undefined) return undefined;
-    if (size > maxBytes) throw overLimit(`${quote(name)} of ${this.title} with its ${size} bytes`, 'maxJsonBytes', maxBytes);
+    if (size > maxBytes)
+      throw overLimit(`${quote(name)} of ${this.title} with its ${size} bytes`, 'maxJsonBytes', maxBytes);
     return attempt('read the image layout', async () => {
       // Non-blocking, so that a FIFO put in its place meanwhile cannot hold us.
       const file = await open(join(this.#path, name), OPEN_FLAGS);

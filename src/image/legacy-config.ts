@@ -33,5 +33,8 @@ function text(key: string, value: unknown): JsonObject {
 
 /** Go's encoder writes these so; they occur only inside of strings. */
 function escapeLikeGo(json: string): string {
-  return json.replace(/[<>&\u2028\u2029]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return json.replace(
+    /[<>&\u2028\u2029]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }

@@ -26,7 +26,8 @@ const DEFAULTS = {
 export function archiveLimits(limits: ImageLimits = {}): ArchiveLimits {
   const pick = (key: keyof typeof DEFAULTS): number => {
     const value = limits[key] ?? DEFAULTS[key];
-    if (typeof value !== 'number' || !(value >= 0)) throw invalidArgument(`limits.${key} must be a number of 0 or more`);
+    if (typeof value !== 'number' || !(value >= 0))
+      throw invalidArgument(`limits.${key} must be a number of 0 or more`);
     return value;
   };
   return {

@@ -79,5 +79,8 @@ async function makePlan(files: ImageFiles, wanted: Platform | undefined, limits:
 
 function refuseForeign({ id, platform }: ImageConfig): void {
   if (platform === undefined || platform.os === 'linux') return;
-  throw new LayerStoreError('ERR_NOT_SUPPORTED', `image ${id} is for ${JSON.stringify(platform.os)}; only Linux images are kept here`);
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    `image ${id} is for ${JSON.stringify(platform.os)}; only Linux images are kept here`,
+  );
 }

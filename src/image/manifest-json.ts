@@ -30,7 +30,11 @@ export interface Blob {
 
 /** @param layers base first */
 export function manifestJson(config: ImageConfig, layers: readonly Blob[], compression: Compression): string {
-  const descriptors = layers.map(({ digest, size }): Descriptor => ({ mediaType: LAYER_TYPES[compression], digest, size }));
+  const descriptors = layers.map(({ digest, size }): Descriptor => ({
+    mediaType: LAYER_TYPES[compression],
+    digest,
+    size,
+  }));
   return JSON.stringify({
     schemaVersion: 2,
     mediaType: MANIFEST_TYPE,
@@ -41,19 +45,30 @@ export function manifestJson(config: ImageConfig, layers: readonly Blob[], compr
 
 export function indexJson(manifest: Blob, config: ImageConfig, name: ImageName | undefined): string {
   const annotations =
-    name === undefined ? {} : { annotations: { 'io.containerd.image.name': fullName(name), 'org.opencontainers.image.ref.name': name.tag ?? name.digest ?? 'latest' } };
+    name === undefined
+      ? {}
+      : {
+          annotations: {
+            'io.containerd.image.name': fullName(name),
+            'org.opencontainers.image.ref.name': name.tag ?? name.digest ?? 'latest',
+          },
+        };
   const platform = config.platform === undefined ? {} : { platform: config.platform };
   return JSON.stringify({
     schemaVersion: 2,
     mediaType: INDEX_TYPE,
-    manifests: [{ mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform, ...annotations }],
+    manifests: [
+      { mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform, ...annotations },
+    ],
   });
 }
 
 /** Docker's own `manifest.json`. */
 export function dockerJson(config: ImageConfig, layers: readonly Blob[], name: ImageName | undefined): string {
   const tags = name?.tag === undefined ? null : [`${name.repository}:${name.tag}`];
-  return JSON.stringify([{ Config: blobName(config.id), RepoTags: tags, Layers: layers.map(({ digest }) => blobName(digest)) }]);
+  return JSON.stringify([
+    { Config: blobName(config.id), RepoTags: tags, Layers: layers.map(({ digest }) => blobName(digest)) },
+  ]);
 }
 
 /** Blanks behind JSON mean nothing. */

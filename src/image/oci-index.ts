@@ -8,12 +8,28 @@ import type { Descriptor } from '../metadata/metadata-store.js';
 import { sha256 } from './config.js';
 import { badImage, digestMismatch, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
-import { asArray, asDigest, asObject, asSize, asString, asStringMap, optional, parseJson, type JsonObject } from './json.js';
+import {
+  asArray,
+  asDigest,
+  asObject,
+  asSize,
+  asString,
+  asStringMap,
+  optional,
+  parseJson,
+  type JsonObject,
+} from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { readPlatform, type Platform } from './platform.js';
 
-const INDEX_TYPES = new Set(['application/vnd.oci.image.index.v1+json', 'application/vnd.docker.distribution.manifest.list.v2+json']);
-const MANIFEST_TYPES = new Set(['application/vnd.oci.image.manifest.v1+json', 'application/vnd.docker.distribution.manifest.v2+json']);
+const INDEX_TYPES = new Set([
+  'application/vnd.oci.image.index.v1+json',
+  'application/vnd.docker.distribution.manifest.list.v2+json',
+]);
+const MANIFEST_TYPES = new Set([
+  'application/vnd.oci.image.manifest.v1+json',
+  'application/vnd.docker.distribution.manifest.v2+json',
+]);
 const MAX_NESTING = 8;
 
 /** A leaf: one image manifest for one platform. */
@@ -69,11 +85,13 @@ class IndexWalk {
     if (isAttestation(descriptor)) return [];
     if (MANIFEST_TYPES.has(descriptor.mediaType)) return [{ descriptor, platform: readPlatform(descriptor.platform) }];
     if (!INDEX_TYPES.has(descriptor.mediaType)) return [];
-    if (depth > MAX_NESTING) throw badImage(`the indexes of ${this.#files.title} lie more than ${MAX_NESTING} deep in each other`);
+    if (depth > MAX_NESTING)
+      throw badImage(`the indexes of ${this.#files.title} lie more than ${MAX_NESTING} deep in each other`);
     const what = `the index ${descriptor.digest}`;
     const bytes = await readBlob(this.#files, descriptor, what, this.#limits);
     const found: Leaf[] = [];
-    for (const child of this.children(parseJson(bytes, what, this.#limits), what)) found.push(...(await this.leaves(child, depth + 1)));
+    for (const child of this.children(parseJson(bytes, what, this.#limits), what))
+      found.push(...(await this.leaves(child, depth + 1)));
     return found;
   }
 }
@@ -81,7 +99,10 @@ class IndexWalk {
 /** Docker's builder puts attestations beside the images of an index, for a platform that does not exist. */
 function isAttestation({ annotations, platform }: Descriptor): boolean {
   const known = readPlatform(platform);
-  return annotations?.['vnd.docker.reference.type'] !== undefined || (known?.os === 'unknown' && known.architecture === 'unknown');
+  return (
+    annotations?.['vnd.docker.reference.type'] !== undefined ||
+    (known?.os === 'unknown' && known.architecture === 'unknown')
+  );
 }
 
 /** A document that could be read as an index and as a manifest says two things (CVE-2021-41190). */
@@ -106,11 +127,18 @@ export function readDescriptor(value: unknown, what: string): Descriptor {
 }
 
 /** A small blob whole, its size and digest checked. */
-export async function readBlob(files: ImageFiles, descriptor: Descriptor, what: string, limits: ArchiveLimits): Promise<Uint8Array> {
+export async function readBlob(
+  files: ImageFiles,
+  descriptor: Descriptor,
+  what: string,
+  limits: ArchiveLimits,
+): Promise<Uint8Array> {
   const { digest, size } = descriptor;
-  if (size > limits.maxJsonBytes) throw overLimit(`${what} with its ${size} bytes`, 'maxJsonBytes', limits.maxJsonBytes);
+  if (size > limits.maxJsonBytes)
+    throw overLimit(`${what} with its ${size} bytes`, 'maxJsonBytes', limits.maxJsonBytes);
   const bytes = await files.read(blobName(digest), limits.maxJsonBytes);
-  if (bytes === undefined) throw badImage(`${what} is missing in ${files.title}: it should lie at ${quote(blobName(digest))}`);
+  if (bytes === undefined)
+    throw badImage(`${what} is missing in ${files.title}: it should lie at ${quote(blobName(digest))}`);
   if (bytes.length !== size) throw digestMismatch(`${what} has ${bytes.length} bytes; its descriptor says ${size}`);
   const found = sha256(bytes);
   if (found !== digest) throw digestMismatch(`${what} has the digest ${found}: ${files.title} is damaged`);

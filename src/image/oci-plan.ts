@@ -10,13 +10,22 @@ import { checkLayerCount, mergeImages, type PlannedImage } from './plan.js';
 import { formatPlatform, hostPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from './reference.js';
 
-const CONFIG_TYPES = new Set(['application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json', '']);
+const CONFIG_TYPES = new Set([
+  'application/vnd.oci.image.config.v1+json',
+  'application/vnd.docker.container.image.v1+json',
+  '',
+]);
 const LAYER_TYPE = /^application\/vnd\.(?:oci\.image\.layer\.|docker\.image\.rootfs\.)/;
 
-export async function planOci(files: ImageFiles, wanted: Platform | undefined, limits: ArchiveLimits): Promise<PlannedImage[]> {
+export async function planOci(
+  files: ImageFiles,
+  wanted: Platform | undefined,
+  limits: ArchiveLimits,
+): Promise<PlannedImage[]> {
   await checkLayoutVersion(files, limits);
   const groups = groupEntries(await readIndex(files, limits));
-  if (groups.length > limits.maxImages) throw overLimit(`${files.title} with its ${groups.length} images`, 'maxImages', limits.maxImages);
+  if (groups.length > limits.maxImages)
+    throw overLimit(`${files.title} with its ${groups.length} images`, 'maxImages', limits.maxImages);
   const images: PlannedImage[] = [];
   const offered = new Set<string>();
   for (const { name, leaves } of groups) {
@@ -27,7 +36,9 @@ export async function planOci(files: ImageFiles, wanted: Platform | undefined, l
   }
   if (images.length > 0) return mergeImages(images);
   if (wanted !== undefined && offered.size > 0) {
-    throw invalidArgument(`${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`);
+    throw invalidArgument(
+      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`,
+    );
   }
   throw badImage(`${files.title} holds no image: its index names none`);
 }
@@ -37,8 +48,12 @@ async function checkLayoutVersion(files: ImageFiles, limits: ArchiveLimits): Pro
   if ((await files.firstOf(['oci-layout', 'index.json'])) !== 'oci-layout') return;
   const bytes = await files.read('oci-layout', limits.maxJsonBytes);
   if (bytes === undefined) return;
-  const version = asString(asObject(parseJson(bytes, '"oci-layout"', limits), '"oci-layout"')['imageLayoutVersion'], '"imageLayoutVersion"');
-  if (!version.startsWith('1.')) throw badImage(`${files.title} is an OCI layout of version ${quote(version)}; 1.0.0 is known`);
+  const version = asString(
+    asObject(parseJson(bytes, '"oci-layout"', limits), '"oci-layout"')['imageLayoutVersion'],
+    '"imageLayoutVersion"',
+  );
+  if (!version.startsWith('1.'))
+    throw badImage(`${files.title} is an OCI layout of version ${quote(version)}; 1.0.0 is known`);
 }
 
 interface Group {
@@ -69,7 +84,12 @@ function entryName(annotations: Readonly<Record<string, string>>): ImageName | u
 }
 
 /** The leaf that fits best; undefined where `wanted` is not offered. ERR_INVALID_ARGUMENT where nobody said which and none is this machine's. */
-async function choose(leaves: readonly Leaf[], wanted: Platform | undefined, reader: ManifestReader, offered: Set<string>): Promise<Leaf | undefined> {
+async function choose(
+  leaves: readonly Leaf[],
+  wanted: Platform | undefined,
+  reader: ManifestReader,
+  offered: Set<string>,
+): Promise<Leaf | undefined> {
   if (wanted === undefined && leaves.length === 1) return leaves[0];
   const target = wanted ?? hostPlatform();
   let best: { leaf: Leaf; fit: number } | undefined;
@@ -80,7 +100,9 @@ async function choose(leaves: readonly Leaf[], wanted: Platform | undefined, rea
     if (fit > (best?.fit ?? 0)) best = { leaf, fit };
   }
   if (best !== undefined || wanted !== undefined) return best?.leaf;
-  throw invalidArgument(`the image is there for ${[...offered].join(', ')} but not for ${formatPlatform(target)}; say which with "platform"`);
+  throw invalidArgument(
+    `the image is there for ${[...offered].join(', ')} but not for ${formatPlatform(target)}; say which with "platform"`,
+  );
 }
 
 class ManifestReader {
@@ -99,7 +121,10 @@ class ManifestReader {
 
   async image({ descriptor }: Leaf): Promise<Omit<PlannedImage, 'names'>> {
     const what = `the manifest ${descriptor.digest}`;
-    const manifest = asObject(parseJson(await readBlob(this.#files, descriptor, what, this.#limits), what, this.#limits), what);
+    const manifest = asObject(
+      parseJson(await readBlob(this.#files, descriptor, what, this.#limits), what, this.#limits),
+      what,
+    );
     refuseBoth(manifest, what);
     const mediaType = optional(manifest['mediaType'], asString, `"mediaType" of ${what}`);
     if (mediaType !== undefined && mediaType !== descriptor.mediaType) {
@@ -107,12 +132,18 @@ class ManifestReader {
     }
     const configDescriptor = readDescriptor(manifest['config'], `"config" of ${what}`);
     if (!CONFIG_TYPES.has(configDescriptor.mediaType)) {
-      throw badImage(`${what} is no container image: its configuration is of type ${quote(configDescriptor.mediaType)}`);
+      throw badImage(
+        `${what} is no container image: its configuration is of type ${quote(configDescriptor.mediaType)}`,
+      );
     }
     const entries = asArray(manifest['layers'], `"layers" of ${what}`);
-    if (entries.length > this.#limits.maxLayers) throw overLimit(`the image with its ${entries.length} layers`, 'maxLayers', this.#limits.maxLayers);
+    if (entries.length > this.#limits.maxLayers)
+      throw overLimit(`the image with its ${entries.length} layers`, 'maxLayers', this.#limits.maxLayers);
     const descriptors = entries.map((entry, index) => readLayer(entry, `layer ${index} of ${what}`));
-    const config = readConfig(await readBlob(this.#files, configDescriptor, `the configuration ${configDescriptor.digest}`, this.#limits), this.#limits);
+    const config = readConfig(
+      await readBlob(this.#files, configDescriptor, `the configuration ${configDescriptor.digest}`, this.#limits),
+      this.#limits,
+    );
     checkLayerCount(config, descriptors.length);
     const layers = config.diffIDs.map((diffID, index) => {
       const layer = descriptors[index] as Descriptor;
@@ -124,6 +155,7 @@ class ManifestReader {
 
 function readLayer(entry: unknown, what: string): Descriptor {
   const layer = readDescriptor(entry, what);
-  if (!LAYER_TYPE.test(layer.mediaType)) throw badImage(`${what} is of type ${quote(layer.mediaType)}, which is no layer of files`);
+  if (!LAYER_TYPE.test(layer.mediaType))
+    throw badImage(`${what} is of type ${quote(layer.mediaType)}, which is no layer of files`);
   return layer;
 }

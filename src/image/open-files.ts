@@ -41,13 +41,19 @@ export async function openFiles(source: { path: string } | Readable, context: Op
     await file.close();
     throw error;
   }
-  if (compression(magic.subarray(0, length)) === 'none') return ArchiveFile.open(path, file, context.limits, context.signal);
+  if (compression(magic.subarray(0, length)) === 'none')
+    return ArchiveFile.open(path, file, context.limits, context.signal);
   await file.close();
   return openStream(createReadStream(path, { highWaterMark: 1024 * 1024 }), context);
 }
 
 function isReadable(source: unknown): source is Readable {
-  return typeof source === 'object' && source !== null && typeof (source as Readable).pipe === 'function' && Symbol.asyncIterator in source;
+  return (
+    typeof source === 'object' &&
+    source !== null &&
+    typeof (source as Readable).pipe === 'function' &&
+    Symbol.asyncIterator in source
+  );
 }
 
 async function openStream(stream: Readable, { limits, spoolDirectory, signal }: OpenContext): Promise<ImageFiles> {
@@ -92,6 +98,12 @@ function decoder(form: Exclude<Form, 'none'>): Gunzip {
   if (form === 'gzip') return createGunzip();
   const { createZstdDecompress } = zlib as unknown as { createZstdDecompress?: () => Gunzip };
   if (form === 'zstd' && createZstdDecompress !== undefined) return createZstdDecompress();
-  const way = form === 'zstd' ? 'use a Node that has zstd (22.15 or later), or pipe it through "zstd -dc"' : `pipe it through "${form} -dc"`;
-  throw new LayerStoreError('ERR_NOT_SUPPORTED', `an archive that is compressed as a whole with ${quote(form)} cannot be read here; ${way}`);
+  const way =
+    form === 'zstd'
+      ? 'use a Node that has zstd (22.15 or later), or pipe it through "zstd -dc"'
+      : `pipe it through "${form} -dc"`;
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    `an archive that is compressed as a whole with ${quote(form)} cannot be read here; ${way}`,
+  );
 }

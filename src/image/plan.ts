@@ -34,7 +34,9 @@ export type Plan = { readonly images: readonly PlannedImage[] } | { readonly leg
 /** ERR_BAD_IMAGE unless a manifest names as many layers as the configuration. */
 export function checkLayerCount(config: ImageConfig, layers: number): void {
   if (config.diffIDs.length === layers) return;
-  throw badImage(`image ${config.id} has ${layers} layers, but its configuration names ${config.diffIDs.length} diff ids`);
+  throw badImage(
+    `image ${config.id} has ${layers} layers, but its configuration names ${config.diffIDs.length} diff ids`,
+  );
 }
 
 /** One image under several names is one image. */

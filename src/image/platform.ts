@@ -9,7 +9,17 @@ export interface Platform {
 }
 
 /** Node's name of an architecture -> Go's, which images use. */
-const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', arm64: 'arm64', arm: 'arm', ppc64: 'ppc64le', s390x: 's390x', riscv64: 'riscv64', loong64: 'loong64', mips64el: 'mips64le' };
+const ARCHITECTURES: Readonly<Record<string, string>> = {
+  x64: 'amd64',
+  ia32: '386',
+  arm64: 'arm64',
+  arm: 'arm',
+  ppc64: 'ppc64le',
+  s390x: 's390x',
+  riscv64: 'riscv64',
+  loong64: 'loong64',
+  mips64el: 'mips64le',
+};
 
 export function hostPlatform(): Platform {
   return { os: 'linux', architecture: ARCHITECTURES[process.arch] ?? process.arch };
@@ -19,7 +29,13 @@ export function hostPlatform(): Platform {
 export function parsePlatform(text: string): Platform {
   const parts = typeof text === 'string' ? text.toLowerCase().split('/') : [];
   const [os, architecture, variant] = parts;
-  if (parts.length < 2 || parts.length > 3 || !os || !architecture || !parts.every((part) => /^[a-z0-9_.-]+$/.test(part))) {
+  if (
+    parts.length < 2 ||
+    parts.length > 3 ||
+    !os ||
+    !architecture ||
+    !parts.every((part) => /^[a-z0-9_.-]+$/.test(part))
+  ) {
     throw invalidArgument(`${quote(String(text))} is no platform: write OS/ARCHITECTURE[/VARIANT], "linux/arm64"`);
   }
   return normalize({ os, architecture, ...(variant === undefined ? {} : { variant }) });
@@ -27,14 +43,21 @@ export function parsePlatform(text: string): Platform {
 
 /** The platform of a descriptor or an image configuration; undefined where it says none. */
 export function readPlatform(value: unknown): Platform | undefined {
-  if (!isObject(value) || typeof value['os'] !== 'string' || typeof value['architecture'] !== 'string') return undefined;
+  if (!isObject(value) || typeof value['os'] !== 'string' || typeof value['architecture'] !== 'string')
+    return undefined;
   const variant = value['variant'];
-  return normalize({ os: value['os'], architecture: value['architecture'], ...(typeof variant === 'string' && variant !== '' ? { variant } : {}) });
+  return normalize({
+    os: value['os'],
+    architecture: value['architecture'],
+    ...(typeof variant === 'string' && variant !== '' ? { variant } : {}),
+  });
 }
 
 /** arm64 is v8 and arm is v7 unless something else is said, so those two are left out. */
 function normalize({ os, architecture, variant }: Platform): Platform {
-  const implied = (architecture === 'arm64' && (variant === 'v8' || variant === '8')) || (architecture === 'arm' && (variant === 'v7' || variant === '7'));
+  const implied =
+    (architecture === 'arm64' && (variant === 'v8' || variant === '8')) ||
+    (architecture === 'arm' && (variant === 'v7' || variant === '7'));
   return variant === undefined || implied ? { os, architecture } : { os, architecture, variant };
 }
 

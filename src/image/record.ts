@@ -35,4 +35,3 @@ export function compareImages(a: Image, b: Image): number {
   const key = ({ id, names }: Image): string => (names[0] === undefined ? `1${id}` : `0${names[0]}`);
   return key(a) < key(b) ? -1 : 1;
 }
-

@@ -13,7 +13,8 @@ export interface ImageName {
 }
 
 const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
-const HOST = /^(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])(?:\.(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9]))*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$/;
+const HOST =
+  /^(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])(?:\.(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9]))*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const HEX = /^[a-f0-9]{64}$/;
 
@@ -61,7 +62,9 @@ function familiarRepository(text: string): string | undefined {
 export function parseName(text: string): ImageName {
   const name = typeof text === 'string' ? tryParseName(text) : undefined;
   if (name === undefined) {
-    throw invalidArgument(`${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`);
+    throw invalidArgument(
+      `${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`,
+    );
   }
   return name;
 }

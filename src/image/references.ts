@@ -12,7 +12,11 @@ import { archiveLimits } from './limits.js';
 /** A source for `Store.addReferenceSource`. */
 export function imageReferences(root: string, driverName: string): () => Promise<Iterable<ChainID>> {
   const limits = archiveLimits();
-  const db = new ImageDb({ directory: join(root, 'image', driverName), sync: false, maxJsonBytes: limits.maxJsonBytes });
+  const db = new ImageDb({
+    directory: join(root, 'image', driverName),
+    sync: false,
+    maxJsonBytes: limits.maxJsonBytes,
+  });
   return async () => {
     const chains = await builderChains(root);
     for (const id of await db.list()) {

@@ -37,7 +37,9 @@ export class Repositories {
     const limits = { ...this.#limits, maxJsonBytes: Infinity };
     const top = asObject(parseJson(bytes, what, limits), what);
     const names = new Map<string, Map<string, Digest>>();
-    for (const [repository, entries] of Object.entries(optional(top['Repositories'], asObject, `"Repositories" of ${what}`) ?? {})) {
+    for (const [repository, entries] of Object.entries(
+      optional(top['Repositories'], asObject, `"Repositories" of ${what}`) ?? {},
+    )) {
       const byName = new Map<string, Digest>();
       for (const [name, id] of Object.entries(asObject(entries, `${JSON.stringify(repository)} of ${what}`))) {
         byName.set(name, asDigest(id, `${JSON.stringify(name)} of ${what}`));
@@ -73,7 +75,9 @@ export class Repositories {
   async change(edit: (names: NameEditor) => void): Promise<void> {
     const copy = this.#copy();
     edit(new NameEditor(copy));
-    await attempt('record the image names', () => writeFileAtomic(this.#path, format(copy), { mode: 0o600, sync: this.#sync }));
+    await attempt('record the image names', () =>
+      writeFileAtomic(this.#path, format(copy), { mode: 0o600, sync: this.#sync }),
+    );
     this.#names = copy;
   }
 
@@ -116,6 +120,8 @@ export class NameEditor {
 
 function format(names: ReadonlyMap<string, ReadonlyMap<string, Digest>>): string {
   const sorted = <T>(map: ReadonlyMap<string, T>): [string, T][] => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
-  const repositories = sorted(names).map(([repository, entries]) => [repository, Object.fromEntries(sorted(entries))] as const);
+  const repositories = sorted(names).map(
+    ([repository, entries]) => [repository, Object.fromEntries(sorted(entries))] as const,
+  );
   return JSON.stringify({ Repositories: Object.fromEntries(repositories) });
 }

@@ -5,7 +5,16 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { DiffID } from '../digest.js';
 import { writeLayer } from './layer-writer.js';
-import { blobOf, dockerJson, fitted, indexJson, manifestJson, OCI_LAYOUT, UNKNOWN_BLOB, type Blob } from './manifest-json.js';
+import {
+  blobOf,
+  dockerJson,
+  fitted,
+  indexJson,
+  manifestJson,
+  OCI_LAYOUT,
+  UNKNOWN_BLOB,
+  type Blob,
+} from './manifest-json.js';
 import { blobName } from './oci-index.js';
 import { distinctLayers, type SavePlan } from './save-plan.js';
 import { TarWriter } from './tar-writer.js';
@@ -20,7 +29,10 @@ export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<vo
 
   await tar.entry('oci-layout', OCI_LAYOUT);
   const indexPlace = await tar.entry('index.json', Buffer.from(index({ ...UNKNOWN_BLOB, size: manifestLength })));
-  const dockerPlace = plan.format === 'docker' ? await tar.entry('manifest.json', Buffer.from(dockerJson(config, unknown, name))) : undefined;
+  const dockerPlace =
+    plan.format === 'docker'
+      ? await tar.entry('manifest.json', Buffer.from(dockerJson(config, unknown, name)))
+      : undefined;
   await tar.directory('blobs');
   await tar.directory('blobs/sha256');
   const manifestPlace = await tar.entry(blobName(UNKNOWN_BLOB.digest), fitted('', manifestLength));

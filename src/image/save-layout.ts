@@ -9,8 +9,12 @@ import { blobName } from './oci-index.js';
 import { distinctLayers, type SavePlan } from './save-plan.js';
 
 /** @param directory empty */
-export async function writeLayout({ config, name, layers, compression, signal }: SavePlan, directory: string): Promise<void> {
-  const put = (file: string, bytes: Uint8Array): Promise<void> => attempt('save the image', () => writeFile(join(directory, file), bytes));
+export async function writeLayout(
+  { config, name, layers, compression, signal }: SavePlan,
+  directory: string,
+): Promise<void> {
+  const put = (file: string, bytes: Uint8Array): Promise<void> =>
+    attempt('save the image', () => writeFile(join(directory, file), bytes));
   await attempt('save the image', () => mkdir(join(directory, 'blobs', 'sha256'), { recursive: true }));
   const blobs = new Map<DiffID, Blob>();
   for (const layer of distinctLayers(layers).values()) {
@@ -22,10 +26,18 @@ export async function writeLayout({ config, name, layers, compression, signal }:
     } finally {
       await file.close();
     }
-    await attempt('save the image', () => rename(temporary, join(directory, blobName((blobs.get(layer.diffID) as Blob).digest))));
+    await attempt('save the image', () =>
+      rename(temporary, join(directory, blobName((blobs.get(layer.diffID) as Blob).digest))),
+    );
   }
   await put(blobName(config.id), config.raw);
-  const manifest = Buffer.from(manifestJson(config, layers.map(({ diffID }) => blobs.get(diffID) as Blob), compression));
+  const manifest = Buffer.from(
+    manifestJson(
+      config,
+      layers.map(({ diffID }) => blobs.get(diffID) as Blob),
+      compression,
+    ),
+  );
   await put(blobName(blobOf(manifest).digest), manifest);
   await put('index.json', Buffer.from(indexJson(blobOf(manifest), config, name)));
   await put('oci-layout', OCI_LAYOUT);

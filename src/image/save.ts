@@ -25,15 +25,18 @@ export async function saveImage(
   options: SaveOptions,
 ): Promise<void> {
   const { format = 'docker', compression = 'none', signal } = options;
-  if (format !== 'docker' && format !== 'oci') throw invalidArgument(`${quote(String(format))} is no format of images: "docker" or "oci"`);
-  if (!['none', 'gzip', 'zstd'].includes(compression)) throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
+  if (format !== 'docker' && format !== 'oci')
+    throw invalidArgument(`${quote(String(format))} is no format of images: "docker" or "oci"`);
+  if (!['none', 'gzip', 'zstd'].includes(compression))
+    throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
   checkCompression(compression);
   signal?.throwIfAborted();
   // A handle of our own: the image may be removed while it is written.
   const top = config.diffIDs.length === 0 ? undefined : await store.get(topChain(config));
   try {
     const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, signal };
-    if (!('path' in target)) await saveToStream(plan, target, store.readOnly ? tmpdir() : join(store.root, 'layerstore'));
+    if (!('path' in target))
+      await saveToStream(plan, target, store.readOnly ? tmpdir() : join(store.root, 'layerstore'));
     else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
     else await saveToFile(plan, resolve(target.path));
   } finally {
@@ -53,11 +56,15 @@ async function isLayoutTarget(path: string, format: 'docker' | 'oci'): Promise<b
   let directory = path.endsWith('/');
   try {
     directory = (await stat(path)).isDirectory() || directory;
-    if (directory && (await readdir(path)).length > 0) throw invalidArgument(`${quote(path)} is a directory with something in it; give a new path`);
+    if (directory && (await readdir(path)).length > 0)
+      throw invalidArgument(`${quote(path)} is a directory with something in it; give a new path`);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) return attempt('save the image', () => Promise.reject(error as Error));
   }
-  if (directory && format === 'docker') throw invalidArgument(`${quote(path)} is a directory; the format "docker" is one file (the format "oci" can be a directory)`);
+  if (directory && format === 'docker')
+    throw invalidArgument(
+      `${quote(path)} is a directory; the format "docker" is one file (the format "oci" can be a directory)`,
+    );
   return directory;
 }
 
@@ -83,7 +90,11 @@ async function saveToStream(plan: SavePlan, target: Writable, directory: string)
   try {
     await writeArchive(plan, file);
     const { signal } = plan;
-    await pipeline(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }), target, signal === undefined ? {} : { signal });
+    await pipeline(
+      createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }),
+      target,
+      signal === undefined ? {} : { signal },
+    );
   } catch (error) {
     plan.signal?.throwIfAborted();
     throw error;

@@ -39,7 +39,11 @@ export class Spool {
 
   async append(chunk: Uint8Array): Promise<void> {
     if (this.#end + chunk.length > this.#limits.maxSpoolBytes) {
-      throw overLimit('what the stream needs kept on disk until its layers can be unpacked', 'maxSpoolBytes', this.#limits.maxSpoolBytes);
+      throw overLimit(
+        'what the stream needs kept on disk until its layers can be unpacked',
+        'maxSpoolBytes',
+        this.#limits.maxSpoolBytes,
+      );
     }
     const file = (this.#file ??= await this.#open());
     this.#uncheckedBytes += chunk.length;
@@ -47,9 +51,11 @@ export class Spool {
       await this.#checkSpace(chunk.length);
       this.#uncheckedBytes = 0;
     }
-    for (let done = 0; done < chunk.length; ) {
+    for (let done = 0; done < chunk.length;) {
       const position = this.#end;
-      const { bytesWritten } = await attempt('keep a part of the stream on disk', () => file.write(chunk, done, chunk.length - done, position));
+      const { bytesWritten } = await attempt('keep a part of the stream on disk', () =>
+        file.write(chunk, done, chunk.length - done, position),
+      );
       done += bytesWritten;
       this.#end += bytesWritten;
     }
@@ -63,7 +69,11 @@ export class Spool {
   /** The same bytes for a reader in this language. */
   async *read(offset: number, size: number): AsyncGenerator<Uint8Array> {
     if (size === 0) return;
-    yield* createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, { start: offset, end: offset + size - 1, highWaterMark: 1024 * 1024 });
+    yield* createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, {
+      start: offset,
+      end: offset + size - 1,
+      highWaterMark: 1024 * 1024,
+    });
   }
 
   async close(): Promise<void> {

@@ -34,9 +34,9 @@ export class StreamCursor implements BlockSource {
   async readSome(limit: number): Promise<Uint8Array | undefined> {
     while (this.#chunk.length === 0) {
       if (this.#ended) return undefined;
-      const { done, value } = await this.#iterator.next();
-      if (done === true) this.#ended = true;
-      else this.#chunk = typeof value === 'string' ? Buffer.from(value) : value;
+      const next: IteratorResult<Uint8Array | string, unknown> = await this.#iterator.next();
+      if (next.done === true) this.#ended = true;
+      else this.#chunk = typeof next.value === 'string' ? Buffer.from(next.value) : next.value;
     }
     return this.#take(Math.min(limit, this.#chunk.length));
   }

@@ -75,7 +75,8 @@ function entryType(type: string, name: string): TarEntry['type'] {
 }
 
 async function readExtension(source: BlockSource, size: number): Promise<Uint8Array> {
-  if (size > MAX_EXTENSION) throw badImage(`the archive has an extension header of ${size} bytes; ${MAX_EXTENSION} is the most`);
+  if (size > MAX_EXTENSION)
+    throw badImage(`the archive has an extension header of ${size} bytes; ${MAX_EXTENSION} is the most`);
   const padded = Math.ceil(size / BLOCK) * BLOCK;
   const content = await source.read(padded);
   if (content.length < padded) throw badImage('the archive ends in the middle of an extension header: it is truncated');
@@ -98,14 +99,16 @@ function readPax(content: Uint8Array, overrides: Overrides): void {
     if (key === 'path') overrides.name = value;
     else if (key === 'linkpath') overrides.target = value;
     else if (key === 'size') overrides.size = paxSize(value);
-    else if (key.startsWith('GNU.sparse.')) throw badImage('the archive holds a sparse file; image archives are written without');
+    else if (key.startsWith('GNU.sparse.'))
+      throw badImage('the archive holds a sparse file; image archives are written without');
     at = end;
   }
 }
 
 function paxSize(value: string): number {
   const size = Number(value);
-  if (!/^[0-9]+$/.test(value) || !Number.isSafeInteger(size)) throw badImage(`the archive has an entry of size ${quote(value)}`);
+  if (!/^[0-9]+$/.test(value) || !Number.isSafeInteger(size))
+    throw badImage(`the archive has an entry of size ${quote(value)}`);
   return size;
 }
 
@@ -133,7 +136,8 @@ function number(block: Uint8Array, start: number, length: number): number {
     for (let i = start + 1; i < start + length; i++) value = value * 256 + (block[i] as number);
   } else {
     const digits = text(block, start, length).trim();
-    if (digits !== '' && !/^[0-7]+$/.test(digits)) throw badImage(`the archive has a header whose size is ${quote(digits)}: it is no tar, or damaged`);
+    if (digits !== '' && !/^[0-7]+$/.test(digits))
+      throw badImage(`the archive has a header whose size is ${quote(digits)}: it is no tar, or damaged`);
     value = digits === '' ? 0 : parseInt(digits, 8);
   }
   if (!Number.isSafeInteger(value)) throw badImage('the archive has an entry with an absurd size');
@@ -151,7 +155,8 @@ function checkSum(block: Uint8Array): void {
     signed += byte > 127 ? byte - 256 : byte;
   }
   const stored = parseInt(text(block, 148, 8).trim(), 8);
-  if (stored !== unsigned && stored !== signed) throw badImage('the archive has a header with a wrong checksum: it is no tar, or damaged');
+  if (stored !== unsigned && stored !== signed)
+    throw badImage('the archive has a header with a wrong checksum: it is no tar, or damaged');
 }
 
 function isZero(block: Uint8Array): boolean {

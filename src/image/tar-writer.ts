@@ -77,7 +77,7 @@ export class TarWriter {
 
 /** @param position null: where the file's own offset stands, which moves on */
 export async function writeAll(file: FileHandle, bytes: Uint8Array, position: number | null): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
+  for (let done = 0; done < bytes.length;) {
     const at = position === null ? null : position + done;
     const { bytesWritten } = await attempt('write the image', () => file.write(bytes, done, bytes.length - done, at));
     done += bytesWritten;

@@ -69,13 +69,25 @@ export class Unpacker {
     let top: Layer | undefined;
     try {
       for (const { file } of image.layers) {
-        const layer = await this.#store.register(await this.#files.blob(file, undefined), top?.chainID, this.#registerOptions());
+        const layer = await this.#store.register(
+          await this.#files.blob(file, undefined),
+          top?.chainID,
+          this.#registerOptions(),
+        );
         if (top !== undefined) await this.#store.release(top);
         top = layer;
         diffIDs.push(layer.diffID);
       }
-      const config = readConfig(legacyConfig(image.layers.map(({ json }) => json), diffIDs), limits);
-      diffIDs.forEach((diffID, index) => this.#reporter(config.id, diffID, index, diffIDs.length)('done', NOTHING_READ));
+      const config = readConfig(
+        legacyConfig(
+          image.layers.map(({ json }) => json),
+          diffIDs,
+        ),
+        limits,
+      );
+      diffIDs.forEach((diffID, index) =>
+        this.#reporter(config.id, diffID, index, diffIDs.length)('done', NOTHING_READ),
+      );
       return { config, layer: top };
     } catch (error) {
       if (top !== undefined) await this.#store.release(top);
@@ -95,7 +107,12 @@ export class Unpacker {
     return count === 0 ? undefined : this.#store.get(chains[count - 1] as ChainID);
   }
 
-  #reporter(image: Digest, diffID: DiffID, layer: number, layers: number): (status: ImageProgress['status'], progress?: Progress) => void {
+  #reporter(
+    image: Digest,
+    diffID: DiffID,
+    layer: number,
+    layers: number,
+  ): (status: ImageProgress['status'], progress?: Progress) => void {
     const { onProgress } = this.#options;
     let last = NOTHING_READ;
     return (status, progress = last) => {

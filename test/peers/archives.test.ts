@@ -52,7 +52,10 @@ describe('docker', () => {
       const docker = await Docker.start(t, join(scratch, 'docker'), tempDir(t, 'd'));
       assert.match(await docker.run('load', '-i', ours), /Loaded image: peer:1/);
       assert.equal(await docker.run('image', 'inspect', '--format', '{{.Id}}', NAME), image.id);
-      assert.equal(await docker.run('image', 'inspect', '--format', '{{join .RootFS.Layers " "}}', NAME), image.diffIDs.join(' '));
+      assert.equal(
+        await docker.run('image', 'inspect', '--format', '{{join .RootFS.Layers " "}}', NAME),
+        image.diffIDs.join(' '),
+      );
       const theirs = join(scratch, 'theirs.tar');
       await docker.run('save', '-o', theirs, NAME);
       await docker.stop();
@@ -70,7 +73,10 @@ describe('podman', () => {
       const ours = join(scratch, 'ours.tar');
       await images.save(NAME, { path: ours }, options);
       await pod('load', '-i', ours);
-      assert.equal(`sha256:${await pod('image', 'inspect', '--format', '{{.Id}}', `docker.io/library/${NAME}`)}`, image.id);
+      assert.equal(
+        `sha256:${await pod('image', 'inspect', '--format', '{{.Id}}', `docker.io/library/${NAME}`)}`,
+        image.id,
+      );
     });
   }
 
@@ -99,12 +105,19 @@ describe('skopeo', () => {
       await images.save(NAME, { path: ours }, options);
       const transport = options.format === 'oci' ? `oci-archive:${ours}` : `docker-archive:${ours}`;
       await command('skopeo', ['copy', '--insecure-policy', transport, `dir:${join(scratch, 'copied')}`]);
-      const config = JSON.parse(await command('skopeo', ['inspect', '--config', '--raw', transport])) as { rootfs: { diff_ids: string[] } };
+      const config = JSON.parse(await command('skopeo', ['inspect', '--config', '--raw', transport])) as {
+        rootfs: { diff_ids: string[] };
+      };
       assert.deepEqual(config.rootfs.diff_ids, image.diffIDs);
     });
   }
 
-  for (const [target, extra] of [['docker-archive', []], ['oci-archive', []], ['oci', []], ['oci', ['--dest-compress-format', 'zstd']]] as const) {
+  for (const [target, extra] of [
+    ['docker-archive', []],
+    ['oci-archive', []],
+    ['oci', []],
+    ['oci', ['--dest-compress-format', 'zstd']],
+  ] as const) {
     it(`writes what we load: ${target} ${extra.join(' ')}`, async (context) => {
       const t = inReverse(context);
       requirePeers('skopeo');
@@ -112,7 +125,14 @@ describe('skopeo', () => {
       const ours = join(scratch, 'ours');
       await images.save(NAME, { path: `${ours}/` }, { format: 'oci' });
       const theirs = join(scratch, 'theirs');
-      await command('skopeo', ['copy', '--insecure-policy', ...(extra.length > 0 ? ['--dest-compress'] : []), ...extra, `oci:${ours}:1`, `${target}:${theirs}:${NAME}`]);
+      await command('skopeo', [
+        'copy',
+        '--insecure-policy',
+        ...(extra.length > 0 ? ['--dest-compress'] : []),
+        ...extra,
+        `oci:${ours}:1`,
+        `${target}:${theirs}:${NAME}`,
+      ]);
       await assertLoads(t, theirs, image, [NAME]);
     });
   }
@@ -128,8 +148,13 @@ describe('umoci', () => {
       await images.save(NAME, { path: `${ours}/` }, options);
       assert.equal((await command('umoci', ['ls', '--layout', ours])).trim(), '1');
       await command('umoci', ['unpack', '--image', `${ours}:1`, join(scratch, 'bundle')]);
-      const stat = JSON.parse(await command('umoci', ['stat', '--image', `${ours}:1`, '--json'])) as { history: { diff_id?: string }[] };
-      assert.deepEqual(stat.history.map(({ diff_id: id }) => id), image.diffIDs);
+      const stat = JSON.parse(await command('umoci', ['stat', '--image', `${ours}:1`, '--json'])) as {
+        history: { diff_id?: string }[];
+      };
+      assert.deepEqual(
+        stat.history.map(({ diff_id: id }) => id),
+        image.diffIDs,
+      );
       assert.ok(readFileSync(join(scratch, 'bundle/umoci.json')).length > 0);
     });
   }

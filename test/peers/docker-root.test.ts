@@ -51,7 +51,8 @@ async function digest(stream: AsyncIterable<Uint8Array>): Promise<string> {
 
 /** What of a root belongs to layers and images. */
 function litter(root: string): string[] {
-  const list = (path: string): string[] => (existsSync(join(root, path)) ? readdirSync(join(root, path)).map((name) => `${path}/${name}`) : []);
+  const list = (path: string): string[] =>
+    existsSync(join(root, path)) ? readdirSync(join(root, path)).map((name) => `${path}/${name}`) : [];
   const image = 'image/overlay2';
   return [
     ...list('overlay2').filter((path) => !['overlay2/l', 'overlay2/backingFsBlockDev'].includes(path)),
@@ -63,7 +64,7 @@ function litter(root: string): string[] {
 }
 
 describe('a root shared with dockerd', () => {
-  it('an image that we loaded is one of dockerd\'s, through its whole life', async (context) => {
+  it("an image that we loaded is one of dockerd's, through its whole life", async (context) => {
     const t = inReverse(context);
     const { path, image } = await archive(t);
     const scratch = tempDir(t, 'd');
@@ -74,7 +75,10 @@ describe('a root shared with dockerd', () => {
     });
 
     const docker = await Docker.start(t, root, scratch);
-    assert.equal(await docker.run('images', '--no-trunc', '--format', '{{.Repository}}:{{.Tag}} {{.ID}}'), `${NAME} ${image.id}`);
+    assert.equal(
+      await docker.run('images', '--no-trunc', '--format', '{{.Repository}}:{{.Tag}} {{.ID}}'),
+      `${NAME} ${image.id}`,
+    );
     const saved = join(scratch, 'saved.tar');
     await docker.run('save', '-o', saved, NAME);
     await docker.run('create', '--name', 'box', NAME, '/bin/hello', '/made');
@@ -94,7 +98,9 @@ describe('a root shared with dockerd', () => {
       assert.deepEqual(committed.diffIDs.slice(0, -1), image.diffIDs);
       assert.equal((await store.verify(committed.chainID)).ok, true);
       const elsewhere = tempDir(t, 'again');
-      const [again] = await withStore(join(elsewhere, 'root'), async (other) => (await openImages(other)).load({ path: saved }));
+      const [again] = await withStore(join(elsewhere, 'root'), async (other) =>
+        (await openImages(other)).load({ path: saved }),
+      );
       assert.deepEqual(again, image, 'docker saved it unchanged');
     });
 
@@ -121,7 +127,10 @@ describe('a root shared with dockerd', () => {
     await docker.run('create', '--name', 'box', NAME, '/bin/hello', '/made');
     assert.equal(await docker.run('start', '--attach', 'box'), 'hello');
     await docker.run('cp', join(scratch, 'note'), 'box:/note');
-    const before = { inspect: await docker.run('image', 'inspect', NAME), diff: (await docker.run('diff', 'box')).split('\n').sort() };
+    const before = {
+      inspect: await docker.run('image', 'inspect', NAME),
+      diff: (await docker.run('diff', 'box')).split('\n').sort(),
+    };
     await docker.stop();
 
     await withStore(root, async (store) => {
@@ -131,11 +140,17 @@ describe('a root shared with dockerd', () => {
       assert.equal((await store.verify()).ok, true);
       const top = await store.get(image.chainID);
       for (const layer of chain(top)) assert.equal(await digest(await layer.tarStream()), layer.diffID);
-      assert.doesNotMatch(readFileSync('/proc/self/mountinfo', 'utf8'), new RegExp(`${root}.*overlay`), 'exported without a mount');
+      assert.doesNotMatch(
+        readFileSync('/proc/self/mountinfo', 'utf8'),
+        new RegExp(`${root}.*overlay`),
+        'exported without a mount',
+      );
 
       const [name] = store.mounts().keys();
       const container = await store.getRWLayer(name as string);
-      const changes = (await container.changes()).map(({ kind, path: at }) => `${{ add: 'A', modify: 'C', delete: 'D' }[kind]} ${at}`);
+      const changes = (await container.changes()).map(
+        ({ kind, path: at }) => `${{ add: 'A', modify: 'C', delete: 'D' }[kind]} ${at}`,
+      );
       assert.deepEqual(changes.sort(), before.diff);
 
       const ours = await store.createRWLayer('ours', image.chainID);

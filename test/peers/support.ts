@@ -27,9 +27,13 @@ export function inReverse(t: Hooks): Hooks {
 /** Fails unless each of the programs is there; `package` names are Debian's. */
 export function requirePeers(...names: readonly string[]): void {
   const packages: Readonly<Record<string, string>> = { docker: 'docker.io', dockerd: 'docker.io', ctr: 'containerd' };
-  const missing = names.filter((name) => !process.env['PATH']?.split(delimiter).some((directory) => isProgram(join(directory, name))));
+  const missing = names.filter(
+    (name) => !process.env['PATH']?.split(delimiter).some((directory) => isProgram(join(directory, name))),
+  );
   if (missing.length > 0) {
-    throw new Error(`this test compares with ${missing.join(', ')}, which is not installed: apt-get install ${missing.map((name) => packages[name] ?? name).join(' ')}`);
+    throw new Error(
+      `this test compares with ${missing.join(', ')}, which is not installed: apt-get install ${missing.map((name) => packages[name] ?? name).join(' ')}`,
+    );
   }
 }
 
@@ -44,8 +48,16 @@ function isProgram(path: string): boolean {
 }
 
 /** Standard output of a command; its standard error is in the error it fails with. */
-export async function command(program: string, args: readonly string[], options: { env?: NodeJS.ProcessEnv } = {}): Promise<string> {
-  const { stdout } = await run(program, args, { maxBuffer: 64 * 1024 * 1024, timeout: 240_000, env: { ...process.env, ...options.env } });
+export async function command(
+  program: string,
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv } = {},
+): Promise<string> {
+  const { stdout } = await run(program, args, {
+    maxBuffer: 64 * 1024 * 1024,
+    timeout: 240_000,
+    env: { ...process.env, ...options.env },
+  });
   return stdout;
 }
 
@@ -78,7 +90,8 @@ export class Daemon {
   async ready(probe: () => Promise<unknown>): Promise<void> {
     let failure: unknown;
     for (let attempt = 0; attempt < 300; attempt++) {
-      if (this.#process.exitCode !== null) throw new Error(`${this.#process.spawnfile} ended with ${this.#process.exitCode}:\n${this.#said}`);
+      if (this.#process.exitCode !== null)
+        throw new Error(`${this.#process.spawnfile} ended with ${this.#process.exitCode}:\n${this.#said}`);
       try {
         await probe();
         return;
@@ -114,7 +127,16 @@ export class Docker {
     requirePeers('docker', 'dockerd');
     const socket = join(scratch, 'docker.sock');
     const daemon = new Daemon('dockerd', [
-      ...['--data-root', root, '--exec-root', join(scratch, 'exec'), '-H', `unix://${socket}`, '-p', join(scratch, 'docker.pid')],
+      ...[
+        '--data-root',
+        root,
+        '--exec-root',
+        join(scratch, 'exec'),
+        '-H',
+        `unix://${socket}`,
+        '-p',
+        join(scratch, 'docker.pid'),
+      ],
       ...['--iptables=false', '--bridge=none', '--storage-driver', 'overlay2', '--log-level', 'warn'],
     ]);
     t.after(() => daemon.stop());
@@ -140,7 +162,16 @@ export class Docker {
 export function podman(t: Hooks): (...args: readonly string[]) => Promise<string> {
   requirePeers('podman');
   const scratch = tempDir(t, 'podman');
-  const where = ['--root', join(scratch, 'root'), '--runroot', join(scratch, 'run'), '--tmpdir', join(scratch, 'tmp'), '--storage-driver', 'overlay'];
+  const where = [
+    '--root',
+    join(scratch, 'root'),
+    '--runroot',
+    join(scratch, 'run'),
+    '--tmpdir',
+    join(scratch, 'tmp'),
+    '--storage-driver',
+    'overlay',
+  ];
   return async (...args) => (await command('podman', [...where, ...args])).trim();
 }
 
@@ -151,9 +182,21 @@ export async function containerd(t: Hooks): Promise<(...args: readonly string[])
   const socket = join(scratch, 's');
   const config = join(scratch, 'config.toml');
   writeFileSync(config, 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n');
-  const daemon = new Daemon('containerd', ['--config', config, '--root', join(scratch, 'root'), '--state', join(scratch, 'state'), '--address', socket, '--log-level', 'warn']);
+  const daemon = new Daemon('containerd', [
+    '--config',
+    config,
+    '--root',
+    join(scratch, 'root'),
+    '--state',
+    join(scratch, 'state'),
+    '--address',
+    socket,
+    '--log-level',
+    'warn',
+  ]);
   t.after(() => daemon.stop());
-  const ctr = async (...args: readonly string[]): Promise<string> => (await command('ctr', ['--address', socket, ...args])).trim();
+  const ctr = async (...args: readonly string[]): Promise<string> =>
+    (await command('ctr', ['--address', socket, ...args])).trim();
   await daemon.ready(() => ctr('version'));
   return ctr;
 }
@@ -165,26 +208,48 @@ export function peerLayers(t: Hooks): Buffer[] {
     const directory = join(scratch, name);
     mkdirSync(directory);
     fill(directory);
-    execFileSync('tar', ['-C', directory, '--sort=name', '--xattrs', '--xattrs-include=*', '--format=pax', '-cf', `${directory}.tar`, '.']);
+    execFileSync('tar', [
+      '-C',
+      directory,
+      '--sort=name',
+      '--xattrs',
+      '--xattrs-include=*',
+      '--format=pax',
+      '-cf',
+      `${directory}.tar`,
+      '.',
+    ]);
     return readFileSync(`${directory}.tar`);
   };
   const sh = (directory: string, script: string): void => void execFileSync('sh', ['-euc', script], { cwd: directory });
   return [
     layer('base', (directory) => {
-      writeFileSync(join(scratch, 'hello.c'), '#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(n > 1 ? v[1] : "/made", "w"); return f && fputs("made inside\\n", f) >= 0 && puts("hello") >= 0 ? 0 : 1; }\n');
-      sh(directory, `mkdir -p bin etc dev var/cache/deep usr/share tmp; chmod 1777 tmp
+      writeFileSync(
+        join(scratch, 'hello.c'),
+        '#include <stdio.h>\nint main(int n, char **v) { FILE *f = fopen(n > 1 ? v[1] : "/made", "w"); return f && fputs("made inside\\n", f) >= 0 && puts("hello") >= 0 ? 0 : 1; }\n',
+      );
+      sh(
+        directory,
+        `mkdir -p bin etc dev var/cache/deep usr/share tmp; chmod 1777 tmp
         gcc -static -Os -o bin/hello ../hello.c; cp bin/hello bin/setuid; chmod 4755 bin/setuid; chown 1:2 etc
         echo root:x:0:0::/:/bin/hello > etc/passwd; echo one > etc/one; ln etc/one etc/one-again; ln -s ../bin/hello usr/hello
         mknod dev/null c 1 3; mkfifo dev/fifo; echo cached > var/cache/deep/file; echo gone > var/gone; mkdir var/opaque; echo old > var/opaque/old
-        head -c 300000 /dev/zero > usr/share/zeros; printf name > "$(printf 'etc/n\\303\\244me')"; touch -d '2001-02-03 04:05:06.789' etc/one`);
+        head -c 300000 /dev/zero > usr/share/zeros; printf name > "$(printf 'etc/n\\303\\244me')"; touch -d '2001-02-03 04:05:06.789' etc/one`,
+      );
     }),
     layer('packages', (directory) => {
-      sh(directory, `mkdir -p etc var/opaque usr/lib var/cache/deep; chown 1:2 etc; echo two > etc/two; : > var/.wh.gone; : > var/opaque/.wh..wh..opq; echo new > var/opaque/new
+      sh(
+        directory,
+        `mkdir -p etc var/opaque usr/lib var/cache/deep; chown 1:2 etc; echo two > etc/two; : > var/.wh.gone; : > var/opaque/.wh..wh..opq; echo new > var/opaque/new
         ln -s /etc/two usr/lib/link; i=0; while [ $i -lt 300 ]; do echo $i > usr/lib/file$i; i=$((i+1)); done
-        setfattr -n user.note -v kept etc/two; setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 usr/lib/file1`);
+        setfattr -n user.note -v kept etc/two; setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 usr/lib/file1`,
+      );
     }),
     layer('deletions', (directory) => {
-      sh(directory, `mkdir -p etc usr/lib var/cache; chown 1:2 etc; : > etc/.wh.one; : > usr/lib/.wh.file7; : > var/cache/.wh.deep; echo three > etc/two`);
+      sh(
+        directory,
+        `mkdir -p etc usr/lib var/cache; chown 1:2 etc; : > etc/.wh.one; : > usr/lib/.wh.file7; : > var/cache/.wh.deep; echo three > etc/two`,
+      );
     }),
   ];
 }
@@ -199,7 +264,11 @@ export function corpusImage(): string | undefined {
 /** An OCI archive of {@link peerLayers}, called `docker.io/library/peer:1`. */
 export async function peerImage(t: Hooks): Promise<string> {
   const layers = peerLayers(t);
-  const config = sampleConfig(layers, { config: { Cmd: ['/bin/hello'] }, created: '2024-01-01T00:00:00Z', history: layers.map(() => ({ created: '2024-01-01T00:00:00Z', created_by: 'test' })) });
+  const config = sampleConfig(layers, {
+    config: { Cmd: ['/bin/hello'] },
+    created: '2024-01-01T00:00:00Z',
+    history: layers.map(() => ({ created: '2024-01-01T00:00:00Z', created_by: 'test' })),
+  });
   const path = join(tempDir(t, 'peer-image'), 'image.tar');
   writeFileSync(path, await tar(entries(oci(layers, { gzip: true, name: 'docker.io/library/peer:1', config }).files)));
   return path;

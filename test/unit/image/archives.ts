@@ -2,9 +2,10 @@
 import { createHash } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { gzipSync } from 'node:zlib';
-import { pack, type Headers } from 'tar-stream';
+import { pack, type Header } from 'tar-stream';
 
-export type Entry = [name: string, content: Uint8Array | string] | [header: Headers];
+type HeaderOptions = Partial<Header> & { name: string };
+export type Entry = [name: string, content: Uint8Array | string] | [header: HeaderOptions];
 
 export function sha256(bytes: Uint8Array | string): `sha256:${string}` {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
@@ -34,7 +35,12 @@ export async function sampleLayers(): Promise<Buffer[]> {
 }
 
 export function sampleConfig(layers: readonly Uint8Array[], extra: object = {}): string {
-  const config = { architecture: process.arch === 'arm64' ? 'arm64' : 'amd64', os: 'linux', config: { Cmd: ['/bin/sh'] }, rootfs: { type: 'layers', diff_ids: layers.map(sha256) } };
+  const config = {
+    architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
+    os: 'linux',
+    config: { Cmd: ['/bin/sh'] },
+    rootfs: { type: 'layers', diff_ids: layers.map(sha256) },
+  };
   return JSON.stringify({ ...config, ...extra });
 }
 
@@ -47,7 +53,7 @@ export interface OciParts {
 }
 
 export function descriptor(bytes: Uint8Array | string, mediaType: string, extra: object = {}): object {
-  return { mediaType, digest: sha256(bytes), size: Buffer.byteLength(bytes as string), ...extra };
+  return { mediaType, digest: sha256(bytes), size: Buffer.byteLength(bytes), ...extra };
 }
 
 export const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
@@ -56,7 +62,10 @@ export const CONFIG = 'application/vnd.oci.image.config.v1+json';
 export const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
 /** An OCI layout of the given layers, blobs first as most writers put them. */
-export function oci(layers: readonly Uint8Array[], options: { gzip?: boolean; name?: string; config?: string } = {}): OciParts {
+export function oci(
+  layers: readonly Uint8Array[],
+  options: { gzip?: boolean; name?: string; config?: string } = {},
+): OciParts {
   const { gzip = false, name = 'docker.io/library/sample:1' } = options;
   const config = options.config ?? sampleConfig(layers);
   const blobs = layers.map((layer) => (gzip ? gzipSync(layer) : Buffer.from(layer)));
@@ -71,13 +80,19 @@ export function oci(layers: readonly Uint8Array[], options: { gzip?: boolean; na
   for (const blob of blobs) files.set(`blobs/sha256/${hex(blob)}`, blob);
   files.set(`blobs/sha256/${hex(config)}`, config);
   files.set(`blobs/sha256/${hex(manifest)}`, manifest);
-  files.set('index.json', JSON.stringify({ schemaVersion: 2, manifests: [descriptor(manifest, MANIFEST, annotations)] }));
+  files.set(
+    'index.json',
+    JSON.stringify({ schemaVersion: 2, manifests: [descriptor(manifest, MANIFEST, annotations)] }),
+  );
   files.set('oci-layout', '{"imageLayoutVersion":"1.0.0"}');
   return { files, config, manifest, blobs };
 }
 
 /** `docker save` as versions 1.10 to 24 wrote it: a folder a layer, manifest.json last. */
-export function dockerFolders(layers: readonly Uint8Array[], tags: readonly string[] | null = ['sample:1']): Map<string, Uint8Array | string> {
+export function dockerFolders(
+  layers: readonly Uint8Array[],
+  tags: readonly string[] | null = ['sample:1'],
+): Map<string, Uint8Array | string> {
   const config = sampleConfig(layers);
   const files = new Map<string, Uint8Array | string>();
   const names = layers.map((layer) => `${hex(`v1 ${hex(layer)}`)}/layer.tar`);

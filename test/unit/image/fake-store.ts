@@ -30,7 +30,8 @@ function sha256(bytes: Uint8Array): `sha256:${string}` {
 }
 
 async function readSource(source: TarSource): Promise<Buffer> {
-  const stream = 'path' in source ? createReadStream(source.path, range(source)) : (source as AsyncIterable<Uint8Array>);
+  const stream =
+    'path' in source ? createReadStream(source.path, range(source)) : (source as AsyncIterable<Uint8Array>);
   const parts: Uint8Array[] = [];
   for await (const part of stream) parts.push(part as Uint8Array);
   return Buffer.concat(parts);
@@ -97,10 +98,11 @@ export class FakeStore {
   async registerChain(links: readonly ChainLink[], parent?: ChainID, options?: RegisterOptions): Promise<Layer> {
     options?.signal?.throwIfAborted();
     let node = parent === undefined ? undefined : this.nodes.get(parent);
-    if (parent !== undefined && node === undefined) throw new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `no ${parent}`);
+    if (parent !== undefined && node === undefined)
+      throw new LayerStoreError('ERR_LAYER_DOES_NOT_EXIST', `no ${parent}`);
     const settled = await Promise.allSettled(links.map((link) => this.#ingest(link)));
     const failure = settled.find((result) => result.status === 'rejected');
-    if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
+    if (failure !== undefined) throw failure.reason;
     for (const [index, result] of settled.entries()) {
       const { tar, diffID } = (result as PromiseFulfilledResult<{ tar: Buffer; diffID: DiffID }>).value;
       const chainID = createChainID([diffID], node?.chainID) as ChainID;
@@ -113,9 +115,14 @@ export class FakeStore {
 
   async release(layer: Layer): Promise<LayerMetadata[]> {
     let node = this.nodes.get(layer.chainID);
-    if (node === undefined || !node.handles.delete(layer)) throw new LayerStoreError('ERR_LAYER_NOT_RETAINED', 'no handle');
+    if (node === undefined || !node.handles.delete(layer))
+      throw new LayerStoreError('ERR_LAYER_NOT_RETAINED', 'no handle');
     const removed: LayerMetadata[] = [];
-    while (node !== undefined && node.handles.size === 0 && ![...this.nodes.values()].some(({ parent }) => parent === node)) {
+    while (
+      node !== undefined &&
+      node.handles.size === 0 &&
+      ![...this.nodes.values()].some(({ parent }) => parent === node)
+    ) {
       if ([...this.rwLayers.values()].some(({ parent }) => parent === node?.chainID)) break;
       this.nodes.delete(node.chainID);
       removed.push({ chainID: node.chainID, diffID: node.diffID, size: 0, diffSize: 0 });
@@ -130,9 +137,11 @@ export class FakeStore {
       throw new LayerStoreError('ERR_DIGEST_MISMATCH', 'the blob is not what its descriptor says');
     }
     const plain = bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes;
-    if (plain.length > 0 && plain.length % 512 !== 0) throw new LayerStoreError('ERR_BAD_TAR', 'the tar ends in the middle');
+    if (plain.length > 0 && plain.length % 512 !== 0)
+      throw new LayerStoreError('ERR_BAD_TAR', 'the tar ends in the middle');
     const found = sha256(plain) as DiffID;
-    if (diffID !== undefined && diffID !== found) throw new LayerStoreError('ERR_DIGEST_MISMATCH', `diff id ${found}, not ${diffID}`);
+    if (diffID !== undefined && diffID !== found)
+      throw new LayerStoreError('ERR_DIGEST_MISMATCH', `diff id ${found}, not ${diffID}`);
     this.read.push(found);
     onProgress?.({ bytesRead: bytes.length, bytesUnpacked: plain.length, entries: 1 });
     return { tar: plain, diffID: found };

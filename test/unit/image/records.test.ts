@@ -30,23 +30,31 @@ async function load(count = 3, name = 'sample:1'): Promise<Image> {
 const names = async (): Promise<unknown> => JSON.parse(await readFile(join(directory, 'repositories.json'), 'utf8'));
 
 describe('records', () => {
-  it('have Docker\'s names, modes and bytes', async () => {
+  it("have Docker's names, modes and bytes", async () => {
     const { id } = await load(3, 'docker.io/library/sample:1');
-    assert.equal(await readFile(join(directory, 'repositories.json'), 'utf8'), `{"Repositories":{"sample":{"sample:1":"${id}"}}}`);
+    assert.equal(
+      await readFile(join(directory, 'repositories.json'), 'utf8'),
+      `{"Repositories":{"sample":{"sample:1":"${id}"}}}`,
+    );
     const content = join(directory, 'imagedb/content/sha256', id.slice(7));
     assert.equal(await readFile(content, 'utf8'), sampleConfig(layers));
     const metadata = join(directory, 'imagedb/metadata/sha256', id.slice(7));
     assert.deepEqual(await readdir(metadata), ['lastUpdated']);
     assert.match(await readFile(join(metadata, 'lastUpdated'), 'utf8'), /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$/);
-    for (const file of [content, join(directory, 'repositories.json'), join(metadata, 'lastUpdated')]) assert.equal((await stat(file)).mode & 0o777, 0o600);
-    for (const path of [directory, join(directory, 'imagedb'), metadata]) assert.equal((await stat(path)).mode & 0o777, 0o700);
+    for (const file of [content, join(directory, 'repositories.json'), join(metadata, 'lastUpdated')])
+      assert.equal((await stat(file)).mode & 0o777, 0o600);
+    for (const path of [directory, join(directory, 'imagedb'), metadata])
+      assert.equal((await stat(path)).mode & 0o777, 0o700);
   });
 
   it('are read again by another process', async () => {
     const image = await load();
     await load(2, 'base:1');
     const again = await DockerImages.open(store);
-    assert.deepEqual(again.list().map(({ names: list }) => list), [['base:1'], ['sample:1']]);
+    assert.deepEqual(
+      again.list().map(({ names: list }) => list),
+      [['base:1'], ['sample:1']],
+    );
     assert.deepEqual(await again.get('sample:1'), image);
     assert.deepEqual(again.problems(), []);
   });
@@ -56,7 +64,10 @@ describe('records', () => {
     const bad = await load(2, 'bad:1');
     await writeFile(join(directory, 'imagedb/content/sha256', bad.id.slice(7)), '{}');
     const again = await DockerImages.open(store);
-    assert.deepEqual(again.list().map(({ id }) => id), [good.id]);
+    assert.deepEqual(
+      again.list().map(({ id }) => id),
+      [good.id],
+    );
     assert.equal(again.problems().length, 1);
     assert.match(again.problems()[0] as string, new RegExp(bad.id));
     for (const source of store.sources) await assert.rejects(source(), { code: 'ERR_BAD_IMAGE' });
@@ -74,13 +85,17 @@ describe('records', () => {
     const image = await load();
     await writeFile(join(directory, 'repositories.json'), '{"Repositories":[]}');
     const again = await DockerImages.open(store);
-    assert.deepEqual(again.list().map(({ id, names: list }) => [id, list]), [[image.id, []]]);
+    assert.deepEqual(
+      again.list().map(({ id, names: list }) => [id, list]),
+      [[image.id, []]],
+    );
     await assert.rejects(again.tag(image.id, 'x:1'), { code: 'ERR_BAD_IMAGE' });
     assert.equal(await readFile(join(directory, 'repositories.json'), 'utf8'), '{"Repositories":[]}');
   });
 
   it('name every chain id for gc, read fresh from disk', async () => {
-    const source = async (): Promise<ChainID[]> => [...(await (store.sources[0] as () => Promise<Iterable<ChainID>>)())].sort();
+    const source = async (): Promise<ChainID[]> =>
+      [...(await (store.sources[0] as () => Promise<Iterable<ChainID>>)())].sort();
     await openImages(store);
     assert.deepEqual(await source(), []);
     await load();
@@ -111,11 +126,22 @@ describe('names', () => {
     assert.deepEqual((await images.get('also:2')).names, ['also:2', 'sample:1', 'team/app:latest']);
     await images.tag(base.id, 'also:2');
     assert.deepEqual((await images.get(base.id)).names, ['also:2', 'base:1']);
-    assert.deepEqual(await names(), { Repositories: { also: { 'also:2': base.id }, base: { 'base:1': base.id }, sample: { 'sample:1': image.id }, 'team/app': { 'team/app:latest': image.id } } });
+    assert.deepEqual(await names(), {
+      Repositories: {
+        also: { 'also:2': base.id },
+        base: { 'base:1': base.id },
+        sample: { 'sample:1': image.id },
+        'team/app': { 'team/app:latest': image.id },
+      },
+    });
 
     assert.deepEqual(await images.remove('team/app'), []);
     const removed = await images.remove('sample:1');
-    assert.deepEqual(removed.map(({ chainID }) => chainID), [image.chainID], 'what base:1 uses stays');
+    assert.deepEqual(
+      removed.map(({ chainID }) => chainID),
+      [image.chainID],
+      'what base:1 uses stays',
+    );
     await assert.rejects(images.get(image.id), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
     assert.deepEqual((await images.remove(base.id)).map(({ chainID }) => chainID).length, 2, 'by id all names go');
     assert.deepEqual(await names(), { Repositories: {} });
@@ -127,10 +153,19 @@ describe('names', () => {
   it('find an image by id, beginning of an id, and any spelling of a name', async () => {
     const images = await openImages(store);
     const { id } = await load();
-    for (const key of [id, id.slice(7), id.slice(7, 15), id.slice(0, 19), 'sample:1', 'docker.io/library/sample:1', 'library/sample:1']) {
+    for (const key of [
+      id,
+      id.slice(7),
+      id.slice(7, 15),
+      id.slice(0, 19),
+      'sample:1',
+      'docker.io/library/sample:1',
+      'library/sample:1',
+    ]) {
       assert.equal((await images.get(key)).id, id, key);
     }
-    for (const key of ['sample', 'sample:2', id.slice(7, 14), hex('other'), 'Sample:1', '../x']) await assert.rejects(images.get(key), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
+    for (const key of ['sample', 'sample:2', id.slice(7, 14), hex('other'), 'Sample:1', '../x'])
+      await assert.rejects(images.get(key), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
     await assert.rejects(images.get(''), { code: 'ERR_INVALID_ARGUMENT' });
     await assert.rejects(images.tag('sample:1', 'Not A Name'), { code: 'ERR_INVALID_ARGUMENT' });
     await assert.rejects(images.tag('sample:1', `x@${id}`), { code: 'ERR_INVALID_ARGUMENT' });
@@ -139,7 +174,10 @@ describe('names', () => {
   it('with a digest, as Docker keeps for what it pulled', async () => {
     const { id } = await load();
     const byDigest = `sample@${sha256('manifest')}`;
-    await writeFile(join(directory, 'repositories.json'), JSON.stringify({ Repositories: { sample: { 'sample:1': id, [byDigest]: id } } }));
+    await writeFile(
+      join(directory, 'repositories.json'),
+      JSON.stringify({ Repositories: { sample: { 'sample:1': id, [byDigest]: id } } }),
+    );
     const images = await openImages(store);
     await images.refresh();
     const image = await images.get(byDigest);
@@ -153,7 +191,7 @@ describe('names', () => {
     const { id } = await load();
     await Promise.all(Array.from({ length: 40 }, (_, index) => images.tag(id, `many:${index}`)));
     assert.equal((await images.get(id)).names.length, 41);
-    assert.equal(Object.keys((await names() as { Repositories: { many: object } }).Repositories.many).length, 40);
+    assert.equal(Object.keys(((await names()) as { Repositories: { many: object } }).Repositories.many).length, 40);
   });
 });
 
@@ -185,16 +223,27 @@ describe('stores that are not open for writing', () => {
     store.readOnly = true;
     const images = await DockerImages.open(store);
     const handles = store.handles;
-    assert.deepEqual(images.list().map((image) => image.id), [id]);
+    assert.deepEqual(
+      images.list().map((image) => image.id),
+      [id],
+    );
     assert.equal(store.handles, handles);
-    for (const call of [images.load({ path: '/x' }), images.tag(id, 'x:1'), images.remove(id)]) await assert.rejects(call, { code: 'ERR_READ_ONLY' });
+    for (const call of [images.load({ path: '/x' }), images.tag(id, 'x:1'), images.remove(id)])
+      await assert.rejects(call, { code: 'ERR_READ_ONLY' });
   });
 
   it('closed', async () => {
     const { id } = await load();
     const images = await openImages(store);
     store.closed = true;
-    for (const call of [images.load({ path: '/x' }), images.tag(id, 'x:1'), images.remove(id), images.get(id), images.save(id, { path: '/x' }), images.refresh()]) {
+    for (const call of [
+      images.load({ path: '/x' }),
+      images.tag(id, 'x:1'),
+      images.remove(id),
+      images.get(id),
+      images.save(id, { path: '/x' }),
+      images.refresh(),
+    ]) {
       await assert.rejects(call, { code: 'ERR_STORE_CLOSED' });
     }
   });
@@ -232,7 +281,10 @@ describe("Docker's builder", () => {
     assert.deepEqual(await chains(), []);
     assert.deepEqual(await chains(Buffer.alloc(0)), []);
     assert.deepEqual(await chains(database(4, '')), []);
-    assert.deepEqual(await chains(database(4, `chainid${chain('a')}committed\u0001${chain('b')}`)), [chain('a'), chain('b')].sort());
+    assert.deepEqual(
+      await chains(database(4, `chainid${chain('a')}committed\u0001${chain('b')}`)),
+      [chain('a'), chain('b')].sort(),
+    );
   });
 
   it('also where two reads of the file meet', async () => {
@@ -250,7 +302,8 @@ describe("Docker's builder", () => {
   });
 
   it('a real database of dockerd with nothing in it', async () => {
-    const meta = 'AAAAAAAAAAAEAAAAAAAAAO3aDO0CAAAAABAAAAAAAAADAAAAAAAAAAAAAAAAAAAAAgAAAAAAAAAEAAAAAAAAAAAAAAAAAAAA7v2JRhFuUQc=';
+    const meta =
+      'AAAAAAAAAAAEAAAAAAAAAO3aDO0CAAAAABAAAAAAAAADAAAAAAAAAAAAAAAAAAAAAgAAAAAAAAAEAAAAAAAAAAAAAAAAAAAA7v2JRhFuUQc=';
     const file = Buffer.alloc(16_384);
     Buffer.from(meta, 'base64').copy(file);
     assert.deepEqual(await chains(file), []);

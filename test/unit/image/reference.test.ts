@@ -32,7 +32,26 @@ describe('image names', () => {
     });
   }
 
-  for (const text of ['', ':', 'Debian', 'a b', '../x', '/x', 'x/', 'x//y', 'x:', 'x:-1', `x:${'t'.repeat(129)}`, 'x@sha256:1', 'a'.repeat(64), 'x_', '_x', 'x..y', 'x:a/b:c:d', `${'p/'.repeat(200)}x`]) {
+  for (const text of [
+    '',
+    ':',
+    'Debian',
+    'a b',
+    '../x',
+    '/x',
+    'x/',
+    'x//y',
+    'x:',
+    'x:-1',
+    `x:${'t'.repeat(129)}`,
+    'x@sha256:1',
+    'a'.repeat(64),
+    'x_',
+    '_x',
+    'x..y',
+    'x:a/b:c:d',
+    `${'p/'.repeat(200)}x`,
+  ]) {
     it(`refuses ${JSON.stringify(text.slice(0, 40))}`, () => {
       assert.equal(tryParseName(text), undefined);
       assert.throws(() => parseName(text), { code: 'ERR_INVALID_ARGUMENT' });
@@ -44,7 +63,8 @@ describe('platforms', () => {
   it('are parsed and written', () => {
     assert.equal(formatPlatform(parsePlatform('linux/arm64/v8')), 'linux/arm64');
     assert.equal(formatPlatform(parsePlatform('Linux/ARM/v6')), 'linux/arm/v6');
-    for (const text of ['', 'linux', 'linux/', '/amd64', 'a/b/c/d', 'linux/amd64;x']) assert.throws(() => parsePlatform(text), { code: 'ERR_INVALID_ARGUMENT' });
+    for (const text of ['', 'linux', 'linux/', '/amd64', 'a/b/c/d', 'linux/amd64;x'])
+      assert.throws(() => parsePlatform(text), { code: 'ERR_INVALID_ARGUMENT' });
     assert.equal(hostPlatform().os, 'linux');
   });
 
@@ -60,6 +80,7 @@ describe('platforms', () => {
     ['linux/arm/v6', 'linux/arm/v7', 0],
   ];
   for (const [wanted, offered, fit] of fits) {
-    it(`${offered} for ${wanted}: ${fit}`, () => assert.equal(platformFit(parsePlatform(wanted), parsePlatform(offered)), fit));
+    it(`${offered} for ${wanted}: ${fit}`, () =>
+      assert.equal(platformFit(parsePlatform(wanted), parsePlatform(offered)), fit));
   }
 });

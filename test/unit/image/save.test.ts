@@ -38,7 +38,12 @@ async function unpack(archive: Buffer): Promise<Map<string, Buffer>> {
 
 const json = (bytes: Buffer | undefined): never => JSON.parse(String(bytes)) as never;
 
-const FORMS: readonly SaveOptions[] = [{}, { format: 'docker', compression: 'gzip' }, { format: 'oci' }, { format: 'oci', compression: 'gzip' }];
+const FORMS: readonly SaveOptions[] = [
+  {},
+  { format: 'docker', compression: 'gzip' },
+  { format: 'oci' },
+  { format: 'oci', compression: 'gzip' },
+];
 
 describe('save', () => {
   for (const options of FORMS) {
@@ -47,7 +52,9 @@ describe('save', () => {
       await (await openImages(store)).save('sample:1', { path: target }, options);
       const files = await unpack(await readFile(target));
       assert.equal([...files.keys()][0], 'oci-layout');
-      const index = json(files.get('index.json')) as { manifests: { digest: string; size: number; annotations: Record<string, string> }[] };
+      const index = json(files.get('index.json')) as {
+        manifests: { digest: string; size: number; annotations: Record<string, string> }[];
+      };
       assert.equal(index.manifests[0]?.annotations['io.containerd.image.name'], 'docker.io/library/sample:1');
       assert.equal(index.manifests[0]?.annotations['org.opencontainers.image.ref.name'], '1');
       const blob = (digest: string): Buffer => {
@@ -57,7 +64,10 @@ describe('save', () => {
       };
       const manifestBytes = blob(index.manifests[0]?.digest ?? '');
       assert.equal(manifestBytes.length, index.manifests[0]?.size);
-      const manifest = json(manifestBytes) as { config: { digest: string }; layers: { digest: string; size: number; mediaType: string }[] };
+      const manifest = json(manifestBytes) as {
+        config: { digest: string };
+        layers: { digest: string; size: number; mediaType: string }[];
+      };
       assert.equal(String(blob(manifest.config.digest)), sampleConfig(layers));
       const written = manifest.layers.map(({ digest, size, mediaType }) => {
         const bytes = blob(digest);
@@ -70,7 +80,9 @@ describe('save', () => {
       if (options.format === 'oci') assert.equal(docker, undefined);
       else {
         const paths = manifest.layers.map(({ digest }) => `blobs/sha256/${digest.slice(7)}`);
-        assert.deepEqual(json(docker), [{ Config: `blobs/sha256/${image.id.slice(7)}`, RepoTags: ['sample:1'], Layers: paths }]);
+        assert.deepEqual(json(docker), [
+          { Config: `blobs/sha256/${image.id.slice(7)}`, RepoTags: ['sample:1'], Layers: paths },
+        ]);
       }
       assert.equal(store.handles, 1, 'no handle is left');
     });
@@ -82,7 +94,9 @@ describe('save', () => {
       const saved = buffer(stream);
       await images.save('sample:1', stream, options);
       await images.remove(image.id);
-      const [again] = await images.load(Readable.from([await saved], { objectMode: false }), { limits: { maxSpoolBytes: 0 } });
+      const [again] = await images.load(Readable.from([await saved], { objectMode: false }), {
+        limits: { maxSpoolBytes: 0 },
+      });
       assert.deepEqual(again, image);
     });
   }
@@ -100,7 +114,10 @@ describe('save', () => {
     await (await openImages(store)).save(id, { path: target });
     const files = await unpack(await readFile(target));
     assert.equal((json(files.get('manifest.json')) as { RepoTags: unknown }[])[0]?.RepoTags, null);
-    assert.equal((json(files.get('index.json')) as { manifests: { annotations: unknown }[] }).manifests[0]?.annotations, undefined);
+    assert.equal(
+      (json(files.get('index.json')) as { manifests: { annotations: unknown }[] }).manifests[0]?.annotations,
+      undefined,
+    );
   });
 
   it('a layer that comes twice is written once; an image without layers is whole', async () => {
@@ -108,7 +125,10 @@ describe('save', () => {
     for (const chain of [[layers[0], layers[1], layers[0]] as Buffer[], []]) {
       const image = await load(chain);
       await images.save('sample:1', { path: target });
-      assert.equal([...(await unpack(await readFile(target))).keys()].filter((name) => /^blobs\/sha256\/./.test(name)).length, 2 + new Set(chain).size);
+      assert.equal(
+        [...(await unpack(await readFile(target))).keys()].filter((name) => /^blobs\/sha256\/./.test(name)).length,
+        2 + new Set(chain).size,
+      );
       await images.remove(image.id);
       assert.deepEqual(await images.load({ path: target }), [image]);
       await images.remove(image.id);
@@ -135,7 +155,10 @@ describe('save', () => {
     const empty = join(store.root, 'empty');
     await mkdir(empty);
     await images.save('sample:1', { path: empty }, { format: 'oci' });
-    await assert.rejects(images.save('sample:1', { path: empty }, { format: 'oci' }), { code: 'ERR_INVALID_ARGUMENT', message: /something in it/ });
+    await assert.rejects(images.save('sample:1', { path: empty }, { format: 'oci' }), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /something in it/,
+    });
     await assert.rejects(images.save('sample:1', { path: `${store.root}/x/` }), { code: 'ERR_INVALID_ARGUMENT' });
   });
 
@@ -161,7 +184,10 @@ describe('save', () => {
     const reason = new Error('no more');
     const failing = new Writable({ write: (_chunk, _encoding, done) => done(reason) });
     await assert.rejects(images.save('sample:1', failing), (error) => error === reason);
-    await assert.rejects(images.save('sample:1', { path: target }, { signal: AbortSignal.abort(reason) }), (error) => error === reason);
+    await assert.rejects(
+      images.save('sample:1', { path: target }, { signal: AbortSignal.abort(reason) }),
+      (error) => error === reason,
+    );
     await assert.rejects(stat(target), { code: 'ENOENT' });
     assert.deepEqual(await readdir(join(store.root, 'layerstore')), []);
     assert.equal(store.handles, 1);
@@ -171,9 +197,16 @@ describe('save', () => {
     await load();
     const images = await openImages(store);
     await assert.rejects(images.save('none:1', { path: target }), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
-    await assert.rejects(images.save('sample:1', { path: target }, { format: 'zip' as 'oci' }), { code: 'ERR_INVALID_ARGUMENT' });
-    await assert.rejects(images.save('sample:1', { path: target }, { compression: 'xz' as 'gzip' }), { code: 'ERR_INVALID_ARGUMENT' });
+    await assert.rejects(images.save('sample:1', { path: target }, { format: 'zip' as 'oci' }), {
+      code: 'ERR_INVALID_ARGUMENT',
+    });
+    await assert.rejects(images.save('sample:1', { path: target }, { compression: 'xz' as 'gzip' }), {
+      code: 'ERR_INVALID_ARGUMENT',
+    });
     await assert.rejects(images.save('sample:1', { path: '' }), { code: 'ERR_INVALID_ARGUMENT' });
-    await assert.rejects(images.save('sample:1', { path: join(store.root, 'no/such/file') }), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
+    await assert.rejects(images.save('sample:1', { path: join(store.root, 'no/such/file') }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'ENOENT',
+    });
   });
 });
