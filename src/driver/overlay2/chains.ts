@@ -7,7 +7,7 @@
  */
 import { readlink } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../../errors.js';
-import type { Engine } from '../../engine/engine.js';
+import type { BatchOp } from '../../engine/engine.js';
 import { mapConcurrent } from '../../util/concurrent.js';
 import { hasErrno, kindOf, readRecord } from '../files.js';
 import { noSuchLayer } from '../layer-id.js';
@@ -34,23 +34,28 @@ export interface KnownLayer {
   committed: boolean;
 }
 
+/** Steps that mark a parent: first what is written, last what is synced. */
+export interface CommitMark {
+  readonly write: readonly BatchOp[];
+  readonly sync: readonly BatchOp[];
+}
+
 /** Links read at once: few, so that the threads of the pool stay free for others. */
 const READERS = 4;
 
 export class Chains {
   readonly #layout: Layout;
-  readonly #engine: Engine;
   readonly #keep: boolean;
   readonly #known = new Map<string, KnownLayer>();
   /** By link: the stack that begins with it, so that children of one parent share one list. */
   readonly #stacks = new Map<string, Lower>();
   readonly #ownLinks = new Map<string, string>();
+  /** By id: the making of a first child; never rejects. */
   readonly #committing = new Map<string, Promise<void>>();
 
   /** `keep`: nobody else changes the root. A store that is open beside a writer reads anew each time. */
-  constructor(layout: Layout, engine: Engine, keep: boolean) {
+  constructor(layout: Layout, keep: boolean) {
     this.#layout = layout;
-    this.#engine = engine;
     this.#keep = keep;
   }
 
@@ -112,25 +117,24 @@ export class Chains {
     if (link !== undefined && this.#stacks.get(link)?.id === id) this.#stacks.delete(link);
   }
 
-  /** Marks a parent as Docker does, once: a later `get` of it makes no writable mount. Concurrent calls share the work. */
-  async commit(id: string, durable: boolean): Promise<void> {
+  /**
+   * Makes a child of `id`: `make` gets the steps that mark the parent as Docker does, so that a later `get` of it makes no
+   * writable mount; they are empty where that was done. Of children made at once the first marks, the others wait for it,
+   * and where it fails nothing of the mark is left.
+   */
+  async withChild(id: string, durable: boolean, make: (mark: CommitMark) => Promise<void>): Promise<void> {
     const layer = await this.load(id);
-    layer.frozen = true;
-    if (layer.committed) return;
-    let work = this.#committing.get(id);
-    if (work === undefined) {
-      const directory = this.#layout.directory(id);
-      const path = `${directory}/committed`;
-      work = this.#engine
-        .batch([
-          { op: 'write', path, mode: 0o600, data: '' },
-          ...(durable ? ([path, directory] as const).map((made) => ({ op: 'fsync' as const, path: made })) : []),
-        ])
-        .then(() => void (layer.committed = true))
-        .finally(() => this.#committing.delete(id));
-      this.#committing.set(id, work);
-    }
-    return work;
+    for (let first = this.#committing.get(id); first !== undefined; first = this.#committing.get(id)) await first;
+    if (layer.committed) return make({ write: [], sync: [] });
+    const directory = this.#layout.directory(id);
+    const path = `${directory}/committed`;
+    const made = make({
+      write: [{ op: 'write', path, mode: 0o600, data: '' }],
+      sync: durable ? [path, directory].map((what) => ({ op: 'fsync', path: what })) : [],
+    }).then(() => void (layer.committed = layer.frozen = true));
+    const over = made.catch(() => undefined).finally(() => this.#committing.delete(id));
+    this.#committing.set(id, over);
+    return made;
   }
 
   /** Real directories of a stack, nearest first. */

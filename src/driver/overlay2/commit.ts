@@ -3,12 +3,12 @@
  * renamed and hashed where they lie.
  */
 import { LayerStoreError } from '../../errors.js';
-import type { SealRequest } from '../../engine/engine.js';
+import type { BatchOp, SealRequest } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { hasErrno, kindOf } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
-import type { Chains } from './chains.js';
+import type { Chains, CommitMark } from './chains.js';
 import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
 import { active, type OverlayMounts } from './mounts.js';
 import type { Removal } from './removal.js';
@@ -55,17 +55,20 @@ export class Commits {
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     };
+    const make = async (last: readonly BatchOp[]): Promise<void> => {
+      const batch = ({ write, sync }: CommitMark): Promise<void> =>
+        this.#context.engine.batch([...write, ...steps, ...sync, ...last]);
+      await (lower === undefined ? batch({ write: [], sync: [] }) : this.#chains.withChild(lower.id, false, batch));
+    };
     if (consume) {
       request.upper = { ...request.upper, directories: [request.directory, ...request.upper.directories.slice(1)] };
       await this.#mounts.whileIdle(rwID, async () => {
         if (await this.#mounts.inTable(rwID)) throw active(rwID, 'it is mounted, by something else than this store');
-        await this.#context.engine.batch([
-          ...steps,
-          { op: 'rename', path: this.#layout.diff(rwID), dest: request.directory, noReplace: true },
-        ]);
+        // Last of all, since a batch does not take a rename back.
+        await make([{ op: 'rename', path: this.#layout.diff(rwID), dest: request.directory, noReplace: true }]);
       });
     } else {
-      await this.#context.engine.batch(steps);
+      await make([]);
     }
     this.#chains.add(id, link, lower, true);
     try {

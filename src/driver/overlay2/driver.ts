@@ -17,7 +17,7 @@ import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
 import { TreeGetter } from '../tree-getter.js';
-import { Chains } from './chains.js';
+import { Chains, type CommitMark } from './chains.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
 import { creationSteps, Layout, LINK_DIRECTORY, type Lower, MAX_LOWERS, newLinkID } from './layout.js';
@@ -62,7 +62,7 @@ export class Overlay2Driver implements GraphDriver {
     this.#context = context;
     this.#setup = setup;
     const layout = (this.#layout = new Layout(context.root));
-    this.#chains = new Chains(layout, context.engine, !context.readOnly);
+    this.#chains = new Chains(layout, !context.readOnly);
     this.#volatile = new VolatileMarkers(layout, context, setup.profile.volatile);
     this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#chains, this.#volatile);
     this.#removal = new Removal(layout, context);
@@ -248,10 +248,12 @@ export class Overlay2Driver implements GraphDriver {
     // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
     const durable = writable && this.#context.durability === 'strict';
     const lower = await this.#lower(parent);
-    if (parent !== undefined) await this.#chains.commit(parent, durable);
     const link = newLinkID();
     try {
-      await this.#context.engine.batch(creationSteps(this.#layout, { id, link, lower, diff: true, durable }));
+      const steps = creationSteps(this.#layout, { id, link, lower, diff: true, durable });
+      const make = ({ write, sync }: CommitMark): Promise<void> =>
+        this.#context.engine.batch([...write, ...steps, ...sync]);
+      await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, durable, make));
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
       throw new LayerStoreError(

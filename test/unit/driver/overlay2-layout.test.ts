@@ -106,8 +106,6 @@ test('strict: an RW layer is synced by its few files and directories, contents f
   await driver.createReadWrite('rw', 'base', {});
   const syncs = engine.log.filter((step) => /sync/.test(step));
   assert.deepEqual(syncs, [
-    `fsync ${home}/base/committed`,
-    `fsync ${home}/base`,
     `fsync ${home}/rw/link`,
     `fsync ${home}/rw/lower`,
     `fsync ${home}/rw/work`,
@@ -115,6 +113,8 @@ test('strict: an RW layer is synced by its few files and directories, contents f
     `fsync ${home}/rw`,
     `fsync ${home}/l`,
     `fsync ${home}`,
+    `fsync ${home}/base/committed`,
+    `fsync ${home}/base`,
   ]);
   const firstSync = engine.log.indexOf(`fsync ${home}/rw/link`);
   assert.ok(engine.log.indexOf(`write ${home}/rw/lower`) < firstSync, 'everything is written before the first sync');
@@ -123,7 +123,6 @@ test('strict: an RW layer is synced by its few files and directories, contents f
 test('a failure at any step of a creation leaves nothing behind', async (t) => {
   const { home, engine, driver } = overlay2(t, { durability: 'strict' });
   await driver.create('base');
-  await driver.createReadWrite('other', 'base', {});
   const before = snapshot(home);
   for (let step = 1; ; step++) {
     let at = 0;
@@ -146,6 +145,23 @@ test('a failure at any step of a creation leaves nothing behind', async (t) => {
   }
   engine.before = () => undefined;
   assert.equal(await driver.exists('rw'), true);
+});
+
+test('of children made at once the first marks the parent, and one that fails leaves that to the next', async (t) => {
+  const { home, engine, driver } = overlay2(t);
+  await driver.create('base');
+  let failed = false;
+  engine.before = (step) => {
+    if (failed || !step.endsWith('/link')) return;
+    failed = true;
+    throw failure('ENOSPC', -28, 'write', step);
+  };
+  const made = await Promise.allSettled(
+    Array.from({ length: 8 }, (_, n) => driver.createReadWrite(`rw${n}`, 'base', {})),
+  );
+  assert.deepEqual(made.map(({ status }) => status).sort(), [...Array<string>(7).fill('fulfilled'), 'rejected']);
+  assert.equal(engine.log.filter((step) => step === `write ${home}/base/committed`).length, 2);
+  assert.equal(snapshot(home)['base/committed'], 'file 0600 ');
 });
 
 test('what is no layer id, and an id that is taken, is refused', async (t) => {

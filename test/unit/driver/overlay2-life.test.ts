@@ -153,6 +153,10 @@ test('a commit copies, or takes the directory over; both give the layer a parent
     consume: false,
     tarSplit,
   });
+  await driver.commitDiff('on-top', 'copy', 'copy', 'base', { consume: false, tarSplit });
+  assert.equal(existsSync(join(home, 'copy/committed')), true, 'a parent is marked, however its child was made');
+  engine.tarRequests.pop();
+  await driver.remove('on-top');
   await driver.commitDiff('taken', 'base', 'rw', 'rw-init', { consume: true, tarSplit });
   assert.equal(engine.tarRequests.pop()?.upper.directories[0], join(home, 'taken/diff'));
   assert.equal(readFileSync(join(home, 'taken/diff/new'), 'utf8'), 'content');
