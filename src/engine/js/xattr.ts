@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
-import { run, runOk } from './command.js';
+import { commandError, run, runOk } from './command.js';
 import * as fs from './fs.js';
 import { O_PATH, TreeRoot } from './tree-root.js';
 
@@ -65,18 +65,22 @@ export async function removeXattr(path: string, name: string, missingOk: boolean
  * Removes one attribute of many paths below `directory` ('' is itself), links not followed. Names of files are handed over
  * by descriptor, since arguments of commands are text.
  */
-export async function removeXattrs(directory: string, name: string, paths: readonly string[], signal?: AbortSignal): Promise<void> {
+export async function removeXattrs(directory: string, name: string, all: readonly string[], signal?: AbortSignal): Promise<void> {
   const root = await TreeRoot.open(directory);
   const options = { purpose: 'remove extended attributes', syscall: 'lremovexattr', ...(signal === undefined ? {} : { signal }) };
   try {
-    for (let at = 0; at < paths.length; at += DESCRIPTORS) {
+    for (let at = 0; at < all.length; at += DESCRIPTORS) {
       const fds: number[] = [];
       try {
-        for (const path of paths.slice(at, at + DESCRIPTORS)) {
+        for (const path of all.slice(at, at + DESCRIPTORS)) {
           const place = await root.place(path === '' ? '.' : path);
           fds.push(await fs.open(place.path, O_PATH | constants.O_NOFOLLOW));
         }
-        await runOk('setfattr', ['-x', name, '--', ...fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`)], { ...options, fds });
+        const paths = fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
+        const result = await run('setfattr', ['-x', name, '--', ...paths], { ...options, fds });
+        // Of two names of one file the first took it off both. The command goes on after each.
+        const serious = result.stderr.split('\n').filter((line) => line !== '' && !line.endsWith('No such attribute'));
+        if (serious.length > 0) throw commandError('setfattr', { ...result, stderr: serious.join('\n') }, options);
       } finally {
         for (const fd of fds) await fs.close(fd);
       }

@@ -153,5 +153,9 @@ test('differences between stacks: changes, sizes, tars, sealed layers', async (t
     { upper: stack(top, middle, low) },
     { upper: { directories: [top], whiteouts: 'apply' as const }, lower: { directories: [low], whiteouts: 'apply' as const } },
   ];
-  for (const [index, request] of requests.entries()) await checkSameDifference(engines, request, join(base, `d${String(index)}`));
+  for (const [index, request] of requests.entries()) {
+    const directory = join(base, `d${String(index)}`);
+    mkdirSync(directory);
+    await checkSameDifference(engines, request, directory);
+  }
 });

@@ -229,7 +229,7 @@ test('tar-stream reads the tars made here', async (t) => {
     stream.on('end', next);
   });
   const source = await engine.treeTar({ upper: { directories: [tree], whiteouts: 'apply' } });
-  await new Promise((resolve, reject) => source.pipe(reader).on('finish', resolve).on('error', reject));
+  await new Promise<void>((resolve, reject) => void source.pipe(reader).on('finish', () => resolve()).on('error', reject));
   for (const wanted of ['directory dir/ 0', 'file dir/hard 4', 'link dir/one 0', 'symlink dir/sym 0', 'fifo fifo 0', 'file big 300000', `file ${'n'.repeat(200)} 4`]) {
     assert.ok(names.includes(wanted), `${wanted} is missing of ${names.join('\n')}`);
   }

@@ -1,7 +1,16 @@
 /** Batches: order, exact modes, and what a failure takes back. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LayerStoreError } from '../../../src/errors.js';
@@ -32,7 +41,11 @@ test('a batch does all of its steps in order', async (t) => {
     { op: 'fsync', path: at('a') },
   ]);
   const directory = statSync(at('a'));
-  assert.deepEqual([directory.mode & 0o7777, directory.uid, directory.gid], [0o750, 12, 34], 'existOk leaves what is there');
+  assert.deepEqual(
+    [directory.mode & 0o7777, directory.uid, directory.gid],
+    [0o750, 12, 34],
+    'existOk leaves what is there',
+  );
   assert.equal(readFileSync(at('a/text'), 'utf8'), 'text: ä');
   assert.equal(statSync(at('a/text')).uid, 5);
   assert.equal(readlinkSync(at('a/link')), '../a/text');
@@ -42,7 +55,10 @@ test('a batch does all of its steps in order', async (t) => {
   assert.equal(statSync(at('moved')).mode & 0o7777, 0o4755);
   const whiteout = lstatSync(at('a/whiteout'));
   assert.ok(whiteout.isCharacterDevice() && whiteout.rdev === 0);
-  assert.match(execFileSync('getfattr', ['-d', '-m', '-', '--absolute-names', at('a')], { encoding: 'utf8' }), /opaque="y"/);
+  assert.match(
+    execFileSync('getfattr', ['-d', '-m', '-', '--absolute-names', at('a')], { encoding: 'utf8' }),
+    /opaque="y"/,
+  );
 });
 
 test('modes are exact whatever the umask', async (t) => {
@@ -54,7 +70,10 @@ test('modes are exact whatever the umask', async (t) => {
     { op: 'write', path: join(dir, 'f'), mode: 0o664, data: '' },
     { op: 'mknod', path: join(dir, 'p'), mode: 0o010622, major: 0, minor: 0 },
   ]);
-  assert.deepEqual(['d', 'f', 'p'].map((name) => statSync(join(dir, name)).mode & 0o7777), [0o1777, 0o664, 0o622]);
+  assert.deepEqual(
+    ['d', 'f', 'p'].map((name) => statSync(join(dir, name)).mode & 0o7777),
+    [0o1777, 0o664, 0o622],
+  );
 });
 
 test('the first failure takes back what the batch made, and nothing else', async (t) => {
@@ -99,7 +118,10 @@ test('a rename does not replace where it must not', async (t) => {
 test('wrong arguments are told by name and touch nothing', async (t) => {
   const dir = tempDir(t);
   const bad: unknown[] = [
-    [{ op: 'mkdir', path: join(dir, 'a'), mode: 0o700 }, { op: 'destroy', path: dir }],
+    [
+      { op: 'mkdir', path: join(dir, 'a'), mode: 0o700 },
+      { op: 'destroy', path: dir },
+    ],
     [{ op: 'mkdir', path: join(dir, 'a'), mode: '700' }],
     [{ op: 'mkdir', path: `${dir}/a\0b`, mode: 0o700 }],
     [{ op: 'write', path: join(dir, 'a'), mode: 0o600, data: 5 }],
@@ -107,7 +129,9 @@ test('wrong arguments are told by name and touch nothing', async (t) => {
     'mkdir',
   ];
   for (const ops of bad) {
-    await assert.rejects(engine.batch(ops as never), (error: unknown) => LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'));
+    await assert.rejects(engine.batch(ops as never), (error: unknown) =>
+      LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'),
+    );
   }
   assert.deepEqual(readdirSync(dir), []);
 });

@@ -34,12 +34,13 @@ test('every kind of source gives the same layer', async (t) => {
     generator: async function* () {
       for (const chunk of chunks(bytes, 511)) yield await Promise.resolve(chunk);
     },
-    web: () => new ReadableStream<Uint8Array>({
-      start(controller) {
-        for (const chunk of chunks(bytes, 100_000)) controller.enqueue(chunk);
-        controller.close();
-      },
-    }),
+    web: () =>
+      new ReadableStream<Uint8Array>({
+        start(controller) {
+          for (const chunk of chunks(bytes, 100_000)) controller.enqueue(chunk);
+          controller.close();
+        },
+      }),
     gzip: () => Readable.from(chunks(gzipSync(bytes), 1 << 16)),
     one: () => Readable.from([bytes]),
     bytes: () => Readable.from(chunks(bytes.subarray(0, 4096), 1).concat([bytes.subarray(4096)])),
@@ -113,7 +114,10 @@ test('a source that stalls is stopped by its signal', async (t) => {
     assert.ok(stalled.destroyed);
   }
   const early = new Readable({ read() {} });
-  await assert.rejects(engine.ingest(early, freshRequest(t, { signal: AbortSignal.abort(reason) })), (error) => error === reason);
+  await assert.rejects(
+    engine.ingest(early, freshRequest(t, { signal: AbortSignal.abort(reason) })),
+    (error) => error === reason,
+  );
   assert.ok(early.destroyed);
 });
 
@@ -150,9 +154,16 @@ test('digests and sizes are checked against the bytes as they came', async (t) =
   assert.equal(good.blobDigest, digest);
   assert.equal(good.compression, 'gzip');
   const wrong = `sha256:${'0'.repeat(64)}` as typeof digest;
-  for (const expected of [{ blob: { digest: wrong, size } }, { blob: { digest, size: size - 1 } }, { blob: { digest, size: size + 1 } }, { diffID: wrong as typeof diffID }]) {
+  for (const expected of [
+    { blob: { digest: wrong, size } },
+    { blob: { digest, size: size - 1 } },
+    { blob: { digest, size: size + 1 } },
+    { diffID: wrong as typeof diffID },
+  ]) {
     for (const source of [{ path: packed }, createReadStream(packed)]) {
-      await assert.rejects(engine.ingest(source, freshRequest(t, expected)), (error) => LayerStoreError.is(error, 'ERR_DIGEST_MISMATCH'));
+      await assert.rejects(engine.ingest(source, freshRequest(t, expected)), (error) =>
+        LayerStoreError.is(error, 'ERR_DIGEST_MISMATCH'),
+      );
     }
   }
 });
@@ -208,7 +219,11 @@ test('a tar stream that is dropped ends its thread, and one that is read gives t
   const path = makeTar(tempDir(t), 20, 1_000_000);
   const request = freshRequest(t);
   const { diffID } = await engine.ingest({ path }, request);
-  const assemble = { tarSplit: request.tarSplit as { path: string }, tree: { directory: request.directory, open: never, close: nothing }, diffID };
+  const assemble = {
+    tarSplit: request.tarSplit as { path: string },
+    tree: { directory: request.directory, open: never, close: nothing },
+    diffID,
+  };
   const parts: Buffer[] = [];
   for await (const part of await engine.assemble(assemble)) parts.push(part as Buffer);
   assert.ok(Buffer.concat(parts).equals(readFileSync(path)));
@@ -223,17 +238,23 @@ test('a tar stream that is dropped ends its thread, and one that is read gives t
   const reason = new Error('enough');
   const controller = new AbortController();
   const aborted = await engine.assemble({ ...assemble, signal: controller.signal });
-  await assert.rejects(async () => {
-    for await (const part of aborted) {
-      assert.ok(part);
-      controller.abort(reason);
-    }
-  }, (error) => error === reason);
+  await assert.rejects(
+    async () => {
+      for await (const part of aborted) {
+        assert.ok(part);
+        controller.abort(reason);
+      }
+    },
+    (error) => error === reason,
+  );
 
   writeFileSync(join(request.directory, 'file-19'), Buffer.alloc(1_000_000, 99));
-  await assert.rejects(async () => {
-    for await (const part of await engine.assemble(assemble)) assert.ok(part);
-  }, (error) => LayerStoreError.is(error, 'ERR_LAYER_CORRUPT'));
+  await assert.rejects(
+    async () => {
+      for await (const part of await engine.assemble(assemble)) assert.ok(part);
+    },
+    (error) => LayerStoreError.is(error, 'ERR_LAYER_CORRUPT'),
+  );
   assert.ok(existsSync(request.directory));
 });
 

@@ -1,6 +1,6 @@
 /** What the tests of the native engine share: small tars, and a look at this process from outside. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { IngestRequest } from '../../../src/engine/engine.js';
@@ -20,7 +20,12 @@ export function makeTar(directory: string, files = 3, bytes = 1000): string {
 export function freshRequest(t: TestContext, extra: Partial<IngestRequest> = {}): IngestRequest {
   const base = tempDir(t, 'native');
   mkdirSync(join(base, 'layer'));
-  return { directory: join(base, 'layer'), whiteouts: 'overlay', tarSplit: { path: join(base, 'record.gz') }, ...extra };
+  return {
+    directory: join(base, 'layer'),
+    whiteouts: 'overlay',
+    tarSplit: { path: join(base, 'record.gz') },
+    ...extra,
+  };
 }
 
 /** Open descriptors of this process; the one that lists them is not among them. */
@@ -35,4 +40,17 @@ export async function eventually(done: () => boolean | Promise<boolean>, what: s
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`never happened: ${what}`);
+}
+
+/** Names of the addon's own threads in this process: they begin with `ls-`. */
+export function addonThreads(): string[] {
+  return readdirSync('/proc/self/task')
+    .map((id) => {
+      try {
+        return readFileSync(`/proc/self/task/${id}/comm`, 'latin1').trim();
+      } catch {
+        return ''; // it ended while we looked
+      }
+    })
+    .filter((name) => name.startsWith('ls-'));
 }

@@ -19,13 +19,20 @@ test('the addon exports the entry points of Node-API and nothing else', () => {
   const allowed = ['napi_register_module_v1', 'node_api_module_get_api_version_v1'];
   const exported = symbols('--defined-only');
   assert.ok(exported.includes('napi_register_module_v1'));
-  assert.deepEqual(exported.filter((name) => !allowed.includes(name)), []);
+  assert.deepEqual(
+    exported.filter((name) => !allowed.includes(name)),
+    [],
+  );
 });
 
 test('OpenSSL is that of the process, and zstd is linked in', () => {
   const wanted = symbols('--undefined-only');
   assert.ok(wanted.includes('EVP_DigestUpdate'), 'EVP comes from the Node executable');
-  assert.deepEqual(wanted.filter((name) => name.startsWith('ZSTD_')), [], 'a newer Node exports a zstd of its own');
+  assert.deepEqual(
+    wanted.filter((name) => name.startsWith('ZSTD_')),
+    [],
+    'a newer Node exports a zstd of its own',
+  );
   const libraries = execFileSync('readelf', ['-d', path], { encoding: 'utf8' });
   assert.doesNotMatch(libraries, /NEEDED.*lib(crypto|ssl|z|zstd)\.so/);
   assert.match(libraries, /BIND_NOW/);

@@ -34,7 +34,12 @@ const WORK = {
     (await assemble()).read(1);
     await forEver();
   },
-  kernel: () => Array.from({ length: 20 }, () => [engine.syncFs([dir]), engine.mounts('/'), engine.lock(`${dir}/lock`, 'exclusive')]).flat(),
+  kernel: () =>
+    Array.from({ length: 20 }, () => [
+      engine.syncFs([dir]),
+      engine.mounts('/'),
+      engine.lock(`${dir}/lock`, 'exclusive'),
+    ]).flat(),
 };
 
 if (what === 'once') {

@@ -1,12 +1,12 @@
 /** The addon in worker threads: several at once, and terminated in the middle of everything it does. */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { tempDir } from '../../support/temp.js';
-import { eventually, makeTar, openDescriptors } from './native-support.js';
+import { addonThreads, eventually, makeTar, openDescriptors } from './native-support.js';
 
 const engine = loadNativeEngine();
 function start(workerData: Record<string, string>): Worker {
@@ -49,17 +49,6 @@ for (const what of ['push', 'file', 'stall', 'read', 'kernel']) {
     }
     assert.equal((await engine.hashFile(tar)).diffID, diffID, 'the addon works on in this thread');
     await eventually(() => openDescriptors() <= before, 'the descriptors of the workers are closed');
-    await eventually(() => !threadNames().some((name) => name.startsWith('ls-')), 'the threads of the workers have ended');
-  });
-}
-
-/** Names of this process' threads; the addon's begin with `ls-`. */
-function threadNames(): string[] {
-  return readdirSync('/proc/self/task').map((id) => {
-    try {
-      return readFileSync(`/proc/self/task/${id}/comm`, 'latin1').trim();
-    } catch {
-      return ''; // it ended while we looked
-    }
+    await eventually(() => addonThreads().length === 0, 'the threads of the workers have ended');
   });
 }
