@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DiffID } from '../../digest.js';
 import { LayerStoreError } from '../../errors.js';
-import type { HashFileResult, IngestRequest, IngestResult, TarSource } from '../engine.js';
-import { DEFAULT_LIMITS, resolveLimitsFor, type CompleteLimits } from '../limits.js';
+import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
+import { resolveLimitsFor, type CompleteLimits } from '../limits.js';
 import { ByteReader } from './byte-reader.js';
 import { decode, type Decoded } from './decode.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
-import { checkNames, nameKind, overLimit, shown, treePath } from './names.js';
+import { checkNames, nameKind, overLimit, ownXattrs, shown, treePath } from './names.js';
 import { ProgressMeter } from './progress.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './split-writer.js';
@@ -157,7 +157,9 @@ class IngestJob {
   async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
     checkNames(entry, this.#limits);
     if (entry.type === 'g') return;
-    entry.xattrs = this.#checkedXattrs(entry);
+    const own = ownXattrs(entry, this.#limits);
+    this.#ignoredXattrs += entry.xattrs.length - own.length;
+    entry.xattrs = own;
     const path = treePath(entry.name, entry.offset);
     const kind = nameKind(path, entry.offset);
     switch (kind.kind) {
@@ -319,18 +321,6 @@ class IngestJob {
     return mkdtemp(tarSplit !== undefined && 'path' in tarSplit ? `${tarSplit.path}.kept-` : join(tmpdir(), 'layerstore-kept-'));
   }
 
-  #checkedXattrs(entry: TarEntry): TarEntry['xattrs'] {
-    if (entry.xattrs.length === 0) return entry.xattrs;
-    const { maxXattrs, maxXattrBytes } = this.#limits;
-    if (entry.xattrs.length > maxXattrs) throw overLimit('maxXattrs', maxXattrs, `"${shown(entry.name)}" has ${String(entry.xattrs.length)} extended attributes`, entry.offset);
-    let bytes = 0;
-    for (const [name, value] of entry.xattrs) bytes += name.length + value.length;
-    if (bytes > maxXattrBytes) throw overLimit('maxXattrBytes', maxXattrBytes, `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`, entry.offset);
-    const own = entry.xattrs.filter(([name]) => !/^(trusted|user)\.overlay\./.test(name));
-    this.#ignoredXattrs += entry.xattrs.length - own.length;
-    return own;
-  }
-
   #result(decoded: Decoded): IngestResult {
     const diffID = `sha256:${this.#hash.digest('hex')}` as DiffID;
     const { blob } = this.#request;
@@ -364,27 +354,3 @@ class IngestJob {
 export function mismatch(what: string, expected: string, found: string): LayerStoreError {
   return new LayerStoreError('ERR_DIGEST_MISMATCH', `${what} has the digest ${found}, not ${expected} as expected; fetch it again`);
 }
-
-/** See {@link Engine.hashFile}. */
-export async function hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
-  const source = await SourceReader.open({ path }, { hash: true, ...options });
-  try {
-    const decoded = await decode(source, DEFAULT_LIMITS);
-    const hash = createHash('sha256');
-    let tarSize = 0;
-    for await (const chunk of decoded.chunks) {
-      options.signal?.throwIfAborted();
-      tarSize += chunk.length;
-      if (decoded.compression !== 'none') hash.update(chunk);
-    }
-    const digest = source.digest()!;
-    const diffID = (decoded.compression === 'none' ? digest : `sha256:${hash.digest('hex')}`) as DiffID;
-    return { digest, diffID, size: source.bytesRead, tarSize, compression: decoded.compression };
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    throw error;
-  } finally {
-    await source.close();
-  }
-}
-

@@ -2,6 +2,7 @@
 import { LayerStoreError } from '../../errors.js';
 import type { CompleteLimits } from '../limits.js';
 import { badTar } from './tar-header.js';
+import type { TarEntry } from './tar-reader.js';
 
 /** Text of a name for messages. */
 export function shown(name: string): string {
@@ -80,6 +81,18 @@ export function checkNames(entry: { name: string; type: string; linkName: string
   if (entry.type === '1' && entry.linkName.length > limits.maxPathLength) {
     throw overLimit('maxPathLength', limits.maxPathLength, `the target of a hard link is ${String(entry.linkName.length)} bytes long`, offset);
   }
+}
+
+/** The extended attributes that are to be set: all but those that overlayfs keeps for itself. Checks their limits. */
+export function ownXattrs(entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs'>, limits: CompleteLimits): TarEntry['xattrs'] {
+  const { xattrs, offset } = entry;
+  if (xattrs.length === 0) return xattrs;
+  const { maxXattrs, maxXattrBytes } = limits;
+  if (xattrs.length > maxXattrs) throw overLimit('maxXattrs', maxXattrs, `"${shown(entry.name)}" has ${String(xattrs.length)} extended attributes`, offset);
+  let bytes = 0;
+  for (const [name, value] of xattrs) bytes += name.length + value.length;
+  if (bytes > maxXattrBytes) throw overLimit('maxXattrBytes', maxXattrBytes, `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`, offset);
+  return xattrs.filter(([name]) => !/^(trusted|user)\.overlay\./.test(name));
 }
 
 /** ERR_LIMIT_EXCEEDED that says which limit, and how to raise it. */

@@ -15,7 +15,11 @@ const file = (name: string, content = '', more: Partial<TarEntry> = {}): TarEntr
 const directory = (name: string): TarEntry => ({ name, type: '5' });
 const link = (name: string, linkname: string): TarEntry => ({ name, type: '2', linkname });
 const hard = (name: string, linkname: string): TarEntry => ({ name, type: '1', linkname });
-const pax = (records: Record<string, string | Uint8Array>): TarEntry => ({ name: 'p', type: 'x', content: paxRecords(records) });
+const pax = (records: Record<string, string | Uint8Array>): TarEntry => ({
+  name: 'p',
+  type: 'x',
+  content: paxRecords(records),
+});
 const global = (comment: string): TarEntry => ({ name: 'g', type: 'g', content: paxRecords({ comment }) });
 
 const CASES: Record<string, TarEntry[]> = {
@@ -24,7 +28,13 @@ const CASES: Record<string, TarEntry[]> = {
   'a directory three times': [directory('a/'), directory('a/'), directory('./a')],
   'a file, then a directory': [file('a', 'one'), directory('a'), file('a/b', 'x')],
   'a directory, then a file': [directory('a'), file('a/b', 'x'), file('a', 'file')],
-  'a directory, a file, a directory': [directory('a'), file('a/b', 'x'), file('a', 'file'), directory('a'), file('a/b', 'yy')],
+  'a directory, a file, a directory': [
+    directory('a'),
+    file('a/b', 'x'),
+    file('a', 'file'),
+    directory('a'),
+    file('a/b', 'yy'),
+  ],
   'a whiteout, then the file': [file('.wh.a'), file('a', 'x')],
   'a whiteout, then a directory': [file('.wh.a'), directory('a'), file('a/x', '1')],
   'a whiteout, then something below': [file('.wh.a'), file('a/b', 'y')],
@@ -43,7 +53,12 @@ const CASES: Record<string, TarEntry[]> = {
   'whiteouts of two dots': [file('d/.wh...')],
   'a file through a link': [directory('x'), link('a', 'x'), file('a/f', 'content')],
   'a file through an absolute link': [directory('x'), link('a', '/x'), file('a/f', 'content')],
-  'a file through a link that climbs': [directory('x'), directory('q'), link('q/a', '../../../x'), file('q/a/f', 'content')],
+  'a file through a link that climbs': [
+    directory('x'),
+    directory('q'),
+    link('q/a', '../../../x'),
+    file('q/a/f', 'content'),
+  ],
   'a file through a dangling link': [link('a', 'nowhere'), file('a/f', 'content')],
   'a file through a circle': [link('a', 'b'), link('b', 'a'), file('a/f', 'content')],
   'a file through a link to a file': [file('t', 'x'), link('a', 't'), file('a/f', 'content')],
@@ -81,7 +96,10 @@ const CASES: Record<string, TarEntry[]> = {
   'old types': [file('a', 'x', { type: '\0' }), file('b/', '', { type: '\0' })],
   'two global headers': [global('x'), global('y'), file('a', 'x')],
   'a global header and a file of its name': [global('x'), file('g', 'file')],
-  'PAX path, ids, size': [pax({ path: 'long/name', mtime: '12.5', uid: '70000', gid: '80000', size: '3' }), file('short', 'abc')],
+  'PAX path, ids, size': [
+    pax({ path: 'long/name', mtime: '12.5', uid: '70000', gid: '80000', size: '3' }),
+    file('short', 'abc'),
+  ],
   'a PAX record that is too long': [{ name: 'p', type: 'x', content: '99 a=b\n' }, file('short', 'abc')],
   'an empty PAX path': [pax({ path: '' }), file('short', 'abc')],
   'a PAX header at the end': [pax({ path: 'zz' })],
@@ -122,7 +140,12 @@ for (const { name, bytes } of samples()) {
 
 const two = buildTar([file('a', 'x'.repeat(1000)), file('b', 'y')]);
 const ODD: Record<string, Buffer> = {
-  ...Object.fromEntries([100, 512, 513, 600, 1536, 1537, 2048, two.length - 1024, two.length - 512, two.length - 1].map((cut) => [`cut at ${String(cut)}`, two.subarray(0, cut)])),
+  ...Object.fromEntries(
+    [100, 512, 513, 600, 1536, 1537, 2048, two.length - 1024, two.length - 512, two.length - 1].map((cut) => [
+      `cut at ${String(cut)}`,
+      two.subarray(0, cut),
+    ]),
+  ),
   'garbage behind the end': Buffer.concat([two, Buffer.from('trailing garbage')]),
   'a block of zeros in front': Buffer.concat([Buffer.alloc(512), two]),
   'an end in front': Buffer.concat([Buffer.alloc(1024), two]),
@@ -142,16 +165,52 @@ test('differences between stacks: changes, sizes, tars, sealed layers', async (t
     await engine.ingest(Readable.from([buildTar(entries)]), { directory: tree, whiteouts: 'overlay' });
     return tree;
   };
-  const low = await take('low', [directory('d'), file('d/a', '1'), file('d/b', '2'), directory('gone'), file('gone/x', 'x'), directory('o/s'), file('o/s/k', 'k'), file('o/z', 'z'), file('t', 't')]);
-  const middle = await take('middle', [directory('d'), file('d/.wh.a'), file('d/c', '3'), file('o/.wh..wh..opq'), file('o/n', 'n')]);
-  const top = await take('top', [directory('d'), file('d/a', 'again'), file('.wh.gone'), link('t', 'elsewhere'), file('big', 'y'.repeat(70_000), { mode: 0o6755 }), hard('big2', 'big'), file('e/\xe9'), { name: 'fifo', type: '6' }]);
+  const low = await take('low', [
+    directory('d'),
+    file('d/a', '1'),
+    file('d/b', '2'),
+    directory('gone'),
+    file('gone/x', 'x'),
+    directory('o/s'),
+    file('o/s/k', 'k'),
+    file('o/z', 'z'),
+    file('t', 't'),
+  ]);
+  const middle = await take('middle', [
+    directory('d'),
+    file('d/.wh.a'),
+    file('d/c', '3'),
+    file('o/.wh..wh..opq'),
+    file('o/n', 'n'),
+  ]);
+  const top = await take('top', [
+    directory('d'),
+    file('d/a', 'again'),
+    file('.wh.gone'),
+    link('t', 'elsewhere'),
+    file('big', 'y'.repeat(70_000), { mode: 0o6755 }),
+    hard('big2', 'big'),
+    file('e/\xe9'),
+    { name: 'fifo', type: '6' },
+  ]);
+  const plain = await take('plain', [
+    directory('d'),
+    file('d/a', '1'),
+    file('d/new', '5'),
+    directory('o/s'),
+    file('t', 'other'),
+    file('gone', 'a file now'),
+  ]);
   execFileSync('/usr/bin/setfattr', ['-n', 'user.note', '-v', 'x', join(top, 'big')]);
   const stack = (...directories: string[]) => ({ directories, whiteouts: 'overlay' as const });
   const requests = [
     { upper: stack(top), lower: stack(middle, low) },
     { upper: stack(top, middle), lower: stack(low) },
     { upper: stack(top, middle, low) },
-    { upper: { directories: [top], whiteouts: 'apply' as const }, lower: { directories: [low], whiteouts: 'apply' as const } },
+    {
+      upper: { directories: [plain], whiteouts: 'apply' as const },
+      lower: { directories: [low], whiteouts: 'apply' as const },
+    },
   ];
   for (const [index, request] of requests.entries()) {
     const directory = join(base, `d${String(index)}`);

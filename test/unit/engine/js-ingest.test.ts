@@ -31,7 +31,10 @@ for (const { name, path, bytes } of samples()) {
     // However the bytes are cut, the result is the same.
     const step = bytes.length > 1e6 ? 100_003 : 7;
     const again = await take(base, Readable.from(pieces(bytes, step)));
-    assert.deepEqual({ ...again.result, compression: '', blobSize: 0, blobDigest: '' }, { ...taken.result, compression: '', blobSize: 0, blobDigest: '' });
+    assert.deepEqual(
+      { ...again.result, compression: '', blobSize: 0, blobDigest: '' },
+      { ...taken.result, compression: '', blobSize: 0, blobDigest: '' },
+    );
     assertSameTree(withoutDirectoryTimes(again.tree), withoutDirectoryTimes(taken.tree), name);
   });
 }
@@ -47,12 +50,19 @@ function withoutDirectoryTimes(tree: string): ReturnType<typeof snapshotTree> {
 function makeTree(base: string): string {
   const tree = join(base, 'made');
   mkdirSync(tree);
-  execFileSync('/bin/bash', ['-ec', `
+  execFileSync(
+    '/bin/bash',
+    [
+      '-ec',
+      `
     mkdir -p dir/deep empty "name with blanks"; echo one >dir/one; ln dir/one dir/hard; ln -s one dir/sym; ln -s /nowhere dangling
     mkfifo fifo; mknod null c 1 3; mknod disk b 7 300; chmod 4755 dir/one; chmod 1777 empty; chown 1234:99 dir/deep
     head -c 300000 /dev/urandom >big; : >nothing; touch -d '1999-12-31 23:59:58.123456' nothing
     python3 -c "open('n'*200,'w').write('long'); open(b'bytes-\\xff\\xfe','w').write('x')"; setfattr -n user.note -v hello big
-    setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 dir/deep/../../nothing`], { cwd: tree });
+    setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 dir/deep/../../nothing`,
+    ],
+    { cwd: tree },
+  );
   return tree;
 }
 
@@ -60,9 +70,33 @@ const WRITERS: Record<string, readonly string[]> = {
   'tar, GNU': ['/bin/tar', '--format=gnu', '-cf', 'OUT', '-C', 'TREE', '.'],
   'tar, PAX': ['/bin/tar', '--format=posix', '--xattrs', '--xattrs-include=*', '-cf', 'OUT', '-C', 'TREE', '.'],
   'tar, ustar': ['/bin/tar', '--format=ustar', '--exclude=nnnn*', '-cf', 'OUT', '-C', 'TREE', '.'],
-  'tar, v7': ['/bin/tar', '--format=v7', '--exclude=nnnn*', '--exclude=fifo', '--exclude=null', '--exclude=disk', '-cf', 'OUT', '-C', 'TREE', '.'],
-  'python, GNU': ['python3', '-c', 'import sys,tarfile; t=tarfile.open(sys.argv[1],"w",format=tarfile.GNU_FORMAT); t.add(sys.argv[2],"."); t.close()', 'OUT', 'TREE'],
-  'python, PAX': ['python3', '-c', 'import sys,tarfile; t=tarfile.open(sys.argv[1],"w",format=tarfile.PAX_FORMAT); t.add(sys.argv[2],"."); t.close()', 'OUT', 'TREE'],
+  'tar, v7': [
+    '/bin/tar',
+    '--format=v7',
+    '--exclude=nnnn*',
+    '--exclude=fifo',
+    '--exclude=null',
+    '--exclude=disk',
+    '-cf',
+    'OUT',
+    '-C',
+    'TREE',
+    '.',
+  ],
+  'python, GNU': [
+    'python3',
+    '-c',
+    'import sys,tarfile; t=tarfile.open(sys.argv[1],"w",format=tarfile.GNU_FORMAT); t.add(sys.argv[2],"."); t.close()',
+    'OUT',
+    'TREE',
+  ],
+  'python, PAX': [
+    'python3',
+    '-c',
+    'import sys,tarfile; t=tarfile.open(sys.argv[1],"w",format=tarfile.PAX_FORMAT); t.add(sys.argv[2],"."); t.close()',
+    'OUT',
+    'TREE',
+  ],
   ...(existsSync('/usr/bin/bsdtar') ? { bsdtar: ['/usr/bin/bsdtar', '-cf', 'OUT', '-C', 'TREE', '.'] } : {}),
 };
 
@@ -94,7 +128,9 @@ test('a large real tree, or the corpus layers where they are at hand, come back 
   const corpus = process.env['LAYERSTORE_CORPUS'];
   let tars: string[];
   if (corpus !== undefined && existsSync(join(corpus, 'layers'))) {
-    tars = readdirSync(join(corpus, 'layers')).sort().map((name) => join(corpus, 'layers', name));
+    tars = readdirSync(join(corpus, 'layers'))
+      .sort()
+      .map((name) => join(corpus, 'layers', name));
   } else {
     const tar = join(base, 'etc.tar');
     execFileSync('/bin/tar', ['-cf', tar, '-C', '/', 'etc', 'usr/share/perl5']);
@@ -128,14 +164,25 @@ test('gzip and zstd are told by their content: several members, frames, padding'
   const skippable = Buffer.from('502a4d1805000000', 'hex');
   const forms: Record<string, [Buffer, string]> = {
     gzip: [gzipSync(plain), 'gzip'],
-    members: [Buffer.concat([gzipSync(plain.subarray(0, half)), gzipSync(plain.subarray(half)), Buffer.alloc(700)]), 'gzip'],
+    members: [
+      Buffer.concat([gzipSync(plain.subarray(0, half)), gzipSync(plain.subarray(half)), Buffer.alloc(700)]),
+      'gzip',
+    ],
     zstd: [storedZstd(plain), 'zstd'],
     frames: [
-      Buffer.concat([skippable, Buffer.from('hello'), storedZstd(plain.subarray(0, half)), storedZstd(plain.subarray(half)), skippable, Buffer.from('world')]),
+      Buffer.concat([
+        skippable,
+        Buffer.from('hello'),
+        storedZstd(plain.subarray(0, half)),
+        storedZstd(plain.subarray(half)),
+        skippable,
+        Buffer.from('world'),
+      ]),
       'zstd',
     ],
   };
-  if (existsSync('/usr/bin/zstd')) forms['zstd -19'] = [execFileSync('/usr/bin/zstd', ['-19', '-c'], { input: plain }), 'zstd'];
+  if (existsSync('/usr/bin/zstd'))
+    forms['zstd -19'] = [execFileSync('/usr/bin/zstd', ['-19', '-c'], { input: plain }), 'zstd'];
   for (const [name, [bytes, compression]] of Object.entries(forms)) {
     for (const step of [1, 3, 4099, bytes.length]) {
       const taken = await take(base, Readable.from(pieces(bytes, step)), { hashBlob: true });
@@ -146,11 +193,21 @@ test('gzip and zstd are told by their content: several members, frames, padding'
     }
     for (const cut of [5, bytes.length >> 1, bytes.length - 1]) {
       if (name !== 'gzip' && name !== 'zstd') continue;
-      await assert.rejects(take(base, bytes.subarray(0, cut)), (error) => LayerStoreError.is(error, 'ERR_BAD_COMPRESSION'), `${name} cut at ${String(cut)}`);
+      await assert.rejects(
+        take(base, bytes.subarray(0, cut)),
+        (error) => LayerStoreError.is(error, 'ERR_BAD_COMPRESSION'),
+        `${name} cut at ${String(cut)}`,
+      );
     }
     const path = join(base, 'blob');
     writeFileSync(path, bytes);
-    assert.deepEqual(await engine.hashFile(path), { digest: sha256(bytes), diffID: sha256(plain), size: bytes.length, tarSize: plain.length, compression });
+    assert.deepEqual(await engine.hashFile(path), {
+      digest: sha256(bytes),
+      diffID: sha256(plain),
+      size: bytes.length,
+      tarSize: plain.length,
+      compression,
+    });
   }
 });
 
@@ -159,7 +216,12 @@ test('what is expected is checked, and nothing of the record stays', async (t) =
   const wrong = sha256(Buffer.from('wrong'));
   const right = { digest: sha256(plain) as Digest, size: plain.length };
   await take(base, plain, { diffID: sha256(plain), blob: right });
-  for (const options of [{ diffID: wrong }, { blob: { ...right, digest: wrong } }, { blob: { ...right, size: 5 } }, { blob: { ...right, size: 1e6 } }]) {
+  for (const options of [
+    { diffID: wrong },
+    { blob: { ...right, digest: wrong } },
+    { blob: { ...right, size: 5 } },
+    { blob: { ...right, size: 1e6 } },
+  ]) {
     await assert.rejects(take(base, plain, options), (error) => LayerStoreError.is(error, 'ERR_DIGEST_MISMATCH'));
   }
   assert.equal(readdirSync(base).filter((name) => name.endsWith('.gz')).length, 1);
@@ -171,7 +233,10 @@ test('an abort and the error of a source come through as they are', async (t) =>
   const stalled = new Readable({ read: () => undefined });
   stalled.push(plain.subarray(0, 600));
   const started = performance.now();
-  await assert.rejects(take(base, stalled, { signal: AbortSignal.any([AbortSignal.timeout(1e6), abortSoon(reason)]) }), (error) => error === reason);
+  await assert.rejects(
+    take(base, stalled, { signal: AbortSignal.any([AbortSignal.timeout(1e6), abortSoon(reason)]) }),
+    (error) => error === reason,
+  );
   assert.ok(performance.now() - started < 5000);
   assert.ok(stalled.destroyed);
   const fault = new TypeError('the network is down');
@@ -216,7 +281,9 @@ test('a range of a file is the whole source', async (t) => {
   writeFileSync(path, Buffer.concat([Buffer.alloc(1234, 1), plain, Buffer.alloc(99, 2)]));
   const taken = await take(base, { path, offset: 1234, length: plain.length });
   assert.equal(taken.result.diffID, sha256(plain));
-  await assert.rejects(take(base, { path, offset: 1234, length: plain.length + 1000 }), (error) => LayerStoreError.is(error, 'ERR_BAD_TAR'));
+  await assert.rejects(take(base, { path, offset: 1234, length: plain.length + 1000 }), (error) =>
+    LayerStoreError.is(error, 'ERR_BAD_TAR'),
+  );
 });
 
 test('tar-stream reads the tars made here', async (t) => {
@@ -229,8 +296,22 @@ test('tar-stream reads the tars made here', async (t) => {
     stream.on('end', next);
   });
   const source = await engine.treeTar({ upper: { directories: [tree], whiteouts: 'apply' } });
-  await new Promise<void>((resolve, reject) => void source.pipe(reader).on('finish', () => resolve()).on('error', reject));
-  for (const wanted of ['directory dir/ 0', 'file dir/hard 4', 'link dir/one 0', 'symlink dir/sym 0', 'fifo fifo 0', 'file big 300000', `file ${'n'.repeat(200)} 4`]) {
+  await new Promise<void>(
+    (resolve, reject) =>
+      void source
+        .pipe(reader)
+        .on('finish', () => resolve())
+        .on('error', reject),
+  );
+  for (const wanted of [
+    'directory dir/ 0',
+    'file dir/hard 4',
+    'link dir/one 0',
+    'symlink dir/sym 0',
+    'fifo fifo 0',
+    'file big 300000',
+    `file ${'n'.repeat(200)} 4`,
+  ]) {
     assert.ok(names.includes(wanted), `${wanted} is missing of ${names.join('\n')}`);
   }
 });

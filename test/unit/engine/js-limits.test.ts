@@ -28,15 +28,30 @@ test('the defaults are those that are documented', () => {
 });
 
 test('later levels win, and absent ones leave what was', () => {
-  const limits = resolveLimits({ maxBytes: 5, maxEntries: 7 }, undefined, { maxBytes: Infinity, maxEntries: undefined as never });
+  const limits = resolveLimits({ maxBytes: 5, maxEntries: 7 }, undefined, {
+    maxBytes: Infinity,
+    maxEntries: undefined as never,
+  });
   assert.equal(limits.maxBytes, Infinity);
   assert.equal(limits.maxEntries, 7);
 });
 
 test('what is no limit is refused', () => {
-  const wrong: unknown[] = [{ maxByte: 1 }, { maxBytes: -1 }, { maxBytes: 1.5 }, { maxBytes: NaN }, { maxBytes: '1' }, null, 7];
+  const wrong: unknown[] = [
+    { maxByte: 1 },
+    { maxBytes: -1 },
+    { maxBytes: 1.5 },
+    { maxBytes: NaN },
+    { maxBytes: '1' },
+    null,
+    7,
+  ];
   for (const limits of wrong) {
-    assert.throws(() => resolveLimits(limits as UnpackLimits), (error) => LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'), JSON.stringify(limits));
+    assert.throws(
+      () => resolveLimits(limits as UnpackLimits),
+      (error) => LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'),
+      JSON.stringify(limits),
+    );
   }
   assert.equal(resolveLimits({ maxRatio: 1.5 }).maxRatio, 1.5);
 });
@@ -48,7 +63,10 @@ test('the reserve is the smaller of 1 GiB and 5 % of the file system', async (t)
   assert.equal(await defaultMinFreeBytes(base), expected);
   assert.equal((await resolveLimitsFor(base)).minFreeBytes, expected);
   assert.equal((await resolveLimitsFor(base, { minFreeBytes: 3 })).minFreeBytes, 3);
-  await assert.rejects(defaultMinFreeBytes(`${base}/none`), (error) => LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT');
+  await assert.rejects(
+    defaultMinFreeBytes(`${base}/none`),
+    (error) => LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT',
+  );
 });
 
 const long = `${'n'.repeat(200)}/${'m'.repeat(200)}`;
@@ -58,8 +76,14 @@ const OVER: Record<string, { limits: UnpackLimits; entries: TarEntry[] }> = {
   maxPathLength: { limits: { maxPathLength: 20 }, entries: [{ name: 'p'.repeat(21) }] },
   maxPathDepth: { limits: { maxPathDepth: 3 }, entries: [{ name: 'a/b/c/d' }] },
   maxHeaderBytes: { limits: { maxHeaderBytes: 200 }, entries: [gnuLong('L', long), { name: 'x' }] },
-  maxXattrs: { limits: { maxXattrs: 1 }, entries: [{ name: 'a', pax: { 'SCHILY.xattr.user.a': '1', 'SCHILY.xattr.user.b': '2' } }] },
-  maxXattrBytes: { limits: { maxXattrBytes: 10 }, entries: [{ name: 'a', pax: { 'SCHILY.xattr.user.a': '0123456789' } }] },
+  maxXattrs: {
+    limits: { maxXattrs: 1 },
+    entries: [{ name: 'a', pax: { 'SCHILY.xattr.user.a': '1', 'SCHILY.xattr.user.b': '2' } }],
+  },
+  maxXattrBytes: {
+    limits: { maxXattrBytes: 10 },
+    entries: [{ name: 'a', pax: { 'SCHILY.xattr.user.a': '0123456789' } }],
+  },
   maxLinkLength: { limits: { maxLinkLength: 10 }, entries: [{ name: 'a', type: '2', linkname: 'l'.repeat(11) }] },
   maxKeptBytes: { limits: { maxKeptBytes: 3 }, entries: [{ name: '.wh.a', content: 'content' }] },
   minFreeBytes: { limits: { minFreeBytes: Number.MAX_SAFE_INTEGER }, entries: [{ name: 'a' }] },
@@ -74,8 +98,13 @@ for (const [limit, { limits, entries }] of Object.entries(OVER)) {
       assert.match(error.message, new RegExp(limit));
       return true;
     });
-    assert.deepEqual(readdirSync(base).filter((name) => name.includes('.gz')), []);
-    await take(base, buildTar(entries), { limits: Object.fromEntries(Object.keys(limits).map((key) => [key, key === 'minFreeBytes' ? 0 : Infinity])) });
+    assert.deepEqual(
+      readdirSync(base).filter((name) => name.includes('.gz')),
+      [],
+    );
+    await take(base, buildTar(entries), {
+      limits: Object.fromEntries(Object.keys(limits).map((key) => [key, key === 'minFreeBytes' ? 0 : Infinity])),
+    });
   });
 }
 
@@ -83,5 +112,8 @@ test('a window over maxWindow is refused before memory is taken for it', async (
   const frame = storedZstd(buildTar([{ name: 'a' }]));
   // Magic, no single segment, a window of 2^(10+21) bytes.
   const huge = Buffer.concat([Buffer.from('28b52ffd00a8', 'hex'), frame.subarray(6)]);
-  await assert.rejects(take(tempDir(t), huge), (error) => LayerStoreError.is(error, 'ERR_LIMIT_EXCEEDED') && error.detail === 'maxWindow');
+  await assert.rejects(
+    take(tempDir(t), huge),
+    (error) => LayerStoreError.is(error, 'ERR_LIMIT_EXCEEDED') && error.detail === 'maxWindow',
+  );
 });

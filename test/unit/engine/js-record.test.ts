@@ -26,14 +26,20 @@ test('CRC-64/ISO gives the published check, in any cut', () => {
   }
   const expected = (slow ^ 0xffffffffffffffffn).toString(16).padStart(16, '0');
   for (const cut of [0, 1, 7, 8, 9, 500, 1000]) {
-    assert.equal(new Crc64().update(bytes.subarray(0, cut)).update(bytes.subarray(cut)).digest().toString('hex'), expected);
+    assert.equal(
+      new Crc64().update(bytes.subarray(0, cut)).update(bytes.subarray(cut)).digest().toString('hex'),
+      expected,
+    );
   }
 });
 
 test('lines of a record are those of tar-split, Go escapes included', () => {
   const lines: [Parameters<typeof formatSplitEntry>[0], string][] = [
     [{ type: 2, payload: Buffer.from('abc') }, '{"type":2,"payload":"YWJj","position":0}\n'],
-    [{ type: 1, name: 'a', size: 9, crc: crc64(Buffer.from('123456789')) }, '{"type":1,"name":"a","size":9,"payload":"uQlWx3WkEAE=","position":0}\n'],
+    [
+      { type: 1, name: 'a', size: 9, crc: crc64(Buffer.from('123456789')) },
+      '{"type":1,"name":"a","size":9,"payload":"uQlWx3WkEAE=","position":0}\n',
+    ],
     [{ type: 1, name: 'd/', size: 0, crc: undefined }, '{"type":1,"name":"d/","payload":null,"position":0}\n'],
     [{ type: 1, name: '', size: 0, crc: undefined }, '{"type":1,"payload":null,"position":0}\n'],
     [{ type: 1, name: 'n\xff', size: 0, crc: undefined }, '{"type":1,"name_raw":"bv8=","payload":null,"position":0}\n'],
@@ -52,7 +58,13 @@ test('a damaged record is ERR_LAYER_CORRUPT, whichever byte is hit', async (t) =
   const base = tempDir(t);
   const taken = await take(base, buildTar([{ name: 'a', content: 'content' }]));
   const good = gunzipSync(readFileSync(taken.record));
-  const attempts: Buffer[] = [gzipSync('not json\n'), gzipSync('{"type":3,"position":0}\n'), gzipSync('[1]\n'), Buffer.from('no gzip'), readFileSync(taken.record).subarray(0, 30)];
+  const attempts: Buffer[] = [
+    gzipSync('not json\n'),
+    gzipSync('{"type":3,"position":0}\n'),
+    gzipSync('[1]\n'),
+    Buffer.from('no gzip'),
+    readFileSync(taken.record).subarray(0, 30),
+  ];
   for (let at = 0; at < good.length; at += 97) {
     const damaged = Buffer.from(good);
     damaged[at] = (damaged[at] ?? 0) ^ 0x11;
@@ -60,7 +72,10 @@ test('a damaged record is ERR_LAYER_CORRUPT, whichever byte is hit', async (t) =
   }
   for (const bytes of attempts) {
     writeFileSync(taken.record, bytes);
-    await assert.rejects(give(taken), (error) => LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') || LayerStoreError.is(error, 'ERR_UNSAFE_PATH'));
+    await assert.rejects(
+      give(taken),
+      (error) => LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') || LayerStoreError.is(error, 'ERR_UNSAFE_PATH'),
+    );
   }
 });
 
@@ -81,7 +96,10 @@ test('names that entries share, and contents that are gone, end up in the record
   recordLines(taken.record).forEach((line, index) => assert.equal((line as { position?: number }).position, index));
   // Nothing is left beside tree and record.
   assert.equal(readdirSync(base).length, 2);
-  await assert.rejects(take(base, tar, { limits: { maxKeptBytes: 3 } }), (error) => LayerStoreError.is(error, 'ERR_LIMIT_EXCEEDED') && error.detail === 'maxKeptBytes');
+  await assert.rejects(
+    take(base, tar, { limits: { maxKeptBytes: 3 } }),
+    (error) => LayerStoreError.is(error, 'ERR_LIMIT_EXCEEDED') && error.detail === 'maxKeptBytes',
+  );
 });
 
 test('a record goes into a stream, and comes from one; files come from a getter', async (t) => {
@@ -109,14 +127,33 @@ test('a record goes into a stream, and comes from one; files come from a getter'
 
 test('contents that were changed are found, and named', async (t) => {
   const base = tempDir(t);
-  const taken = await take(base, buildTar([{ name: 'd/small', content: 'abc' }, { name: 'big', content: 'z'.repeat(300_000) }]));
-  for (const [name, content] of [['d/small', 'abd'], ['d/small', 'ab'], ['d/small', 'abcd'], ['big', 'y'.repeat(300_000)]] as const) {
+  const taken = await take(
+    base,
+    buildTar([
+      { name: 'd/small', content: 'abc' },
+      { name: 'big', content: 'z'.repeat(300_000) },
+    ]),
+  );
+  for (const [name, content] of [
+    ['d/small', 'abd'],
+    ['d/small', 'ab'],
+    ['d/small', 'abcd'],
+    ['big', 'y'.repeat(300_000)],
+  ] as const) {
     const path = join(taken.tree, name);
     const before = readFileSync(path);
     writeFileSync(path, content);
     await assert.rejects(give(taken), (error) => LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') && error.path === name);
-    const problems = await engine.verifyTree({ tarSplit: { path: taken.record }, tree: directoryGetter(taken.tree), whiteouts: 'overlay', diffID: taken.result.diffID });
-    assert.ok(problems.some((problem) => problem.path === `/${name}` && !problem.cosmetic && /content|size/.test(problem.what)), JSON.stringify(problems));
+    const problems = await engine.verifyTree({
+      tarSplit: { path: taken.record },
+      tree: directoryGetter(taken.tree),
+      whiteouts: 'overlay',
+      diffID: taken.result.diffID,
+    });
+    assert.ok(
+      problems.some((problem) => problem.path === `/${name}` && !problem.cosmetic && /content|size/.test(problem.what)),
+      JSON.stringify(problems),
+    );
     writeFileSync(path, before);
   }
 });

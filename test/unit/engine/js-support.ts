@@ -34,7 +34,11 @@ export interface Taken {
 let count = 0;
 
 /** Ingests into a new directory below `base`. */
-export async function take(base: string, source: TarSource | Uint8Array, options: Partial<IngestRequest> = {}): Promise<Taken> {
+export async function take(
+  base: string,
+  source: TarSource | Uint8Array,
+  options: Partial<IngestRequest> = {},
+): Promise<Taken> {
   const tree = join(base, `tree${String(++count)}`);
   const record = `${tree}.json.gz`;
   mkdirSync(tree);
@@ -49,7 +53,9 @@ export async function take(base: string, source: TarSource | Uint8Array, options
 
 /** The tar given back. */
 export async function give({ result, tree, record }: Taken): Promise<Buffer> {
-  return buffer(await engine.assemble({ tarSplit: { path: record }, tree: directoryGetter(tree), diffID: result.diffID }));
+  return buffer(
+    await engine.assemble({ tarSplit: { path: record }, tree: directoryGetter(tree), diffID: result.diffID }),
+  );
 }
 
 /** Lines of a record, parsed. */

@@ -1,7 +1,17 @@
 /** What the JavaScript engine asks of the system: batches, locks, mounts, copies, removal. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  closeSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LayerStoreError } from '../../../src/errors.js';
@@ -10,7 +20,8 @@ import { assertSameTree, snapshotTree } from '../../../src/testing/tree-snapshot
 import { tempDir } from '../../support/temp.js';
 import { engine } from './js-support.js';
 
-const system = (errnoName: string) => (error: unknown) => LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === errnoName;
+const system = (errnoName: string) => (error: unknown) =>
+  LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === errnoName;
 
 test('a batch makes, and takes back what it made where a step fails', async (t) => {
   const base = tempDir(t);
@@ -33,7 +44,10 @@ test('a batch makes, and takes back what it made where a step fails', async (t) 
     (error) => system('ENOENT')(error) && (error as LayerStoreError).path === `${base}/none/q`,
   );
   assert.deepEqual(readdirSync(base).sort(), ['x', 'y']);
-  await assert.rejects(engine.batch([{ op: 'rename', path: `${base}/x`, dest: `${base}/y`, noReplace: true }]), system('EEXIST'));
+  await assert.rejects(
+    engine.batch([{ op: 'rename', path: `${base}/x`, dest: `${base}/y`, noReplace: true }]),
+    system('EEXIST'),
+  );
   await assert.rejects(engine.batch([{ op: 'write', path: `${base}/y/f`, mode: 0o600, data: '' }]), system('EEXIST'));
 });
 
@@ -76,7 +90,11 @@ test('mounts: odd names, hundreds of layers, read-only ones, busy ones', async (
   assert.equal(entry?.target, target);
   assert.equal(entry?.fsType, 'overlay');
   const fd = openSync(join(target, 'a'), 'r');
-  await assert.rejects(engine.unmount(target), (error) => system('EBUSY')(error) && (error as LayerStoreError).holders?.some(({ pid }) => pid === process.pid) === true);
+  await assert.rejects(
+    engine.unmount(target),
+    (error) =>
+      system('EBUSY')(error) && (error as LayerStoreError).holders?.some(({ pid }) => pid === process.pid) === true,
+  );
   closeSync(fd);
   await engine.unmount(target);
   await assert.rejects(engine.unmount(target), system('EINVAL'));
@@ -88,21 +106,29 @@ test('mounts: odd names, hundreds of layers, read-only ones, busy ones', async (
   await engine.mountOverlay({ ...writable, lowers });
   await engine.unmount(target);
   const options = [`context="${'x'.repeat(3000)}"`];
-  await assert.rejects(engine.mountOverlay({ ...writable, options, lowers }), (error) => LayerStoreError.is(error, 'ERR_NOT_SUPPORTED') && /about \d+ do/.test(error.message));
-  await assert.rejects(engine.mountOverlay({ ...writable, lowers: [join(base, 'none')] }), (error) => LayerStoreError.is(error, 'ERR_SYSTEM'));
+  await assert.rejects(
+    engine.mountOverlay({ ...writable, options, lowers }),
+    (error) => LayerStoreError.is(error, 'ERR_NOT_SUPPORTED') && /about \d+ do/.test(error.message),
+  );
+  await assert.rejects(engine.mountOverlay({ ...writable, lowers: [join(base, 'none')] }), (error) =>
+    LayerStoreError.is(error, 'ERR_SYSTEM'),
+  );
   assert.deepEqual(await engine.mounts(base), []);
 });
 
 test('a line of mountinfo is read, escapes included', () => {
-  assert.deepEqual(parseMountLine('36 35 98:0 /a\\040b /mnt\\0542 rw,noatime master:1 - ext3 /dev/root rw,errors=continue'), {
-    id: 36,
-    parent: 35,
-    fsType: 'ext3',
-    source: '/dev/root',
-    target: '/mnt,2',
-    root: '/a b',
-    options: 'rw,errors=continue',
-  });
+  assert.deepEqual(
+    parseMountLine('36 35 98:0 /a\\040b /mnt\\0542 rw,noatime master:1 - ext3 /dev/root rw,errors=continue'),
+    {
+      id: 36,
+      parent: 35,
+      fsType: 'ext3',
+      source: '/dev/root',
+      target: '/mnt,2',
+      root: '/a b',
+      options: 'rw,errors=continue',
+    },
+  );
   assert.equal(parseMountLine('garbage'), undefined);
 });
 
@@ -114,7 +140,11 @@ test('removal follows no link, copes with depth and odd names, and crosses no mo
   mkdirSync(tree);
   symlinkSync(join(base, 'outside'), join(tree, 'link'));
   writeFileSync(Buffer.concat([Buffer.from(`${tree}/n`), Buffer.from([0xff, 0xfe])]), '');
-  execFileSync('/usr/bin/python3', ['-c', 'import os,sys\nos.chdir(sys.argv[1])\nfor i in range(600):\n os.mkdir("d"); os.chdir("d")\n', tree]);
+  execFileSync('/usr/bin/python3', [
+    '-c',
+    'import os,sys\nos.chdir(sys.argv[1])\nfor i in range(600):\n os.mkdir("d"); os.chdir("d")\n',
+    tree,
+  ]);
   mkdirSync(join(tree, 'mounted'));
   execFileSync('/bin/mount', ['-t', 'tmpfs', 'none', join(tree, 'mounted')]);
   await assert.rejects(engine.removeTree(tree), system('EBUSY'));
@@ -127,12 +157,22 @@ test('removal follows no link, copes with depth and odd names, and crosses no mo
 
 test('a copy is the same tree, whether times are fine or not', async (t) => {
   const base = tempDir(t);
-  for (const [name, time] of [['coarse', '2001-02-03 04:05:06'], ['fine', '2001-02-03 04:05:06.123456789']] as const) {
+  for (const [name, time] of [
+    ['coarse', '2001-02-03 04:05:06'],
+    ['fine', '2001-02-03 04:05:06.123456789'],
+  ] as const) {
     const source = join(base, name);
     mkdirSync(source);
-    execFileSync('/bin/bash', ['-ec', `mkdir -p a/b; echo 1 >a/f; ln a/f hard; ln -s f a/l; mkfifo p; mknod w c 0 0; chmod 4711 a/f; chown 5:6 a/b
+    execFileSync(
+      '/bin/bash',
+      [
+        '-ec',
+        `mkdir -p a/b; echo 1 >a/f; ln a/f hard; ln -s f a/l; mkfifo p; mknod w c 0 0; chmod 4711 a/f; chown 5:6 a/b
       setfattr -n user.x -v y a/f; setfattr -n trusted.overlay.origin -v z a/f; setfattr -n trusted.overlay.opaque -v y a/b
-      find . -print0 | xargs -0 touch -hd '${time}'`], { cwd: source });
+      find . -print0 | xargs -0 touch -hd '${time}'`,
+      ],
+      { cwd: source },
+    );
     const target = join(base, `${name}-copy`);
     mkdirSync(target);
     await engine.copyTree(source, target);

@@ -25,12 +25,17 @@ test('without the addon auto takes JavaScript, and says so once', async (t) => {
 
 test('native that cannot be had is ERR_NOT_SUPPORTED, with the reason', async (t) => {
   hidden(t);
-  await assert.rejects(openEngine({ engine: 'native' }), (error) => LayerStoreError.is(error, 'ERR_NOT_SUPPORTED') && error.message.includes('hidden'));
+  await assert.rejects(
+    openEngine({ engine: 'native' }),
+    (error) => LayerStoreError.is(error, 'ERR_NOT_SUPPORTED') && error.message.includes('hidden'),
+  );
 });
 
 test('js is taken when asked for, silently; anything else is refused', async () => {
   const engine = await openEngine({ engine: 'js', logger: { warn: () => assert.fail('nothing to warn of') } });
   assert.equal(engine.name, 'js');
   assert.match(engine.features().kernel, /^\d+\./);
-  await assert.rejects(openEngine({ engine: 'rust' as never }), (error) => LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'));
+  await assert.rejects(openEngine({ engine: 'rust' as never }), (error) =>
+    LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'),
+  );
 });
