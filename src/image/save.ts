@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import { randomID } from '../util/random-id.js';
 import type { ImageConfig } from './config.js';
@@ -40,7 +41,7 @@ export async function saveImage(
     else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
     else await saveToFile(plan, resolve(target.path));
   } finally {
-    if (top !== undefined) await store.release(top);
+    if (top !== undefined) await releaseAndLog(store, top);
   }
 }
 

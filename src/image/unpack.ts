@@ -1,6 +1,7 @@
 /** Brings a planned image's layers into the store: those that are there are kept, the others go in side by side. */
 import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
+import { releaseAndLog } from '../store/log.js';
 import type { ChainLink, Layer, Store } from '../store/types.js';
 import { chainIDs, readConfig, type ImageConfig } from './config.js';
 import { layerError } from './errors.js';
@@ -59,7 +60,7 @@ export class Unpacker {
       throw layerError(error);
     } finally {
       // The new layers hold their parents; on failure the base is left to whoever else wants it.
-      if (base !== undefined) await this.#store.release(base);
+      if (base !== undefined) await releaseAndLog(this.#store, base);
     }
   }
 
@@ -90,7 +91,7 @@ export class Unpacker {
       );
       return { config, layer: top };
     } catch (error) {
-      if (top !== undefined) await this.#store.release(top);
+      if (top !== undefined) await releaseAndLog(this.#store, top);
       throw layerError(error);
     }
   }
