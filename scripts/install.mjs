@@ -20,7 +20,10 @@ function leave(message) {
 /** Whether the addon at `path` loads into a Node like this one; asked in a process of its own, which it may crash. */
 function loads(path) {
   const script = 'process.exit(typeof require(process.argv[1]).features === "function" ? 0 : 1)';
-  return existsSync(path) && spawnSync(process.execPath, ['-e', script, path], { stdio: 'ignore', timeout: 30_000 }).status === 0;
+  return (
+    existsSync(path) &&
+    spawnSync(process.execPath, ['-e', script, path], { stdio: 'ignore', timeout: 30_000 }).status === 0
+  );
 }
 
 /** Both builds of this platform; the one for the other C library refuses to load. */
@@ -37,8 +40,14 @@ function installCodecs() {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const packages = ['libisal-dev', 'libzstd-dev'];
   const install = () =>
-    spawnSync('/usr/bin/apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...packages], { env, stdio: 'ignore', timeout: 120_000 }).status === 0;
-  console.log(`layerstore: installing ${packages.join(' and ')} for faster gzip and zstd (LAYERSTORE_NO_APT=1 prevents it)`);
+    spawnSync('/usr/bin/apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...packages], {
+      env,
+      stdio: 'ignore',
+      timeout: 120_000,
+    }).status === 0;
+  console.log(
+    `layerstore: installing ${packages.join(' and ')} for faster gzip and zstd (LAYERSTORE_NO_APT=1 prevents it)`,
+  );
   if (install()) return;
   // A machine that never updated its lists knows no packages.
   spawnSync('/usr/bin/apt-get', ['update', '-qq'], { env, stdio: 'ignore', timeout: 120_000 });
@@ -60,14 +69,19 @@ function build() {
   const prefix = resolve(process.execPath, '../..');
   const headers = existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
   const [command, ...args] = nodeGyp();
-  const result = spawnSync(command, [...args, 'rebuild', '--jobs', 'max', ...headers], { cwd: top, encoding: 'utf8', maxBuffer: 64 << 20 });
+  const result = spawnSync(command, [...args, 'rebuild', '--jobs', 'max', ...headers], {
+    cwd: top,
+    encoding: 'utf8',
+    maxBuffer: 64 << 20,
+  });
   if (result.status === 0 && loads(join(top, 'build/Release/layerstore.node'))) return undefined;
   const output = `${result.error?.message ?? ''}\n${result.stdout ?? ''}\n${result.stderr ?? ''}`;
   const reasons = output.split('\n').filter((line) => /error|gyp ERR! (find|stack)|not found|cannot/i.test(line));
   return reasons.slice(0, 12).join('\n') || 'it was built, and does not load';
 }
 
-if (process.platform !== 'linux') leave(`no addon on ${process.platform}: it needs Linux; the pure-JavaScript engine is used`);
+if (process.platform !== 'linux')
+  leave(`no addon on ${process.platform}: it needs Linux; the pure-JavaScript engine is used`);
 if (!checkout && prebuilt()) leave();
 installCodecs();
 const failure = build();

@@ -47,7 +47,9 @@ function longRoot(t: TestContext, length: number): string {
 }
 
 function below(root: string): string[] {
-  return readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter((line) => line.includes(root));
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(root));
 }
 
 for (const tier of TIERS) {
@@ -86,7 +88,12 @@ for (const tier of TIERS) {
     await engine.unmount(target);
   });
 
-  for (const [count, length] of [[125, 100], [500, 100], [125, 3000], [500, 3000]] as const) {
+  for (const [count, length] of [
+    [125, 100],
+    [500, 100],
+    [125, 3000],
+    [500, 3000],
+  ] as const) {
     test(`${tier}: ${count} lower directories below a root of ${length} bytes`, async (t) => {
       const mount = stack(longRoot(t, length), count);
       assert.equal(await engine.mountOverlay({ ...mount, options: ['index=off'] }), tier);
@@ -151,14 +158,20 @@ test('a busy target tells who keeps it, and stays mounted', async (t) => {
   await assert.rejects(engine.unmount(mount.target), (error) => {
     assert.ok(LayerStoreError.is(error, 'ERR_SYSTEM'), String(error));
     assert.equal(error.errnoName, 'EBUSY');
-    assert.deepEqual(error.holders?.map((holder) => holder.pid), [process.pid]);
+    assert.deepEqual(
+      error.holders?.map((holder) => holder.pid),
+      [process.pid],
+    );
     assert.match(error.message, new RegExp(`end the processes that use it: ${process.pid} \\(`));
     return true;
   });
   assert.equal((await engine.mounts(mount.target)).length, 1);
   closeSync(fd);
   await engine.unmount(mount.target);
-  await assert.rejects(engine.unmount(mount.target), (error) => LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'EINVAL');
+  await assert.rejects(
+    engine.unmount(mount.target),
+    (error) => LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'EINVAL',
+  );
 });
 
 test('a busy target can be detached', async (t) => {
@@ -178,7 +191,11 @@ test('mounts are told by the name that was asked for, in mount order', async (t)
   await engine.mountOverlay({ ...mount, options: [] });
   await engine.mountOverlay({ lowers: mount.lowers, target: mount.target, options: [] });
   const found = await engine.mounts(root);
-  assert.deepEqual(found.map((entry) => entry.target), [mount.target, mount.target], 'stacked mounts show both');
+  assert.deepEqual(
+    found.map((entry) => entry.target),
+    [mount.target, mount.target],
+    'stacked mounts show both',
+  );
   assert.ok((found[0]?.id ?? 0) < (found[1]?.id ?? 0));
   await engine.unmount(mount.target);
   await engine.unmount(mount.target);

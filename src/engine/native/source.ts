@@ -71,7 +71,7 @@ function fromReadable(stream: Readable): ChunkSource {
 function fromWebStream(stream: ReadableStream<Uint8Array>): ChunkSource {
   const reader = stream.getReader();
   return {
-    next: () => reader.read() as Promise<{ done: boolean; value?: unknown }>,
+    next: () => reader.read(),
     stop: () => void reader.cancel().catch(ignore),
   };
 }
