@@ -7,7 +7,7 @@ import type { ApplyOptions, ApplyResult, GraphDriver, LiveMount } from '../../..
 import type { Change, DiffGetter, TarSource } from '../../../src/engine/engine.js';
 import { LayerStoreError } from '../../../src/errors.js';
 
-interface Entry {
+export interface Entry {
   parent: string | undefined;
   writable: boolean;
   tar: Buffer;
