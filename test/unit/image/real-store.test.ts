@@ -1,0 +1,98 @@
+/** Images on a real store, with the engine written in JavaScript, so that it runs wherever Node does. */
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { describe, it } from 'node:test';
+import { openImages, type ImageProgress } from '../../../src/image/index.js';
+import { openStore } from '../../../src/store/open.js';
+import { tempDir } from '../../support/temp.js';
+import { dockerFolders, entries, oci, sampleLayers, tar } from './archives.js';
+
+const OPTIONS = { driver: 'vfs', engine: 'js', durability: 'relaxed' } as const;
+
+/** Everything that layers and images leave on disk. */
+function onDisk(root: string): string[] {
+  const below = [
+    'vfs/dir',
+    'image/vfs/layerdb/sha256',
+    'image/vfs/layerdb/tmp',
+    'layerstore/intents',
+    'image/vfs/imagedb/content/sha256',
+  ];
+  return below.flatMap((path) => {
+    try {
+      return readdirSync(join(root, path)).map((name) => `${path}/${name}`);
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, 'ENOENT');
+      return [];
+    }
+  });
+}
+
+describe('images on a real store', () => {
+  it('load, reopen, save, remove: nothing is left', async (t) => {
+    const root = join(tempDir(t, 'image'), 'root');
+    const layers = await sampleLayers();
+    const archive = await tar(entries(dockerFolders(layers)));
+    const store = await openStore({ root, ...OPTIONS });
+    const events: ImageProgress[] = [];
+    const onProgress = (event: ImageProgress): void => void events.push(event);
+    const [image] = await (
+      await openImages(store)
+    ).load(Readable.from([archive], { objectMode: false }), { onProgress });
+    assert.ok(image !== undefined);
+    assert.deepEqual(new Set(events.map(({ layer }) => layer)), new Set([0, 1, 2]), 'progress of each layer');
+    assert.equal(image.size, await store.map().get(image.chainID)?.size());
+    await store.close();
+
+    const again = await openStore({ root, ...OPTIONS });
+    const images = await openImages(again);
+    assert.deepEqual(images.list(), [image]);
+    // A handle that somebody else gives back takes nothing away from the image.
+    assert.deepEqual(await again.release(await again.get(image.chainID)), []);
+    assert.deepEqual((await again.gc()).removed, []);
+    const saved = join(root, 'saved.tar');
+    await images.save('sample:1', { path: saved });
+    for (const layer of layers) assert.ok((await readFile(saved)).includes(layer), 'layers byte for byte');
+    const removed = await images.remove('sample:1');
+    assert.deepEqual(
+      removed.map(({ diffID }) => diffID),
+      [...image.diffIDs].reverse(),
+    );
+    assert.equal((await images.load({ path: saved }))[0]?.id, image.id);
+    await images.remove(image.id);
+    await again.close();
+    assert.deepEqual(onDisk(root), []);
+  });
+
+  it('a broken image leaves nothing, and what was there stays', async (t) => {
+    const root = join(tempDir(t, 'image'), 'root');
+    const layers = await sampleLayers();
+    const store = await openStore({ root, ...OPTIONS });
+    t.after(() => store.close());
+    const images = await openImages(store);
+    const base = join(root, 'base.tar');
+    await writeFile(base, await tar(entries(oci(layers.slice(0, 1), { name: 'base:1' }).files)));
+    const [kept] = await images.load({ path: base });
+    const before = onDisk(root);
+    const whole = await tar(entries(oci(layers).files));
+    const damaged = Buffer.from(whole);
+    damaged.fill(0x41, damaged.indexOf('#'.repeat(200)), damaged.indexOf('#'.repeat(200)) + 5);
+    for (const [bytes, code] of [
+      [damaged, 'ERR_DIGEST_MISMATCH'],
+      [whole.subarray(0, 200_000), 'ERR_BAD_IMAGE'],
+    ] as const) {
+      const path = join(root, 'broken.tar');
+      await writeFile(path, bytes);
+      await assert.rejects(images.load({ path }), { code });
+      await assert.rejects(images.load(Readable.from([bytes], { objectMode: false })), { code });
+      assert.deepEqual([...store.map().keys()], [kept?.chainID]);
+    }
+    assert.deepEqual(onDisk(root).sort(), before.sort());
+    const layer = store.map().get(kept?.chainID as never);
+    assert.ok((await buffer(await (layer as NonNullable<typeof layer>).tarStream())).equals(layers[0] as Buffer));
+  });
+});
