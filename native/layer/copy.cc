@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <climits>
-#include <map>
 #include <utility>
 
 #include "layer/files.h"
@@ -84,8 +83,8 @@ Result<int> TargetTree::Parent(const std::string& path) {
   return stack_->Descriptor(current_);
 }
 
-Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name) {
-  LS_ASSIGN(const std::vector<Xattr> xattrs, ListXattrs(from, from_name));
+Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name, bool with_overlay) {
+  LS_ASSIGN(const std::vector<Xattr> xattrs, ListXattrs(from, from_name, with_overlay));
   for (const Xattr& xattr : xattrs) LS_TRY(SetXattr(to, to_name, xattr.name, xattr.value));
   return {};
 }
@@ -93,7 +92,7 @@ Result<void> CopyXattrs(int from, const std::string& from_name, int to, const st
 Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel) {
   LS_TRY(MakeNode(subject, target, name, path, cancel));
   LS_TRY(SetOwnerAndMode(target, name, subject.st));
-  LS_TRY(CopyXattrs(subject.directory, subject.name, target, name));
+  LS_TRY(CopyXattrs(subject.directory, subject.name, target, name, subject.overlay_xattrs));
   if (S_ISDIR(subject.st.st_mode)) return {};
   return SetTimes(target, name, subject.st);
 }
@@ -106,7 +105,7 @@ Result<void> CopyTree(const std::string& source, const std::string& target, cons
       LS_ASSIGN(const int top, tree.Parent("x"));
       if (step.kind == PlainStep::Kind::kLeave) return SetTimes(top, ".", step.st);
       LS_TRY(SetOwnerAndMode(top, ".", step.st));
-      return CopyXattrs(step.directory, {}, top, {});
+      return CopyXattrs(step.directory, {}, top, {}, true);
     }
     LS_ASSIGN(const int parent, tree.Parent(step.path));
     if (step.kind == PlainStep::Kind::kLeave) return SetTimes(parent, step.name, step.st);
@@ -121,6 +120,7 @@ Result<void> CopyTree(const std::string& source, const std::string& target, cons
     subject.st = step.st;
     subject.directory = step.directory;
     subject.name = step.name;
+    subject.overlay_xattrs = true;
     UniqueFd data;
     if (S_ISREG(step.st.st_mode) && step.st.st_size > 0) {
       Result<UniqueFd> opened = OpenAt(step.directory, step.name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);

@@ -30,6 +30,7 @@ struct CopySubject {
   int directory = -1;
   std::string name;
   int data = -1;        // of a regular file: opened for reading
+  bool overlay_xattrs = false;  // overlayfs' own are copied too
   bool data_is_own = true;  // false: the data is another file's (metacopy), attributes come from `directory`/`name`
 };
 
@@ -37,7 +38,6 @@ struct CopySubject {
 // that changed during its copy is copied again; `subject.st` is then what was copied. `path` is for errors.
 Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel);
 
-// All xattrs but overlayfs' own.
-Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name);
+Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name, bool with_overlay);
 
 }  // namespace layerstore

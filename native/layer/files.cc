@@ -118,12 +118,12 @@ Result<bool> GetXattr(int directory, const std::string& name, const char* xattr,
   return GetValue(XattrPath(directory, name), name, xattr, value);
 }
 
-Result<std::vector<Xattr>> ListXattrs(int directory, const std::string& name) {
+Result<std::vector<Xattr>> ListXattrs(int directory, const std::string& name, bool with_overlay) {
   const std::string path = XattrPath(directory, name);
   LS_ASSIGN(const std::string list, ListNames(path, name));
   std::vector<Xattr> xattrs;
   LS_TRY(ForEachName(list, [&](const char* xattr) -> Result<void> {
-    if (IsOverlayXattr(xattr)) return {};
+    if (!with_overlay && IsOverlayXattr(xattr)) return {};
     std::string value;
     LS_ASSIGN(const bool there, GetValue(path, name, xattr, value));
     if (there) xattrs.push_back({xattr, std::move(value)});

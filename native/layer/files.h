@@ -27,8 +27,8 @@ struct Xattr {
 // The value of one xattr of `name` in `directory` (the directory's own where `name` is empty); a link is not followed.
 // False where there is none, or the file system has no xattrs.
 Result<bool> GetXattr(int directory, const std::string& name, const char* xattr, std::string& value);
-// All of a file's xattrs but overlayfs' own, in byte order of name.
-Result<std::vector<Xattr>> ListXattrs(int directory, const std::string& name);
+// All of a file's xattrs, in byte order of name; overlayfs' own only where asked for.
+Result<std::vector<Xattr>> ListXattrs(int directory, const std::string& name, bool with_overlay = false);
 Result<void> SetXattr(int directory, const std::string& name, const std::string& xattr, std::string_view value);
 // No error where there is none.
 Result<void> RemoveXattr(int directory, const std::string& name, const std::string& xattr);
