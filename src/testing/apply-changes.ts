@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import type { TreeChange } from './change-list.js';
+import type { XattrChange } from './xattrs.js';
 import { writeXattrs } from './xattrs.js';
 
 /** Where the counter of times starts; a quarter of a second is a number that doubles hold exactly. */
@@ -15,8 +16,13 @@ export function applyChanges(root: string, changes: readonly TreeChange[], start
   const at = (path: string): Buffer => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(path, 'latin1')]);
   let time = EPOCH + start * 10_000;
   const touched = new Map<string, number>();
-  for (const change of changes) {
+  for (const [i, change] of changes.entries()) {
     time += 1;
+    if (change.do === 'xattr') {
+      // All that follow each other at once: each call is a process.
+      if (changes[i - 1]?.do !== 'xattr') writeXattrs(xattrsFrom(at, changes, i));
+      continue;
+    }
     const changed = applyOne(at, change);
     if (change.do === 'remove') move(touched, change.path, undefined);
     if (change.do === 'rename') move(touched, change.path, change.to);
@@ -33,6 +39,16 @@ export function applyChanges(root: string, changes: readonly TreeChange[], start
   }
 }
 
+function xattrsFrom(at: (path: string) => Buffer, changes: readonly TreeChange[], start: number): XattrChange[] {
+  const batch: XattrChange[] = [];
+  for (const change of changes.slice(start)) {
+    if (change.do !== 'xattr') break;
+    const value = change.value === undefined ? undefined : Buffer.from(change.value, 'latin1');
+    batch.push({ path: at(change.path), name: change.name, value });
+  }
+  return batch;
+}
+
 /** Times of what is renamed or removed go with it. */
 function move(touched: Map<string, number>, from: string, to: string | undefined): void {
   for (const [known, time] of [...touched]) {
@@ -45,7 +61,7 @@ function move(touched: Map<string, number>, from: string, to: string | undefined
 const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf('/')));
 
 /** Gives the paths whose times changed. */
-function applyOne(at: (path: string) => Buffer, change: TreeChange): string[] {
+function applyOne(at: (path: string) => Buffer, change: Exclude<TreeChange, { do: 'xattr' }>): string[] {
   const path = at(change.path);
   switch (change.do) {
     case 'mkdir':
@@ -82,15 +98,6 @@ function applyOne(at: (path: string) => Buffer, change: TreeChange): string[] {
       return [];
     case 'chown':
       fs.lchownSync(path, change.uid, change.gid);
-      return [];
-    case 'xattr':
-      writeXattrs([
-        {
-          path,
-          name: change.name,
-          value: change.value === undefined ? undefined : Buffer.from(change.value, 'latin1'),
-        },
-      ]);
       return [];
     case 'touch':
       return [];

@@ -10,6 +10,7 @@ import type { Engine, TarSource, TreeStack, WhiteoutForm } from '../engine/engin
 import { changeLines } from './driver-oracle.js';
 import { digestOf, directoryGetter, unpack } from './engine-suite-tars.js';
 import type { Unpacked } from './engine-suite-tars.js';
+import type { TreeSnapshot } from './tree-snapshot.js';
 import { assertSameTree, snapshotTree } from './tree-snapshot.js';
 
 export interface AgreementOptions {
@@ -45,8 +46,8 @@ export async function checkSameIngest(
   }
   assert.deepEqual(second.result, first.result);
   assert.deepEqual(recordOf(second.record), recordOf(first.record), 'the tar-split records');
-  const [a, b] = [first, second].map(({ tree }) => withoutFractions(snapshotTree(tree), options));
-  assertSameTree(a ?? new Map(), b ?? new Map(), 'unpacked by the second engine');
+  const tree = (unpacked: Unpacked): TreeSnapshot => withoutFractions(snapshotTree(unpacked.tree), options);
+  assertSameTree(tree(first), tree(second), 'unpacked by the second engine');
   // Each gives back what the other one took.
   for (const [engine, { tree, record }] of [
     [engines[0], second],
@@ -126,10 +127,7 @@ function joined(a: string | null | undefined, b: string | null | undefined): str
   return Buffer.concat([Buffer.from(a ?? '', 'base64'), Buffer.from(b ?? '', 'base64')]).toString('base64');
 }
 
-function withoutFractions(
-  tree: ReturnType<typeof snapshotTree>,
-  { wholeSeconds = false }: AgreementOptions,
-): typeof tree {
+function withoutFractions(tree: TreeSnapshot, { wholeSeconds = false }: AgreementOptions): TreeSnapshot {
   if (wholeSeconds) for (const entry of tree.values()) entry.mtime = entry.mtime.split('.')[0] ?? '';
   return tree;
 }

@@ -21,7 +21,7 @@ export interface EngineSuiteOptions {
 export interface EngineTestContext {
   privileged: boolean;
   /** Registers one test with an engine and an empty directory. */
-  test(title: string, run: (engine: Engine, directory: string) => Promise<void>): void;
+  test: (title: string, run: (engine: Engine, directory: string) => Promise<void>) => void;
 }
 
 /** Registers the tests. */

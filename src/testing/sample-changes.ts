@@ -122,18 +122,24 @@ export const rootLayers: readonly (readonly TreeChange[])[] = [
 export const xattrLayers: readonly (readonly TreeChange[])[] = [
   [
     createFile('plain', 'p'),
+    createFile('capable', 'c', 0o755),
+    mkdir('dir'),
     setxattr('plain', 'user.note', 'a note'),
     setxattr('plain', 'user.empty', ''),
     setxattr('plain', 'user.binary', bytes(0, 1, 0xff, 0x3d, 0x0a)),
-    createFile('capable', 'c', 0o755),
-    setxattr('capable', 'security.capability', bytes(1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)),
-    mkdir('dir'),
+    setxattr('capable', 'security.capability', capability(0x20)),
     setxattr('dir', 'trusted.note', 'on a directory'),
   ],
   [
-    setxattr('plain', 'user.note', 'changed'),
-    setxattr('plain', 'user.empty', undefined),
     append('plain', '!'),
     createFile('dir/in', 'i'),
+    setxattr('plain', 'user.note', 'changed'),
+    setxattr('plain', 'user.empty', undefined),
+    setxattr('capable', 'security.capability', capability(0x21)),
   ],
 ];
+
+/** Version 2 of the kernel's format (`linux/capability.h`): permitted bits, nothing inheritable. */
+function capability(permitted: number): string {
+  return bytes(1, 0, 0, 2, permitted, ...new Array<number>(15).fill(0));
+}

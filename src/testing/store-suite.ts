@@ -9,7 +9,7 @@ import type { ChainID } from '../digest.js';
 import type { ChainLink, Layer, Store } from '../store/types.js';
 import { applyChanges } from './apply-changes.js';
 import type { TreeChange } from './change-list.js';
-import { changeLines } from './driver-oracle.js';
+import { changeLines, xattrsMatter } from './driver-oracle.js';
 import { digestOf } from './engine-suite-tars.js';
 import { expectedChanges, expectedSize } from './expected-changes.js';
 import { rootLayers, sampleLayers, xattrLayers } from './sample-changes.js';
@@ -42,13 +42,14 @@ export async function checkStoreStack(
   store: Store,
   layers: readonly (readonly TreeChange[])[],
   directory: string,
-  options: SnapshotOptions = {},
+  snapshot: SnapshotOptions = {},
 ): Promise<StackResult> {
   const flat = join(directory, 'flat');
   mkdirSync(flat);
   const made: StackResult['layers'] = [];
   let before: TreeSnapshot = new Map();
   for (const [number, changes] of layers.entries()) {
+    const options = { xattrs: xattrsMatter(layers, number), ...snapshot };
     const where = `layer ${number + 1} of ${layers.length}`;
     const parent = made.at(-1)?.layer;
     const rw = await store.createRWLayer(`suite-${number}`, parent?.chainID);

@@ -56,10 +56,15 @@ for path, name, value in json.load(sys.stdin):
     else: os.setxattr(path, name, bytes.fromhex(value), follow_symlinks=False)
 `;
 
-/** Sets each in order; a value of `undefined` removes it. Links are not followed. */
-export function writeXattrs(
-  changes: readonly { path: string | Buffer; name: string; value: Uint8Array | undefined }[],
-): void {
+export interface XattrChange {
+  path: string | Buffer;
+  name: string;
+  /** `undefined` removes the attribute. */
+  value: Uint8Array | undefined;
+}
+
+/** Makes each change in order. Links are not followed. */
+export function writeXattrs(changes: readonly XattrChange[]): void {
   if (changes.length === 0) return;
   python(
     WRITE,

@@ -2,7 +2,6 @@
 import { openEngine } from '../../src/engine/select.js';
 import { openFileMetadataStore } from '../../src/metadata/file-store.js';
 import { createMemoryMetadataStore } from '../../src/metadata/memory-store.js';
-import type { MetadataStore } from '../../src/metadata/metadata-store.js';
 import { metadataStoreSuite } from '../../src/testing/metadata-store-suite.js';
 
 for (const engineName of ['native', 'js'] as const) {
@@ -31,6 +30,6 @@ metadataStoreSuite({
         const value: unknown = Reflect.get(target, key, target);
         return typeof value === 'function' ? (value.bind(target) as unknown) : value;
       },
-    }) as MetadataStore;
+    });
   },
 });

@@ -1,6 +1,7 @@
 /** What a process may leave behind: descriptors, threads, mounts. Counted before and after. */
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { mountsBelow } from '../../src/testing/suite-directory.js';
 
 export interface Held {
   /** What each open descriptor names; sockets, pipes and anonymous inodes without their numbers. */
@@ -9,9 +10,9 @@ export interface Held {
   mounts: string[];
 }
 
-/** What this process holds now. */
-export function heldNow(): Held {
-  return { descriptors: descriptors(), threads: threads().length, mounts: mounts() };
+/** What this process holds now; mounts below `directory` only, since others mount what they like. */
+export function heldNow(directory: string): Held {
+  return { descriptors: descriptors(), threads: threads().length, mounts: mountsBelow(directory) };
 }
 
 function descriptors(): string[] {
@@ -38,26 +39,19 @@ export function threads(): string[] {
   });
 }
 
-function mounts(): string[] {
-  return readFileSync('/proc/self/mountinfo', 'utf8')
-    .trimEnd()
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '');
-}
-
 /**
  * Runs `work` once to warm up (caches, thread pools), then again, and fails where the second run left anything.
  * Threads and descriptors that go a moment later are waited for: at most 5 seconds.
  */
-export async function assertLeavesNothing(work: () => Promise<void>): Promise<void> {
+export async function assertLeavesNothing(directory: string, work: () => Promise<void>): Promise<void> {
   await work();
   await settled();
-  const before = heldNow();
+  const before = heldNow(directory);
   await work();
-  let after = heldNow();
+  let after = heldNow(directory);
   for (let tries = 0; tries < 100 && differs(before, after); tries++) {
     await settled();
-    after = heldNow();
+    after = heldNow(directory);
   }
   assert.deepEqual(after.mounts, before.mounts, 'mounts');
   assert.deepEqual(after.descriptors, before.descriptors, 'descriptors');
