@@ -70,12 +70,12 @@ export async function* through(transform: Transform, input: AsyncIterable<Buffer
     for await (const chunk of transform) yield chunk as Buffer;
     await feeding;
   } catch (error) {
-    if (inputError !== undefined) throw (inputError as { error: unknown }).error;
+    if (inputError !== undefined) throw (inputError).error;
     throw compressionError(error, format);
   } finally {
     transform.destroy();
   }
-  if (inputError !== undefined) throw (inputError as { error: unknown }).error;
+  if (inputError !== undefined) throw (inputError).error;
 }
 
 function room(transform: Transform): Promise<void> {

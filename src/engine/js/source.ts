@@ -119,7 +119,7 @@ export class SourceReader implements AsyncIterable<Buffer> {
   #next(): Promise<IteratorResult<unknown>> {
     return new Promise((resolve, reject) => {
       if (this.#cancelled !== undefined) {
-        reject(this.#cancelled.reason as Error);
+        reject(this.#cancelled.reason);
         return;
       }
       this.#pending = reject;
@@ -133,7 +133,7 @@ export class SourceReader implements AsyncIterable<Buffer> {
           settled();
           // A source that failed is at its end: nothing of it is left to be destroyed.
           this.#ended = true;
-          reject(error as Error);
+          reject(error);
         },
       );
     });

@@ -111,7 +111,7 @@ function gnuPrefix(block: Buffer, offset: number): string {
     return '';
   } catch {
     const prefix = text(block, 345, 155);
-    // eslint-disable-next-line no-control-regex
+     
     return /^[\x00-\x7f]*$/.test(prefix) ? prefix : '';
   }
 }
@@ -120,7 +120,7 @@ function gnuPrefix(block: Buffer, offset: number): string {
 function text(block: Buffer, at: number, length: number, trim = false): string {
   const field = block.toString('latin1', at, at + length);
   // Numbers may have leading NULs and blanks as well.
-  // eslint-disable-next-line no-control-regex
+   
   const from = trim ? field.replace(/^[ \0]+|[ \0]+$/g, '') : field;
   const nul = from.indexOf('\0');
   return nul < 0 ? from : from.slice(0, nul);

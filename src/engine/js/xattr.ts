@@ -22,7 +22,7 @@ export interface XattrItem {
 
 // As getfattr writes its dumps: every byte that could end a line or a name as \ooo.
 function quote(text: string): string {
-  // eslint-disable-next-line no-control-regex
+   
   return text.replace(/[\x00-\x20\\=\x7f-\xff]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
