@@ -44,8 +44,8 @@ Compression Sniff(std::span<const uint8_t> bytes) {
   if (bytes.size() >= 3 && std::equal(kGzip.begin(), kGzip.end(), bytes.begin())) return Compression::kGzip;
   if (bytes.size() < 4) return Compression::kNone;
   if (std::equal(kZstd.begin(), kZstd.end(), bytes.begin())) return Compression::kZstd;
-  const bool skippable = (bytes[0] & 0xF0) == 0x50 &&
-                         std::equal(kSkippableTail.begin(), kSkippableTail.end(), bytes.begin() + 1);
+  const bool skippable =
+      (bytes[0] & 0xF0) == 0x50 && std::equal(kSkippableTail.begin(), kSkippableTail.end(), bytes.begin() + 1);
   return skippable ? Compression::kZstd : Compression::kNone;
 }
 

@@ -1,4 +1,5 @@
-// GzipWriter: a ByteSink that compresses into another one (level 1: tar-split records and layer blobs). One thread at a time.
+// GzipWriter: a ByteSink that compresses into another one (level 1: tar-split records and layer blobs). One thread at a
+// time.
 #pragma once
 
 #include <memory>

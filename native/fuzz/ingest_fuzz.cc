@@ -1,5 +1,5 @@
-// Ingest as a whole, as root or not, into a temporary directory: nothing is made outside it, and what was accepted is given
-// back byte for byte. Seeds: test/data/tar.
+// Ingest as a whole, as root or not, into a temporary directory: nothing is made outside it, and what was accepted is
+// given back byte for byte. Seeds: test/data/tar.
 #include <cstdlib>
 #include <filesystem>
 
@@ -22,7 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!result.ok() || result->compression != Compression::kNone) return 0;
   StringSink sink;
   CancelToken cancel;
-  auto back = Assemble({.tar_split_path = scratch.record(), .directory = scratch.tree(), .diff_id = result->diff_id}, sink, cancel);
+  auto back = Assemble({.tar_split_path = scratch.record(), .directory = scratch.tree(), .diff_id = result->diff_id},
+                       sink, cancel);
   if (!back.ok() || sink.text != tar) {
     std::fprintf(stderr, "%s\n", back.ok() ? "other bytes" : Describe(back.error()).c_str());
     std::abort();

@@ -29,7 +29,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   TarReader reader(input, {1 << 16, {16, 1 << 12}});
   TarEntry entry;
   std::string seen;
-  const auto add = [&](std::span<const uint8_t> bytes) { seen.append(reinterpret_cast<const char*>(bytes.data()), bytes.size()); };
+  const auto add = [&](std::span<const uint8_t> bytes) {
+    seen.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
   while (true) {
     auto step = reader.Next(entry);
     seen += reader.TakeRaw();

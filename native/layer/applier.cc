@@ -143,7 +143,8 @@ Result<bool> Applier::Begin(const TarEntry& entry) {
     case TarType::kFifo:
       return MakeNode(entry, path);
     default:
-      return DataError(Fault::kBadTar, "unknown entry type " + std::to_string(static_cast<unsigned char>(entry.type)), entry.name);
+      return DataError(Fault::kBadTar, "unknown entry type " + std::to_string(static_cast<unsigned char>(entry.type)),
+                       entry.name);
   }
 }
 
@@ -312,7 +313,8 @@ Result<void> Applier::Finish(const CancelToken& cancel) {
     struct stat info;
     const struct timespec times[2] = {end.mtime, end.mtime};
     // Gone, or something else by now: a later entry's work.
-    if (!parent.ok() || fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode)) return {};
+    if (!parent.ok() || fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode))
+      return {};
     if (end.default_acl.has_value() || end.mode.has_value()) {
       const UniqueFd fd(openat(parent->fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!fd.valid()) return SysError("openat", end.path);

@@ -1,7 +1,7 @@
-// Applier: makes a layer's tree out of tar entries, one after another. All work happens on the calling thread, which must
-// have its own umask of 0 (ThreadOptions::private_fs); it owns every descriptor it opens. Nothing outside the layer's
-// directory can be reached, whatever the archive says: parents are found below the root (ParentCache), and what is made
-// there is made by its last component, exclusively, without following anything.
+// Applier: makes a layer's tree out of tar entries, one after another. All work happens on the calling thread, which
+// must have its own umask of 0 (ThreadOptions::private_fs); it owns every descriptor it opens. Nothing outside the
+// layer's directory can be reached, whatever the archive says: parents are found below the root (ParentCache), and what
+// is made there is made by its last component, exclusively, without following anything.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ class Applier {
   // `request` outlives the Applier.
   static Result<std::unique_ptr<Applier>> Open(const IngestRequest& request);
 
-  // Makes what the entry says; a file stays open for Write(). True: the record may name it (its content can be read back
-  // from the tree by its name, and the name is new).
+  // Makes what the entry says; a file stays open for Write(). True: the record may name it (its content can be read
+  // back from the tree by its name, and the name is new).
   Result<bool> Begin(const TarEntry& entry);
   // Data as the archive has it: of a sparse file only the regions.
   Result<void> Write(std::span<const uint8_t> data);
@@ -73,8 +73,8 @@ class Applier {
   Creator creator_ = Creator::Self();
   const bool keeps_made_;
   InodeSet made_;
-  // Directories that no entry has named yet, and (kApply) those emptied of what lies below: so that the record names each
-  // once. Bounded; what finds no room is recorded without its name.
+  // Directories that no entry has named yet, and (kApply) those emptied of what lies below: so that the record names
+  // each once. Bounded; what finds no room is recorded without its name.
   static constexpr size_t kMaxNoted = size_t{1} << 16;
   InodeSet implied_;
   InodeSet cleared_;

@@ -80,11 +80,13 @@ Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path)
 }
 
 // As in Docker the link's header speaks of the file too; most say what the file has already.
-Result<bool> Applier::AlignLink(const TarEntry& entry, const Parent& parent, const std::string& name, const struct stat& info) {
+Result<bool> Applier::AlignLink(const TarEntry& entry, const Parent& parent, const std::string& name,
+                                const struct stat& info) {
   const EntryMetadata metadata = EntryMetadata::Of(entry);
   const bool same = info.st_uid == metadata.uid && info.st_gid == metadata.gid && entry.xattrs.empty() &&
                     (S_ISLNK(info.st_mode) || (info.st_mode & 07777) == metadata.mode) &&
-                    info.st_mtim.tv_sec == metadata.times[1].tv_sec && info.st_mtim.tv_nsec == metadata.times[1].tv_nsec;
+                    info.st_mtim.tv_sec == metadata.times[1].tv_sec &&
+                    info.st_mtim.tv_nsec == metadata.times[1].tv_nsec;
   if (same) return entry.size == 0;
   if (S_ISREG(info.st_mode)) {
     const UniqueFd fd(openat(parent.fd, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
@@ -190,7 +192,8 @@ Result<bool> Applier::ClearLower(std::string_view path) {
       levels.pop_back();
       if (levels.empty()) break;
       struct stat info;
-      if (fstatat(levels.back().fd.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
+      if (fstatat(levels.back().fd.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+        return SysError("fstatat", path_);
       if (Ours(info)) continue;
       if (unlinkat(levels.back().fd.get(), name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOTEMPTY && errno != EEXIST) {
         return SysError("unlinkat", path_);

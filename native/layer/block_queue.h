@@ -1,5 +1,6 @@
-// BlockQueue: hands big blocks of tar from the decoding thread to the applying one. Bounded by its pool of blocks, which
-// are reused: the producer waits for a free one, the consumer for a full one. Two threads use it, one on each side.
+// BlockQueue: hands big blocks of tar from the decoding thread to the applying one. Bounded by its pool of blocks,
+// which are reused: the producer waits for a free one, the consumer for a full one. Two threads use it, one on each
+// side.
 #pragma once
 
 #include <condition_variable>

@@ -33,7 +33,8 @@ class DirectoryEnds {
  private:
   static constexpr size_t kMemoryBytes = size_t{4} << 20;
   Result<void> Spill();
-  static Result<void> Visit(std::string_view bytes, size_t& used, const std::function<Result<void>(const DirectoryEnd&)>& visit);
+  static Result<void> Visit(std::string_view bytes, size_t& used,
+                            const std::function<Result<void>(const DirectoryEnd&)>& visit);
 
   int root_;
   std::string memory_;

@@ -55,15 +55,18 @@ std::string_view EntryPath::base() const {
 }
 
 Result<EntryPath> ParseLinkTarget(std::string_view name, const UnpackLimits& limits) {
-  if (name.size() > limits.max_path_length) return DataError(Fault::kLimit, "maxPathLength", std::string(name.substr(0, 256)));
+  if (name.size() > limits.max_path_length)
+    return DataError(Fault::kLimit, "maxPathLength", std::string(name.substr(0, 256)));
   if (name.find('\0') != std::string_view::npos) return Unsafe("a name with a NUL byte", name);
   EntryPath entry;
   size_t depth = 0;
   const bool absolute = name.starts_with('/');
   for (size_t at = 0; at <= name.size();) {
     const size_t slash = std::min(name.find('/', at), name.size());
-    if (!Append(name.substr(at, slash - at), absolute, entry.path, depth)) return Unsafe("the name leaves the layer", name);
-    if (depth > limits.max_path_depth) return DataError(Fault::kLimit, "maxPathDepth", std::string(name.substr(0, 256)));
+    if (!Append(name.substr(at, slash - at), absolute, entry.path, depth))
+      return Unsafe("the name leaves the layer", name);
+    if (depth > limits.max_path_depth)
+      return DataError(Fault::kLimit, "maxPathDepth", std::string(name.substr(0, 256)));
     at = slash + 1;
   }
   if (entry.path.empty()) entry.kind = NameKind::kRoot;

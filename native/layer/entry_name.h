@@ -25,8 +25,8 @@ struct EntryPath {
   [[nodiscard]] std::string_view base() const;
 };
 
-// As Docker: `.` and empty components are dropped, `..` is resolved by text, an absolute name stays inside. kUnsafePath for
-// a name that leaves the root, has a NUL byte, or is a whiteout of nothing (`.wh.`, `.wh..`, `.wh...`).
+// As Docker: `.` and empty components are dropped, `..` is resolved by text, an absolute name stays inside. kUnsafePath
+// for a name that leaves the root, has a NUL byte, or is a whiteout of nothing (`.wh.`, `.wh..`, `.wh...`).
 Result<EntryPath> ParseEntryName(std::string_view name, const UnpackLimits& limits);
 // The same for the target of a hard link, where a whiteout's name is a name like any other.
 Result<EntryPath> ParseLinkTarget(std::string_view name, const UnpackLimits& limits);

@@ -1,5 +1,5 @@
-// The ingest pipeline. Threads: `ls-decode` reads, decodes and hashes; `ls-apply` splits, computes checksums and makes the
-// tree; `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
+// The ingest pipeline. Threads: `ls-decode` reads, decodes and hashes; `ls-apply` splits, computes checksums and makes
+// the tree; `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
 #include "layer/ingest.h"
 
 #include <fcntl.h>
@@ -45,7 +45,8 @@ class BlobSource final : public ByteSource {
 // The decoding thread's work: from the source to full blocks.
 class DecodeStage {
  public:
-  DecodeStage(ByteSource& source, const IngestRequest& request, Progress& progress, const CancelToken& cancel, BlockQueue& queue)
+  DecodeStage(ByteSource& source, const IngestRequest& request, Progress& progress, const CancelToken& cancel,
+              BlockQueue& queue)
       : blob_(source, request.hash_blob), request_(request), progress_(progress), cancel_(cancel), queue_(queue) {}
 
   void Run() {
@@ -94,7 +95,8 @@ class DecodeStage {
   Result<void> CheckLimits(uint64_t bytes_in) const {
     if (tar_size_ > request_.limits.max_bytes) return DataError(Fault::kLimit, "maxBytes");
     const uint64_t ratio = request_.limits.max_ratio;
-    if (tar_size_ > kRatioFrom && tar_size_ / std::max<uint64_t>(bytes_in, 1) >= ratio && ratio != UnpackLimits::kNone) {
+    if (tar_size_ > kRatioFrom && tar_size_ / std::max<uint64_t>(bytes_in, 1) >= ratio &&
+        ratio != UnpackLimits::kNone) {
       return DataError(Fault::kLimit, "maxRatio");
     }
     return {};
@@ -143,7 +145,8 @@ class ApplyStage {
         progress_(progress),
         cancel_(cancel),
         input_(queue, cancel),
-        reader_(input_, {request.limits.max_header_bytes, {request.limits.max_xattrs, request.limits.max_xattr_bytes}}) {}
+        reader_(input_,
+                {request.limits.max_header_bytes, {request.limits.max_xattrs, request.limits.max_xattr_bytes}}) {}
 
   Result<void> Run() {
     LS_ASSIGN(applier_, Applier::Open(request_));
@@ -262,7 +265,8 @@ class ApplyStage {
 
 }  // namespace
 
-Result<IngestResult> Ingest(ByteSource& source, const IngestRequest& request, Progress& progress, const CancelToken& cancel) {
+Result<IngestResult> Ingest(ByteSource& source, const IngestRequest& request, Progress& progress,
+                            const CancelToken& cancel) {
   BlockQueue queue;
   DecodeStage decode(source, request, progress, cancel, queue);
   LS_ASSIGN(Thread decoder, Thread::Start([&] { decode.Run(); }, {.name = "ls-decode"}));

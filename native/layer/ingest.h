@@ -1,5 +1,6 @@
-// Ingest: one pass from a tar's bytes to a layer's directory: decode -> SHA-256 -> split (CRC-64, tar-split record) -> apply.
-// Ingest() runs its pipeline on threads of its own and blocks its caller; every thread has ended when it returns.
+// Ingest: one pass from a tar's bytes to a layer's directory: decode -> SHA-256 -> split (CRC-64, tar-split record) ->
+// apply. Ingest() runs its pipeline on threads of its own and blocks its caller; every thread has ended when it
+// returns.
 #pragma once
 
 #include <atomic>
@@ -15,16 +16,16 @@
 
 namespace layerstore {
 
-// How a whiteout reaches the directory: overlayfs form (0:0 device, trusted.* or user.* opaque xattr), or applied at once
-// to a directory that holds the parent's tree too.
+// How a whiteout reaches the directory: overlayfs form (0:0 device, trusted.* or user.* opaque xattr), or applied at
+// once to a directory that holds the parent's tree too.
 enum class Whiteouts : uint8_t { kOverlay, kOverlayUser, kApply };
 
 // All absent limits are "none"; TypeScript fills in the defaults (src/engine/limits.ts).
 struct UnpackLimits {
   static constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
-  uint64_t max_bytes = kNone;         // of tar, decompressed
+  uint64_t max_bytes = kNone;  // of tar, decompressed
   uint64_t max_entries = kNone;
-  uint64_t max_ratio = kNone;         // counted after 4 GiB of tar
+  uint64_t max_ratio = kNone;  // counted after 4 GiB of tar
   uint64_t max_path_length = 4096;
   uint64_t max_path_depth = 1024;
   uint64_t max_header_bytes = 1 << 20;
@@ -37,19 +38,19 @@ struct UnpackLimits {
 };
 
 struct IngestRequest {
-  std::string directory = {};   // exists; becomes the layer's tree
+  std::string directory = {};  // exists; becomes the layer's tree
   Whiteouts whiteouts = Whiteouts::kOverlay;
-  std::string tar_split_path = {};  // gzip file made 0600 with O_EXCL; empty: no record
-  bool hash_blob = false;       // SHA-256 of the source's bytes too
+  std::string tar_split_path = {};    // gzip file made 0600 with O_EXCL; empty: no record
+  bool hash_blob = false;             // SHA-256 of the source's bytes too
   bool force_component_walk = false;  // tests: as if the kernel had no openat2
-  int writers = 0;              // writing threads; 0: chosen here
+  int writers = 0;                    // writing threads; 0: chosen here
   UnpackLimits limits = {};
 };
 
 struct IngestResult {
   Sha256Digest diff_id{};
   uint64_t tar_size = 0;
-  uint64_t size = 0;            // apparent, hard links once
+  uint64_t size = 0;  // apparent, hard links once
   uint64_t entries = 0;
   Compression compression = Compression::kNone;
   uint64_t blob_size = 0;
@@ -64,7 +65,8 @@ struct Progress {
   std::atomic<uint64_t> entries{0};
 };
 
-Result<IngestResult> Ingest(ByteSource& source, const IngestRequest& request, Progress& progress, const CancelToken& cancel);
+Result<IngestResult> Ingest(ByteSource& source, const IngestRequest& request, Progress& progress,
+                            const CancelToken& cancel);
 
 struct HashResult {
   Sha256Digest digest{};

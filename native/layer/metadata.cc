@@ -10,8 +10,8 @@
 namespace layerstore {
 namespace {
 
-// user.* is not for links and special files, whatever the archive says, and some file systems have no such xattrs at all:
-// Docker leaves those out too.
+// user.* is not for links and special files, whatever the archive says, and some file systems have no such xattrs at
+// all: Docker leaves those out too.
 bool Ignorable(int err, const std::string& name, bool plain) {
   return err == EOPNOTSUPP || (err == EPERM && !plain && name.starts_with("user."));
 }
@@ -71,7 +71,8 @@ Result<void> ApplyToName(int parent, const std::string& name, const TarEntry& en
     if (!file.valid()) return SysError("openat", path);
     struct stat info;
     if (fstat(file.get(), &info) != 0) return SysError("fstat", path);
-    if (!S_ISLNK(info.st_mode) && chmod(ProcFdPath(file.get()).c_str(), metadata.mode) != 0) return SysError("chmod", path);
+    if (!S_ISLNK(info.st_mode) && chmod(ProcFdPath(file.get()).c_str(), metadata.mode) != 0)
+      return SysError("chmod", path);
   }
   if (!entry.xattrs.empty()) {
     const std::string link = ProcFdPath(parent) + "/" + name;

@@ -1,5 +1,5 @@
-// EntryMetadata: owner, mode, xattrs and times of what an entry made, set so that none undoes another and only where they
-// differ from what the creation gave. Used by the applying thread alone.
+// EntryMetadata: owner, mode, xattrs and times of what an entry made, set so that none undoes another and only where
+// they differ from what the creation gave. Used by the applying thread alone.
 #pragma once
 
 #include <sys/stat.h>

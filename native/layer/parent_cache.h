@@ -44,7 +44,7 @@ class ParentCache {
 
   int root_;
   bool walk_;
-  Order order_;  // last used first
+  Order order_;                                                    // last used first
   std::unordered_map<std::string_view, Order::iterator> by_path_;  // keys lie in order_
 };
 

@@ -18,8 +18,8 @@ namespace layerstore {
 namespace {
 
 constexpr size_t kReadBytes = size_t{256} << 10;
-// Names that are told apart; 64 bits each, so memory stays small. Beyond, entries without content lose their record line,
-// which nobody needs to give the tar back.
+// Names that are told apart; 64 bits each, so memory stays small. Beyond, entries without content lose their record
+// line, which nobody needs to give the tar back.
 constexpr size_t kMaxNames = size_t{1} << 20;
 
 class FileSource final : public ByteSource {
@@ -181,7 +181,8 @@ Result<uint64_t> TreeSize(int root, const InodeSet* made, const CancelToken& can
     }
     struct stat info;
     const int at = levels.back().fd.get();
-    if (fstatat(at, entry.name.data(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", std::string(entry.name));
+    if (fstatat(at, entry.name.data(), &info, AT_SYMLINK_NOFOLLOW) != 0)
+      return SysError("fstatat", std::string(entry.name));
     if (S_ISDIR(info.st_mode)) {
       LS_TRY(enter(at, entry.name.data()));
     } else if (made == nullptr || made->contains(info.st_ino)) {

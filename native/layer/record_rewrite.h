@@ -10,8 +10,8 @@
 
 namespace layerstore {
 
-// Rewrites the record at `path` in place (a new file beside it, then a rename). Every byte that the new record stands for
-// is hashed: kCorrupt where they are not `diff_id`, which would be a mistake of ours.
+// Rewrites the record at `path` in place (a new file beside it, then a rename). Every byte that the new record stands
+// for is hashed: kCorrupt where they are not `diff_id`, which would be a mistake of ours.
 Result<void> RewriteRecord(const std::string& path, const Sha256Digest& diff_id, Applier& applier, bool component_walk,
                            uint64_t max_kept_bytes, const CancelToken& cancel);
 

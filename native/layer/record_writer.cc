@@ -80,7 +80,8 @@ Result<void> RecordWriter::AddSegment(std::string_view bytes) {
 }
 
 Result<void> RecordWriter::AddFile(std::string_view name, uint64_t size, std::optional<uint64_t> crc) {
-  const Waiting waiting{1, crc.has_value() ? uint8_t{1} : uint8_t{0}, static_cast<uint32_t>(name.size()), size, crc.value_or(0)};
+  const Waiting waiting{1, crc.has_value() ? uint8_t{1} : uint8_t{0}, static_cast<uint32_t>(name.size()), size,
+                        crc.value_or(0)};
   batch_.append(reinterpret_cast<const char*>(&waiting), sizeof waiting);
   batch_ += name;
   return batch_.size() >= kBatchBytes ? Flush() : Result<void>();

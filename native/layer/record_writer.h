@@ -1,6 +1,6 @@
-// RecordWriter: takes tar-split records from the splitting thread and encodes, compresses and writes them on a thread of
-// its own. The file is made by Open() (0600, fails where it exists) and removed by the destructor unless Close() was well.
-// One thread at a time calls it.
+// RecordWriter: takes tar-split records from the splitting thread and encodes, compresses and writes them on a thread
+// of its own. The file is made by Open() (0600, fails where it exists) and removed by the destructor unless Close() was
+// well. One thread at a time calls it.
 #pragma once
 
 #include <condition_variable>

@@ -78,7 +78,8 @@ Result<void> Replaced::Flatten(const InodeSet* made, bool keep) {
       if (unlinkat(scratch_.get(), item.c_str(), AT_REMOVEDIR) != 0) return SysError("unlinkat", item);
       continue;
     }
-    const bool wanted = keep && S_ISREG(info.st_mode) && info.st_size > 0 && (made == nullptr || made->contains(info.st_ino));
+    const bool wanted =
+        keep && S_ISREG(info.st_mode) && info.st_size > 0 && (made == nullptr || made->contains(info.st_ino));
     if (!wanted && unlinkat(scratch_.get(), item.c_str(), 0) != 0) return SysError("unlinkat", item);
   }
   return {};

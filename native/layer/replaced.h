@@ -1,6 +1,6 @@
 // Replaced: where files go that a later entry of the same archive overwrites or hides. Their content is needed for the
-// record, so they are moved into a scratch directory beside the layer's tree, which the destructor removes. Belongs to the
-// applying thread, then to whoever finishes the record; never to two at once.
+// record, so they are moved into a scratch directory beside the layer's tree, which the destructor removes. Belongs to
+// the applying thread, then to whoever finishes the record; never to two at once.
 #pragma once
 
 #include <cstdint>

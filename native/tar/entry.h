@@ -33,7 +33,7 @@ struct SparseRegion {
 };
 
 struct TarEntry {
-  std::string name;      // bytes, as the archive has it
+  std::string name;  // bytes, as the archive has it
   std::string link_name;
   // The type byte; what Go calls TypeRegA (0) is already kRegular or, with a slash at the end of the name, kDirectory.
   TarType type = TarType::kRegular;
@@ -47,8 +47,9 @@ struct TarEntry {
   int64_t device_major = 0;
   int64_t device_minor = 0;
   bool sparse = false;
-  std::vector<SparseRegion> regions;                       // where `sparse`
-  std::vector<std::pair<std::string, std::string>> xattrs;  // SCHILY.xattr.*, names without the prefix, in order of the archive
+  std::vector<SparseRegion> regions;  // where `sparse`
+  std::vector<std::pair<std::string, std::string>>
+      xattrs;  // SCHILY.xattr.*, names without the prefix, in order of the archive
 };
 
 }  // namespace layerstore

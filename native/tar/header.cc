@@ -71,8 +71,8 @@ bool IsAscii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; });
 }
 
-// GNU headers have times where ustar has the prefix. Archives of early Go versions put a prefix there all the same: it is
-// taken when it does not read as times.
+// GNU headers have times where ustar has the prefix. Archives of early Go versions put a prefix there all the same: it
+// is taken when it does not read as times.
 std::string GnuPrefix(TarBlock block) {
   for (const Field field : {kGnuAtime, kGnuCtime}) {
     const std::span<const uint8_t> bytes = Get(block, field);
@@ -152,10 +152,14 @@ Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry)
   int64_t size = 0;
   int64_t unused = 0;
   const Number common[] = {
-      {kMode, "mode", &entry.mode}, {kUid, "uid", &entry.uid},    {kGid, "gid", &entry.gid},
-      {kSize, "size", &size},       {kMtime, "mtime", &entry.mtime_seconds},
+      {kMode, "mode", &entry.mode},
+      {kUid, "uid", &entry.uid},
+      {kGid, "gid", &entry.gid},
+      {kSize, "size", &size},
+      {kMtime, "mtime", &entry.mtime_seconds},
   };
-  const Number newer[] = {{kDeviceMajor, "devmajor", &entry.device_major}, {kDeviceMinor, "devminor", &entry.device_minor}};
+  const Number newer[] = {{kDeviceMajor, "devmajor", &entry.device_major},
+                          {kDeviceMinor, "devminor", &entry.device_minor}};
   const Number star[] = {{kStarAtime, "atime", &unused}, {kStarCtime, "ctime", &unused}};
   const auto parse = [&](std::span<const Number> numbers) -> Result<void> {
     for (const Number& number : numbers) {

@@ -1,5 +1,5 @@
-// One header block: number fields, checksum, the five dialects. Accepts and refuses what Go's archive/tar does, since that
-// is what layers are made for. Pure functions.
+// One header block: number fields, checksum, the five dialects. Accepts and refuses what Go's archive/tar does, since
+// that is what layers are made for. Pure functions.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ std::string ParseText(std::span<const uint8_t> field);
 // Decimal with an optional sign, all of `text`.
 std::optional<int64_t> ParseDecimal(std::string_view text);
 
-// Fields of a block whose format is known; `entry.size` is the size field (negative is an error), `entry.type` the raw byte.
-// The error's detail names the field.
+// Fields of a block whose format is known; `entry.size` is the size field (negative is an error), `entry.type` the raw
+// byte. The error's detail names the field.
 Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry);
 
 // Link, symlink, device, directory, FIFO: no data follows whatever the size field says.

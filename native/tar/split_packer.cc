@@ -83,7 +83,8 @@ void AppendBase64(std::span<const uint8_t> bytes, std::string& out) {
   char* to = out.data() + start;
   size_t i = 0;
   for (; i + 3 <= bytes.size(); i += 3, to += 4) {
-    const uint32_t word = static_cast<uint32_t>(bytes[i]) << 16 | static_cast<uint32_t>(bytes[i + 1]) << 8 | bytes[i + 2];
+    const uint32_t word =
+        static_cast<uint32_t>(bytes[i]) << 16 | static_cast<uint32_t>(bytes[i + 1]) << 8 | bytes[i + 2];
     to[0] = kAlphabet[word >> 18];
     to[1] = kAlphabet[word >> 12 & 63];
     to[2] = kAlphabet[word >> 6 & 63];

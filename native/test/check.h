@@ -30,8 +30,8 @@ inline int Finish() {
 }
 
 inline std::string Describe(const Error& error) {
-  return "fault " + std::to_string(static_cast<int>(error.fault)) + " errno " + std::to_string(error.err) + " " + error.syscall +
-         " path '" + error.path + "' dest '" + error.dest + "' detail '" + error.detail + "'";
+  return "fault " + std::to_string(static_cast<int>(error.fault)) + " errno " + std::to_string(error.err) + " " +
+         error.syscall + " path '" + error.path + "' dest '" + error.dest + "' detail '" + error.detail + "'";
 }
 
 inline std::span<const uint8_t> Bytes(std::string_view text) {
@@ -67,15 +67,15 @@ class StringSink final : public ByteSink {
 }  // namespace layerstore::test
 
 #define CHECK(condition) ::layerstore::test::Report((condition), __FILE__, __LINE__, #condition)
-#define CHECK_EQ(left, right)                                                                              \
-  do {                                                                                                     \
-    const auto& ls_left = (left);                                                                          \
-    const auto& ls_right = (right);                                                                        \
-    ::layerstore::test::Report(ls_left == ls_right, __FILE__, __LINE__, #left " is not " #right);          \
+#define CHECK_EQ(left, right)                                                                     \
+  do {                                                                                            \
+    const auto& ls_left = (left);                                                                 \
+    const auto& ls_right = (right);                                                               \
+    ::layerstore::test::Report(ls_left == ls_right, __FILE__, __LINE__, #left " is not " #right); \
   } while (false)
-#define CHECK_OK(result)                                                                                        \
-  do {                                                                                                          \
-    auto&& ls_result = (result);                                                                                \
-    ::layerstore::test::Report(ls_result.ok(), __FILE__, __LINE__,                                              \
+#define CHECK_OK(result)                                                                                              \
+  do {                                                                                                                \
+    auto&& ls_result = (result);                                                                                      \
+    ::layerstore::test::Report(ls_result.ok(), __FILE__, __LINE__,                                                    \
                                ls_result.ok() ? "" : #result ": " + ::layerstore::test::Describe(ls_result.error())); \
   } while (false)

@@ -142,7 +142,8 @@ void TestGzipWriter() {
     StringSink sink;
     auto writer = GzipWriter::Open(sink);
     CHECK_OK(writer);
-    for (size_t at = 0; at < size; at += 7001) CHECK_OK((*writer)->Write(Bytes(text).subspan(at, std::min<size_t>(7001, size - at))));
+    for (size_t at = 0; at < size; at += 7001)
+      CHECK_OK((*writer)->Write(Bytes(text).subspan(at, std::min<size_t>(7001, size - at))));
     CHECK_OK((*writer)->Finish());
     CHECK(Gives(Decode(sink.text), Compression::kGzip, text));
     if (size == 300000) CHECK(sink.text.size() < size * 3 / 4);
@@ -195,9 +196,7 @@ void TestZstd() {
   CHECK(!limited.text.ok() && limited.text.error().detail == "maxWindow");
 }
 #else
-void TestZstd() {
-  CHECK(Fails(Decode(std::string("\x28\xB5\x2F\xFD\x00\x00", 6)), Fault::kNotSupported));
-}
+void TestZstd() { CHECK(Fails(Decode(std::string("\x28\xB5\x2F\xFD\x00\x00", 6)), Fault::kNotSupported)); }
 #endif
 
 }  // namespace

@@ -24,8 +24,9 @@ class Victim {
     const struct stat now = Stat(path_ + "/file");
     size_t items = 0;
     for (const auto& item : std::filesystem::directory_iterator(path_)) items += item.path().empty() ? 0 : 1;
-    return ReadFile(path_ + "/file") == "safe" && items == 1 && now.st_mode == before_.st_mode && now.st_uid == before_.st_uid &&
-           now.st_nlink == 1 && now.st_mtim.tv_sec == before_.st_mtim.tv_sec && now.st_ino == before_.st_ino;
+    return ReadFile(path_ + "/file") == "safe" && items == 1 && now.st_mode == before_.st_mode &&
+           now.st_uid == before_.st_uid && now.st_nlink == 1 && now.st_mtim.tv_sec == before_.st_mtim.tv_sec &&
+           now.st_ino == before_.st_ino;
   }
 
  private:
@@ -49,22 +50,46 @@ void TestEscapes() {
       {"whiteout above", {{.name = "../.wh.victim"}}, Fault::kUnsafePath},
       {"root as a file", {{.name = ".", .data = "x"}}, Fault::kUnsafePath},
       {"absolute", {{.name = out + "/file", .data = "x"}}, std::nullopt},
-      {"through an absolute link", {{.name = "l", .type = '2', .link = out}, {.name = "l/file", .data = "x"}}, Fault::kBadTar},
-      {"through a relative link", {{.name = "l", .type = '2', .link = up}, {.name = "l/file", .data = "x"}}, Fault::kBadTar},
-      {"through a chain", {{.name = "a", .type = '2', .link = "/b/.."}, {.name = "b", .type = '2', .link = "../../.."}, {.name = "a/victim/file", .data = "x"}}, std::nullopt},
-      {"over a link", {{.name = "l", .type = '2', .link = out + "/file"}, {.name = "l", .data = "x", .mode = 0777, .uid = 9}}, std::nullopt},
-      {"directory over a link", {{.name = "l", .type = '2', .link = out}, {.name = "l/", .type = '5', .mode = 0777, .uid = 9}, {.name = "l/file", .data = "x"}}, std::nullopt},
+      {"through an absolute link",
+       {{.name = "l", .type = '2', .link = out}, {.name = "l/file", .data = "x"}},
+       Fault::kBadTar},
+      {"through a relative link",
+       {{.name = "l", .type = '2', .link = up}, {.name = "l/file", .data = "x"}},
+       Fault::kBadTar},
+      {"through a chain",
+       {{.name = "a", .type = '2', .link = "/b/.."},
+        {.name = "b", .type = '2', .link = "../../.."},
+        {.name = "a/victim/file", .data = "x"}},
+       std::nullopt},
+      {"over a link",
+       {{.name = "l", .type = '2', .link = out + "/file"}, {.name = "l", .data = "x", .mode = 0777, .uid = 9}},
+       std::nullopt},
+      {"directory over a link",
+       {{.name = "l", .type = '2', .link = out},
+        {.name = "l/", .type = '5', .mode = 0777, .uid = 9},
+        {.name = "l/file", .data = "x"}},
+       std::nullopt},
       {"hard link out", {{.name = "h", .type = '1', .link = "../../victim/file"}}, Fault::kUnsafePath},
       {"hard link to an absolute name", {{.name = "h", .type = '1', .link = out + "/file"}}, Fault::kBadTar},
-      {"hard link through a link", {{.name = "l", .type = '2', .link = out}, {.name = "h", .type = '1', .link = "l/file"}}, Fault::kBadTar},
-      {"hard link to a link, then metadata", {{.name = "l", .type = '2', .link = out + "/file"}, {.name = "h", .type = '1', .link = "l", .mode = 0777, .uid = 9}, {.name = "h", .data = "x"}}, std::nullopt},
+      {"hard link through a link",
+       {{.name = "l", .type = '2', .link = out}, {.name = "h", .type = '1', .link = "l/file"}},
+       Fault::kBadTar},
+      {"hard link to a link, then metadata",
+       {{.name = "l", .type = '2', .link = out + "/file"},
+        {.name = "h", .type = '1', .link = "l", .mode = 0777, .uid = 9},
+        {.name = "h", .data = "x"}},
+       std::nullopt},
       {"whiteout through a link", {{.name = "l", .type = '2', .link = out}, {.name = "l/.wh.file"}}, Fault::kBadTar},
       {"opaque through a link", {{.name = "l", .type = '2', .link = up}, {.name = "l/.wh..wh..opq"}}, Fault::kBadTar},
-      {"magic link", {{.name = "l", .type = '2', .link = "/proc/self/cwd"}, {.name = "l/x", .data = "x"}}, Fault::kBadTar},
+      {"magic link",
+       {{.name = "l", .type = '2', .link = "/proc/self/cwd"}, {.name = "l/x", .data = "x"}},
+       Fault::kBadTar},
       {"link loop", {{.name = "l", .type = '2', .link = "l"}, {.name = "l/x", .data = "x"}}, Fault::kBadTar},
       {"a file as parent", {{.name = "f", .data = "x"}, {.name = "f/x", .data = "x"}}, Fault::kBadTar},
       {"hard link to nothing", {{.name = "h", .type = '1', .link = "missing"}}, Fault::kBadTar},
-      {"hard link to a directory", {{.name = "d/", .type = '5'}, {.name = "h", .type = '1', .link = "d"}}, Fault::kBadTar},
+      {"hard link to a directory",
+       {{.name = "d/", .type = '5'}, {.name = "h", .type = '1', .link = "d"}},
+       Fault::kBadTar},
       {"hard link to the root", {{.name = "h", .type = '1', .link = "/"}}, Fault::kBadTar},
       {"hard link to a whiteout", {{.name = ".wh.w"}, {.name = "h", .type = '1', .link = "w"}}, Fault::kUnsafePath},
       {"whiteout device", {{.name = "w", .type = '3'}}, Fault::kUnsafePath},
@@ -73,7 +98,11 @@ void TestEscapes() {
       {"whiteout of the parent", {{.name = "d/.wh..."}}, Fault::kUnsafePath},
       {"unknown type", {{.name = "x", .type = 'V'}}, Fault::kBadTar},
       {"link without target", {{.name = "x", .type = '2'}}, Fault::kBadTar},
-      {"overlay xattrs", {{.name = "d/", .type = '5', .pax = {{"SCHILY.xattr.trusted.overlay.redirect", "/x"}, {"SCHILY.xattr.user.overlay.opaque", "y"}}}}, std::nullopt},
+      {"overlay xattrs",
+       {{.name = "d/",
+         .type = '5',
+         .pax = {{"SCHILY.xattr.trusted.overlay.redirect", "/x"}, {"SCHILY.xattr.user.overlay.opaque", "y"}}}},
+       std::nullopt},
   };
   for (const Case& one : cases) {
     for (const bool walk : {false, true}) {
@@ -88,7 +117,8 @@ void TestEscapes() {
         request.whiteouts = whiteouts;
         auto result = RunIngest(Archive(one.members), request);
         const bool expected = one.fault.has_value() ? !result.ok() && result.error().fault == *one.fault : result.ok();
-        Report(expected, __FILE__, __LINE__, std::string(one.what) + ": " + (result.ok() ? "accepted" : Describe(result.error())));
+        Report(expected, __FILE__, __LINE__,
+               std::string(one.what) + ": " + (result.ok() ? "accepted" : Describe(result.error())));
         Report(victim.Untouched(), __FILE__, __LINE__, std::string(one.what) + ": reached outside");
         Report(Tidy(scratch, result.ok()), __FILE__, __LINE__, std::string(one.what) + ": something is left");
         if (result.ok()) CHECK_EQ(GiveBack(scratch).tar, Archive(one.members));
@@ -99,8 +129,10 @@ void TestEscapes() {
 
 void TestLowerOnly() {
   Scratch scratch;
-  CHECK_OK(RunIngest(Archive({{.name = "lower", .data = "x"}}), {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
-  auto result = RunIngest(Archive({{.name = "h", .type = '1', .link = "lower"}}), {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply});
+  CHECK_OK(RunIngest(Archive({{.name = "lower", .data = "x"}}),
+                     {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
+  auto result = RunIngest(Archive({{.name = "h", .type = '1', .link = "lower"}}),
+                          {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply});
   CHECK(!result.ok() && result.error().fault == Fault::kBadTar);
 }
 
@@ -118,8 +150,14 @@ void TestLimits() {
       {"maxEntries", &UnpackLimits::max_entries, 1, {{.name = "a"}, {.name = "b"}}},
       {"maxPathLength", &UnpackLimits::max_path_length, 3, {{.name = "abcd"}}},
       {"maxPathDepth", &UnpackLimits::max_path_depth, 2, {{.name = "a/b/c"}}},
-      {"maxHeaderBytes", &UnpackLimits::max_header_bytes, 1000, {{.name = "a", .pax = {{"comment", std::string(2000, 'x')}}}}},
-      {"maxXattrBytes", &UnpackLimits::max_xattr_bytes, 10, {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
+      {"maxHeaderBytes",
+       &UnpackLimits::max_header_bytes,
+       1000,
+       {{.name = "a", .pax = {{"comment", std::string(2000, 'x')}}}}},
+      {"maxXattrBytes",
+       &UnpackLimits::max_xattr_bytes,
+       10,
+       {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
       {"maxXattrs", &UnpackLimits::max_xattrs, 0, {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
       {"maxLinkLength", &UnpackLimits::max_link_length, 3, {{.name = "a", .type = '2', .link = "1234"}}},
       {"maxKeptBytes", &UnpackLimits::max_kept_bytes, 4999, {same, same}},
@@ -131,8 +169,8 @@ void TestLimits() {
     IngestRequest request = RequestFor(scratch);
     request.limits.*one.field = one.value;
     auto result = RunIngest(Archive(one.members), request);
-    Report(!result.ok() && result.error().fault == Fault::kLimit && result.error().detail == one.limit, __FILE__, __LINE__,
-           std::string(one.limit) + (result.ok() ? " accepted" : ": " + Describe(result.error())));
+    Report(!result.ok() && result.error().fault == Fault::kLimit && result.error().detail == one.limit, __FILE__,
+           __LINE__, std::string(one.limit) + (result.ok() ? " accepted" : ": " + Describe(result.error())));
     CHECK(Tidy(scratch, false));
   }
 }
@@ -222,7 +260,8 @@ void TestHashSource() {
 
 int main() {
   const size_t descriptors = OpenDescriptors();
-  const size_t threads = Threads();  // sanitizers have their own
+  CHECK_OK(Thread::Start([] {}));  // with the first thread sanitizers start their own
+  const size_t threads = Threads();
   TestEscapes();
   TestLowerOnly();
   TestLimits();

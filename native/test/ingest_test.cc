@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "sys/thread.h"
 #include "test/layer_fixture.h"
 #include "test/tar_build.h"
 
@@ -30,7 +31,8 @@ IngestResult Exact(Scratch& scratch, const std::string& tar, const std::string& 
   CHECK_EQ(result->diff_id, sha.Finish());
   std::vector<std::string> names = back.names;
   std::sort(names.begin(), names.end());
-  Report(std::adjacent_find(names.begin(), names.end()) == names.end(), __FILE__, __LINE__, what + ": a name twice in the record");
+  Report(std::adjacent_find(names.begin(), names.end()) == names.end(), __FILE__, __LINE__,
+         what + ": a name twice in the record");
   return *result;
 }
 
@@ -51,7 +53,11 @@ void TestTypes() {
       {.name = std::string("bad\xff\x80name"), .data = "z"},
       {.name = "time", .data = "t", .pax = {{"mtime", "1234567890.123456789"}}},
       {.name = "before", .data = "t", .pax = {{"mtime", "-1.25"}}},
-      {.name = "xattr", .data = "t", .pax = {{"SCHILY.xattr.user.a", "one"}, {"SCHILY.xattr.user.empty", ""}, {"SCHILY.xattr.trusted.overlay.opaque", "y"}}},
+      {.name = "xattr",
+       .data = "t",
+       .pax = {{"SCHILY.xattr.user.a", "one"},
+               {"SCHILY.xattr.user.empty", ""},
+               {"SCHILY.xattr.trusted.overlay.opaque", "y"}}},
   });
   const mode_t before = umask(0777);
   const IngestResult result = Exact(scratch, tar, "types");
@@ -92,7 +98,8 @@ void TestCapabilityAndAcl() {
   // Version 2; owner rwx, user 5 r-x, group r-x, mask r-x, others none.
   const std::string acl(
       "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x05\x00\x05\x00\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff"
-      "\x10\x00\x05\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff", 44);
+      "\x10\x00\x05\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff",
+      44);
   const std::string tar = Archive({
       {.name = "d/", .type = '5', .mode = 0750, .pax = {{"SCHILY.xattr.system.posix_acl_default", acl}}},
       {.name = "d/plain", .data = "x", .mode = 0644},
@@ -131,8 +138,11 @@ void TestWhiteouts() {
   CHECK_EQ(Xattr(scratch.tree() + "/d", "user.overlay.opaque"), "y");
 
   scratch.Fresh();
-  const std::string lower = Archive({{.name = "d/old", .data = "old"}, {.name = "d/sub/old", .data = "old"}, {.name = "d/both/old", .data = "old"},
-                                     {.name = "e/gone/deep", .data = "x"}, {.name = "e/stays", .data = "x"}});
+  const std::string lower = Archive({{.name = "d/old", .data = "old"},
+                                     {.name = "d/sub/old", .data = "old"},
+                                     {.name = "d/both/old", .data = "old"},
+                                     {.name = "e/gone/deep", .data = "x"},
+                                     {.name = "e/stays", .data = "x"}});
   CHECK_OK(RunIngest(lower, {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
   const std::string upper = Archive({
       {.name = "d/both/new", .data = "new1"},
@@ -141,10 +151,12 @@ void TestWhiteouts() {
       {.name = "e/.wh.gone"},
       {.name = "e/.wh.never"},
   });
-  const IngestResult applied = Exact(scratch, upper, "applied whiteouts", {.directory = {}, .whiteouts = Whiteouts::kApply});
+  const IngestResult applied =
+      Exact(scratch, upper, "applied whiteouts", {.directory = {}, .whiteouts = Whiteouts::kApply});
   CHECK_EQ(applied.size, 7U);
   CHECK_EQ(GiveBack(scratch).names, (std::vector<std::string>{"d/both/new", "d/.wh..wh..opq", "d/new", "e/.wh.gone"}));
-  for (const char* gone : {"/d/old", "/d/sub", "/d/both/old", "/e/gone", "/e/.wh.gone"}) CHECK_EQ(Stat(scratch.tree() + gone).st_mode, 0U);
+  for (const char* gone : {"/d/old", "/d/sub", "/d/both/old", "/e/gone", "/e/.wh.gone"})
+    CHECK_EQ(Stat(scratch.tree() + gone).st_mode, 0U);
   CHECK_EQ(ReadFile(scratch.tree() + "/d/both/new"), "new1");
   CHECK_EQ(ReadFile(scratch.tree() + "/e/stays"), "x");
 }
@@ -161,30 +173,60 @@ void TestReplacement() {
       {"the same content twice", {{.name = "f", .data = "one"}, {.name = "./f", .data = "one"}}, 3},
       {"empty over empty", {{.name = "f"}, {.name = "f"}}, 0},
       {"content over empty", {{.name = "f"}, {.name = "f", .data = "one"}}, 3},
-      {"directory over file", {{.name = "f", .data = "one"}, {.name = "f/", .type = '5'}, {.name = "f/g", .data = "two!"}}, 4},
-      {"file over directory", {{.name = "d/", .type = '5'}, {.name = "d/f", .data = big}, {.name = "d/g", .data = "x"}, {.name = "d", .data = "file"}}, 4},
+      {"directory over file",
+       {{.name = "f", .data = "one"}, {.name = "f/", .type = '5'}, {.name = "f/g", .data = "two!"}},
+       4},
+      {"file over directory",
+       {{.name = "d/", .type = '5'},
+        {.name = "d/f", .data = big},
+        {.name = "d/g", .data = "x"},
+        {.name = "d", .data = "file"}},
+       4},
       {"link over file", {{.name = "f", .data = big}, {.name = "f", .type = '2', .link = "target"}}, 6},
       {"file over link", {{.name = "f", .type = '2', .link = "/etc/passwd"}, {.name = "f", .data = "one"}}, 3},
-      {"hidden by a whiteout", {{.name = "d/f", .data = "one"}, {.name = "d/g", .data = "two"}, {.name = "h", .data = "x"}, {.name = ".wh.d"}}, 1},
+      {"hidden by a whiteout",
+       {{.name = "d/f", .data = "one"}, {.name = "d/g", .data = "two"}, {.name = "h", .data = "x"}, {.name = ".wh.d"}},
+       1},
       {"back after a whiteout", {{.name = "d/f"}, {.name = ".wh.d"}, {.name = "d/f", .data = "one"}}, 3},
-      {"directory after a whiteout", {{.name = ".wh.d"}, {.name = "d/", .type = '5'}, {.name = "d/f", .data = "one"}}, 3},
+      {"directory after a whiteout",
+       {{.name = ".wh.d"}, {.name = "d/", .type = '5'}, {.name = "d/f", .data = "one"}},
+       3},
       {"hard link over its target", {{.name = "f", .data = "one"}, {.name = "f", .type = '1', .link = "f"}}, 3},
-      {"one name of two replaced", {{.name = "f", .data = "one"}, {.name = "g", .type = '1', .link = "f"}, {.name = "f", .data = "second"}}, 9},
-      {"directory twice", {{.name = "d/", .type = '5'}, {.name = "d/f", .data = "one"}, {.name = "d", .type = '5', .mode = 0700}}, 3},
-      {"through a link", {{.name = "a/", .type = '5'}, {.name = "b", .type = '2', .link = "a"}, {.name = "b/f", .data = "one"}, {.name = "a/f", .data = "second"}}, 7},
-      {"a link turned elsewhere", {{.name = "a/", .type = '5'}, {.name = "c/", .type = '5'}, {.name = "b", .type = '2', .link = "a"}, {.name = "b/f", .data = "one"},
-                                   {.name = "b", .type = '2', .link = "c"}, {.name = "b/f", .data = "second"}}, 10},
+      {"one name of two replaced",
+       {{.name = "f", .data = "one"}, {.name = "g", .type = '1', .link = "f"}, {.name = "f", .data = "second"}},
+       9},
+      {"directory twice",
+       {{.name = "d/", .type = '5'}, {.name = "d/f", .data = "one"}, {.name = "d", .type = '5', .mode = 0700}},
+       3},
+      {"through a link",
+       {{.name = "a/", .type = '5'},
+        {.name = "b", .type = '2', .link = "a"},
+        {.name = "b/f", .data = "one"},
+        {.name = "a/f", .data = "second"}},
+       7},
+      {"a link turned elsewhere",
+       {{.name = "a/", .type = '5'},
+        {.name = "c/", .type = '5'},
+        {.name = "b", .type = '2', .link = "a"},
+        {.name = "b/f", .data = "one"},
+        {.name = "b", .type = '2', .link = "c"},
+        {.name = "b/f", .data = "second"}},
+       10},
   };
   for (const Case& one : cases) {
     for (const bool walk : {false, true}) {
       Scratch scratch;
-      const IngestResult result = Exact(scratch, Archive(one.members), one.what, {.directory = {}, .force_component_walk = walk});
-      Report(result.size == one.size, __FILE__, __LINE__, std::string(one.what) + ": size " + std::to_string(result.size));
+      const IngestResult result =
+          Exact(scratch, Archive(one.members), one.what, {.directory = {}, .force_component_walk = walk});
+      Report(result.size == one.size, __FILE__, __LINE__,
+             std::string(one.what) + ": size " + std::to_string(result.size));
     }
     if (std::string_view(one.what).find("whiteout") == std::string_view::npos) {
       Scratch scratch;
-      const IngestResult result = Exact(scratch, Archive(one.members), one.what, {.directory = {}, .whiteouts = Whiteouts::kApply});
-      Report(result.size == one.size, __FILE__, __LINE__, std::string(one.what) + ": applied size " + std::to_string(result.size));
+      const IngestResult result =
+          Exact(scratch, Archive(one.members), one.what, {.directory = {}, .whiteouts = Whiteouts::kApply});
+      Report(result.size == one.size, __FILE__, __LINE__,
+             std::string(one.what) + ": applied size " + std::to_string(result.size));
     }
   }
   Scratch scratch;
@@ -196,10 +238,19 @@ void TestUnreadable() {
   Scratch scratch;
   Member global{.name = "pax_global_header", .type = 'g', .data = PaxRecord("comment", "x")};
   // A 0.1 sparse file: 4 bytes at 100000 of 200000.
-  const Member sparse{.name = "GNUSparseFile.0/s", .data = "data", .pax = {{"GNU.sparse.size", "200000"}, {"GNU.sparse.numblocks", "1"},
-                      {"GNU.sparse.map", "100000,4"}, {"GNU.sparse.name", "s"}}};
-  const std::string tar = Archive({global, sparse, global, {.name = "linked", .type = '1', .link = "s", .size = 77},
-                                   {.name = "dir/", .type = '5', .size = 5}, {.name = "f", .data = "x"}}) + std::string(2'500'000, 'T');
+  const Member sparse{.name = "GNUSparseFile.0/s",
+                      .data = "data",
+                      .pax = {{"GNU.sparse.size", "200000"},
+                              {"GNU.sparse.numblocks", "1"},
+                              {"GNU.sparse.map", "100000,4"},
+                              {"GNU.sparse.name", "s"}}};
+  const std::string tar = Archive({global,
+                                   sparse,
+                                   global,
+                                   {.name = "linked", .type = '1', .link = "s", .size = 77},
+                                   {.name = "dir/", .type = '5', .size = 5},
+                                   {.name = "f", .data = "x"}}) +
+                          std::string(2'500'000, 'T');
   const IngestResult result = Exact(scratch, tar, "unreadable");
   CHECK_EQ(result.size, 200001U);
   const std::string content = ReadFile(scratch.tree() + "/s");
@@ -213,8 +264,9 @@ void TestUnreadable() {
 // The record names what Docker's would, each name once.
 void TestRecordedNames() {
   Scratch scratch;
-  const std::vector<Member> members = {{.name = "a/b/f", .data = "x"}, {.name = "a/", .type = '5'}, {.name = "a/b/", .type = '5'},
-                                       {.name = "a/", .type = '5'},    {.name = "a/.wh.x"},         {.name = "a/.wh..wh..opq"}};
+  const std::vector<Member> members = {
+      {.name = "a/b/f", .data = "x"}, {.name = "a/", .type = '5'}, {.name = "a/b/", .type = '5'},
+      {.name = "a/", .type = '5'},    {.name = "a/.wh.x"},         {.name = "a/.wh..wh..opq"}};
   const std::vector<std::string> names = {"a/b/f", "a/", "a/b/", "a/.wh.x", "a/.wh..wh..opq"};
   Exact(scratch, Archive(members), "implied, then named");
   CHECK_EQ(GiveBack(scratch).names, names);
@@ -273,7 +325,9 @@ void TestEnds() {
   scratch.Fresh();
   CHECK_EQ(Exact(scratch, std::string(1024, '\0'), "empty tar").entries, 0U);
   // Cut at every block: complete between two entries, and after headers and files that are whole.
-  const std::string tar = Archive({{.name = "a", .data = std::string(700, 'a')}, {.name = "b/", .type = '5'}, {.name = "c", .data = "c", .pax = {{"mtime", "5"}}}});
+  const std::string tar = Archive({{.name = "a", .data = std::string(700, 'a')},
+                                   {.name = "b/", .type = '5'},
+                                   {.name = "c", .data = "c", .pax = {{"mtime", "5"}}}});
   const std::vector<size_t> whole = {0, 1536, 2048, 3072, 4096, 4608, 5120};
   for (size_t at = 0; at <= tar.size(); at += 512) {
     for (const size_t cut : {at, at + 100}) {
@@ -283,7 +337,8 @@ void TestEnds() {
       // Inside the padding of a file the file is whole.
       const bool padding = cut == 1124 + 100 || cut == 2660 || cut == 3684;
       const bool good = std::find(whole.begin(), whole.end(), cut) != whole.end() || padding;
-      Report(result.ok() == good, __FILE__, __LINE__, "cut at " + std::to_string(cut) + (result.ok() ? " accepted" : " refused: " + Describe(result.error())));
+      Report(result.ok() == good, __FILE__, __LINE__,
+             "cut at " + std::to_string(cut) + (result.ok() ? " accepted" : " refused: " + Describe(result.error())));
       if (!result.ok()) CHECK_EQ(result.error().fault, Fault::kBadTar);
       CHECK(Tidy(scratch, result.ok()));
       if (result.ok()) CHECK_EQ(GiveBack(scratch).tar, tar.substr(0, cut));
@@ -301,7 +356,8 @@ void TestEnds() {
 
 int main() {
   const size_t descriptors = OpenDescriptors();
-  const size_t threads = Threads();  // sanitizers have their own
+  CHECK_OK(Thread::Start([] {}));  // with the first thread sanitizers start their own
+  const size_t threads = Threads();
   TestTypes();
   TestCapabilityAndAcl();
   TestWhiteouts();

@@ -1,5 +1,5 @@
-// A scratch directory, ingest into it, and the tar given back from record and tree by a small assembler of its own, so that
-// a mistake shared by the real writer and the real assembler cannot hide.
+// A scratch directory, ingest into it, and the tar given back from record and tree by a small assembler of its own, so
+// that a mistake shared by the real writer and the real assembler cannot hide.
 #pragma once
 
 #include <dirent.h>
@@ -25,7 +25,8 @@ inline std::string ReadFile(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return "<" + path + " cannot be opened>";
   char buffer[65536];
-  for (ssize_t count = 0; (count = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(count));
+  for (ssize_t count = 0; (count = read(fd, buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<size_t>(count));
   close(fd);
   return text;
 }
@@ -99,7 +100,8 @@ inline GivenBack GiveBack(const Scratch& scratch) {
     back.names.push_back(entry.name);
     if (entry.size == 0) continue;
     const std::string content = ReadFile(scratch.tree() + "/" + entry.name);
-    if (content.size() != entry.size || Crc64Iso(0, Bytes(content)) != entry.crc) back.problem = "content of " + entry.name;
+    if (content.size() != entry.size || Crc64Iso(0, Bytes(content)) != entry.crc)
+      back.problem = "content of " + entry.name;
     back.tar += content;
   }
   return back;

@@ -22,7 +22,10 @@ struct Member {
   unsigned minor = 0;
   long long size = -1;  // -1: that of data
   std::vector<std::pair<std::string, std::string>> pax = {};
-  std::string magic = std::string("ustar\0" "00", 8);
+  std::string magic = std::string(
+      "ustar\0"
+      "00",
+      8);
 };
 
 inline void Octal(std::string& block, size_t at, size_t width, unsigned long long value) {

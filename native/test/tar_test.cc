@@ -42,7 +42,8 @@ void TestNumeric() {
       {"\xff\xff\xff\x7f\x80\x01\x01\x01\x01\x01\x01\x01", std::nullopt},
   };
   for (const Case& one : cases) CHECK_EQ(ParseNumeric(Bytes(one.field)), one.value);
-  for (const char* bad : {"", "+", "-", "1x", " 1", "99999999999999999999", "+-1"}) CHECK(!ParseDecimal(bad).has_value());
+  for (const char* bad : {"", "+", "-", "1x", " 1", "99999999999999999999", "+-1"})
+    CHECK(!ParseDecimal(bad).has_value());
   CHECK_EQ(ParseDecimal("+12"), 12);
   CHECK_EQ(ParseDecimal("-12"), -12);
 }
@@ -58,7 +59,10 @@ void TestHeader() {
     SetChecksum(block);
     return block;
   };
-  const std::string ustar("ustar\0" "00", 8);
+  const std::string ustar(
+      "ustar\0"
+      "00",
+      8);
   const std::string gnu("ustar  \0", 8);
   struct Case {
     std::string block;
@@ -89,7 +93,8 @@ void TestHeader() {
 }
 
 void TestPax() {
-  for (const char* bad : {"5", "x a=b\n", "6 a=b", "6 a=b\n7", "99 a=b\n", "5 =b\n", "4 a\n", "6 ab \n", "0 a=b\n", "-6 a=b\n"}) {
+  for (const char* bad :
+       {"5", "x a=b\n", "6 a=b", "6 a=b\n7", "99 a=b\n", "5 =b\n", "4 a\n", "6 ab \n", "0 a=b\n", "-6 a=b\n"}) {
     CHECK(!ParsePax(bad).ok());
   }
   CHECK(!ParsePax(PaxRecord("path", std::string("a\0b", 3))).ok());
@@ -103,10 +108,18 @@ void TestPax() {
     uint32_t nanoseconds;
   };
   const Case cases[] = {
-      {"mtime", "1.5", true, 1, 500000000},      {"mtime", "1.0000000019", true, 1, 1}, {"mtime", "-1.5", true, -2, 500000000},
-      {"mtime", "-0.5", true, -1, 500000000},    {"mtime", "1.", true, 1, 0},           {"mtime", "", true, 0, 0},
-      {"mtime", "1.x", false, 0, 0},             {"mtime", "x", false, 0, 0},           {"mtime", ".5", false, 0, 0},
-      {"atime", "x", false, 0, 0},               {"uid", "x", false, 0, 0},             {"size", "-1", false, 0, 0},
+      {"mtime", "1.5", true, 1, 500000000},
+      {"mtime", "1.0000000019", true, 1, 1},
+      {"mtime", "-1.5", true, -2, 500000000},
+      {"mtime", "-0.5", true, -1, 500000000},
+      {"mtime", "1.", true, 1, 0},
+      {"mtime", "", true, 0, 0},
+      {"mtime", "1.x", false, 0, 0},
+      {"mtime", "x", false, 0, 0},
+      {"mtime", ".5", false, 0, 0},
+      {"atime", "x", false, 0, 0},
+      {"uid", "x", false, 0, 0},
+      {"size", "-1", false, 0, 0},
   };
   for (const Case& one : cases) {
     auto records = ParsePax(PaxRecord(one.key, one.value));
@@ -160,10 +173,14 @@ std::string Read(const std::string& tar, size_t step = SIZE_MAX, TarReaderLimits
   std::string out;
   while (true) {
     auto next = reader.Next(entry);
-    if (!next.ok()) return out + "!" + std::to_string(static_cast<int>(next.error().fault)) + (next.error().fault == Fault::kLimit ? next.error().detail : "");
+    if (!next.ok())
+      return out + "!" + std::to_string(static_cast<int>(next.error().fault)) +
+             (next.error().fault == Fault::kLimit ? next.error().detail : "");
     if (*next == TarReader::Step::kEnd) return out;
-    out += *next == TarReader::Step::kGlobal ? "global" : entry.name + ">" + entry.link_name + ":" + std::to_string(entry.size);
-    for (const SparseRegion& region : entry.regions) out += ":" + std::to_string(region.offset) + "+" + std::to_string(region.length);
+    out += *next == TarReader::Step::kGlobal ? "global"
+                                             : entry.name + ">" + entry.link_name + ":" + std::to_string(entry.size);
+    for (const SparseRegion& region : entry.regions)
+      out += ":" + std::to_string(region.offset) + "+" + std::to_string(region.length);
     out += ";";
   }
 }
@@ -174,8 +191,18 @@ void TestReader() {
   const Member long_link{.name = "././@LongLink", .type = 'K', .data = "gnu link"};
   const Member old_style_dir{.name = "dir/", .type = '\0'};
   Member global{.name = "g", .type = 'g', .data = PaxRecord("path", "never")};
-  const Member map_in_data{.name = "x", .data = Pad("2\n0\n3\n10\n2\n") + "abcde", .pax = {{"GNU.sparse.major", "1"}, {"GNU.sparse.minor", "0"}, {"GNU.sparse.name", "s"}, {"GNU.sparse.realsize", "20"}}};
-  const Member in_records{.name = "x", .data = "abc", .pax = {{"GNU.sparse.size", "20"}, {"GNU.sparse.numblocks", "1"}, {"GNU.sparse.offset", "7"}, {"GNU.sparse.numbytes", "3"}}};
+  const Member map_in_data{.name = "x",
+                           .data = Pad("2\n0\n3\n10\n2\n") + "abcde",
+                           .pax = {{"GNU.sparse.major", "1"},
+                                   {"GNU.sparse.minor", "0"},
+                                   {"GNU.sparse.name", "s"},
+                                   {"GNU.sparse.realsize", "20"}}};
+  const Member in_records{.name = "x",
+                          .data = "abc",
+                          .pax = {{"GNU.sparse.size", "20"},
+                                  {"GNU.sparse.numblocks", "1"},
+                                  {"GNU.sparse.offset", "7"},
+                                  {"GNU.sparse.numbytes", "3"}}};
   struct Case {
     std::vector<Member> members;
     std::string expected;
@@ -219,7 +246,8 @@ void TestRecordLines() {
   CHECK_OK(packer.AddSegment({}));
   CHECK_EQ(sink.text,
            "{\"type\":2,\"payload\":\"YWJjZA==\",\"position\":0}\n"
-           "{\"type\":1,\"name\":\"a\\u003cb\\u003e\\u0026\\\"\\\\\\n\\u0001\\u2028\u00e9\",\"size\":9,\"payload\":\"uQlWx3WkEAE=\",\"position\":1}\n"
+           "{\"type\":1,\"name\":\"a\\u003cb\\u003e\\u0026\\\"\\\\\\n\\u0001\\u2028\u00e9\",\"size\":9,\"payload\":"
+           "\"uQlWx3WkEAE=\",\"position\":1}\n"
            "{\"type\":1,\"name\":\"dir/\",\"payload\":null,\"position\":2}\n"
            "{\"type\":1,\"name_raw\":\"/w==\",\"payload\":null,\"position\":3}\n"
            "{\"type\":1,\"payload\":null,\"position\":4}\n"
@@ -244,14 +272,27 @@ void TestNames() {
     NameKind kind;
   };
   const Case cases[] = {
-      {"a/b", "a/b", NameKind::kFile},          {"./a//b/", "a/b", NameKind::kFile},     {"/a", "a", NameKind::kFile},
-      {"a/../b", "b", NameKind::kFile},         {"/../a", "a", NameKind::kFile},         {"../a", "!", NameKind::kFile},
-      {"a/../../b", "!", NameKind::kFile},      {"..", "!", NameKind::kFile},            {".", "", NameKind::kRoot},
-      {"", "", NameKind::kRoot},                {"a/..", "", NameKind::kRoot},           {".wh.a", ".wh.a", NameKind::kWhiteout},
-      {"d/.wh.a/", "d/.wh.a", NameKind::kWhiteout}, {"d/.wh..wh..opq", "d/.wh..wh..opq", NameKind::kOpaque},
-      {".wh..wh.plnk/1", ".wh..wh.plnk/1", NameKind::kDropped}, {"d/.wh..wh.aufs", "d/.wh..wh.aufs", NameKind::kDropped},
-      {".wh.", "!", NameKind::kFile},           {"d/.wh..", "!", NameKind::kFile},       {".wh...", "!", NameKind::kFile},
-      {"..a", "..a", NameKind::kFile},          {std::string("a\0b", 3), "!", NameKind::kFile},
+      {"a/b", "a/b", NameKind::kFile},
+      {"./a//b/", "a/b", NameKind::kFile},
+      {"/a", "a", NameKind::kFile},
+      {"a/../b", "b", NameKind::kFile},
+      {"/../a", "a", NameKind::kFile},
+      {"../a", "!", NameKind::kFile},
+      {"a/../../b", "!", NameKind::kFile},
+      {"..", "!", NameKind::kFile},
+      {".", "", NameKind::kRoot},
+      {"", "", NameKind::kRoot},
+      {"a/..", "", NameKind::kRoot},
+      {".wh.a", ".wh.a", NameKind::kWhiteout},
+      {"d/.wh.a/", "d/.wh.a", NameKind::kWhiteout},
+      {"d/.wh..wh..opq", "d/.wh..wh..opq", NameKind::kOpaque},
+      {".wh..wh.plnk/1", ".wh..wh.plnk/1", NameKind::kDropped},
+      {"d/.wh..wh.aufs", "d/.wh..wh.aufs", NameKind::kDropped},
+      {".wh.", "!", NameKind::kFile},
+      {"d/.wh..", "!", NameKind::kFile},
+      {".wh...", "!", NameKind::kFile},
+      {"..a", "..a", NameKind::kFile},
+      {std::string("a\0b", 3), "!", NameKind::kFile},
   };
   for (const Case& one : cases) {
     auto parsed = ParseEntryName(one.name, {});
