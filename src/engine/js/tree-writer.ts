@@ -30,6 +30,7 @@ export class TreeWriter extends TreeBase {
   readonly #uid = process.geteuid?.() ?? 0;
   readonly #gid = process.getegid?.() ?? 0;
   #whiteoutNode: string | undefined;
+  readonly #marks = new Set<string>();
 
   /** A regular file, open for its content. */
   async file(place: Place, entry: TarEntry): Promise<FileSink> {
@@ -172,12 +173,12 @@ export class TreeWriter extends TreeBase {
     this.queueXattrs(place.real, entry.xattrs);
   }
 
-  /** Hides a name of the layers below. True where that left a mark in the tree, of which there is one a name. */
+  /** Hides a name of the layers below. True the first time for a name. */
   async whiteout(path: string, entry: TarEntry): Promise<boolean> {
     if (this.options.whiteouts === 'apply') {
       const place = await this.placeIfThere(path);
       if (place !== undefined) await this.remove(place);
-      return false;
+      return this.#once(path);
     }
     const place = await this.place(path);
     const existing = await this.existing(place);
@@ -192,6 +193,13 @@ export class TreeWriter extends TreeBase {
       if (!ours) await fs.lchown(place.path, entry.uid, entry.gid);
     });
     if (ours) this.#whiteoutNode = place.real;
+    return true;
+  }
+
+  /** In `apply` form a whiteout leaves nothing to be found by: the record must name each once all the same. */
+  #once(mark: string): boolean {
+    if (this.#marks.has(mark)) return false;
+    this.#marks.add(mark);
     return true;
   }
 
@@ -211,12 +219,12 @@ export class TreeWriter extends TreeBase {
     }
   }
 
-  /** Hides what the layers below have in a directory. True where that left a mark. */
+  /** Hides what the layers below have in a directory. True the first time for a directory. */
   async opaque(path: string): Promise<boolean> {
     const inside = path === '' ? '.' : `${path}/.`;
     if (this.options.whiteouts === 'apply') {
       await this.#removeForeign((await this.place(inside)).parent.real);
-      return false;
+      return this.#once(inside);
     }
     const { real } = (await this.place(inside)).parent;
     if (this.opaqueSet.has(real)) return false;
