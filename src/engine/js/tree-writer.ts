@@ -173,12 +173,13 @@ export class TreeWriter extends TreeBase {
     this.queueXattrs(place.real, entry.xattrs);
   }
 
-  /** Hides a name of the layers below. True the first time for a name. */
+  /** Hides a name of the layers below. True where there was something to hide, or a mark was made. */
   async whiteout(path: string, entry: TarEntry): Promise<boolean> {
     if (this.options.whiteouts === 'apply') {
       const place = await this.placeIfThere(path);
-      if (place !== undefined) await this.remove(place);
-      return this.#once(path);
+      if (place === undefined || (await this.existing(place)) === undefined) return false;
+      await this.remove(place);
+      return true;
     }
     const place = await this.place(path);
     const existing = await this.existing(place);
@@ -196,7 +197,7 @@ export class TreeWriter extends TreeBase {
     return true;
   }
 
-  /** In `apply` form a whiteout leaves nothing to be found by: the record must name each once all the same. */
+  /** In `apply` form an opaque marker leaves nothing to be found by: the record must name each once all the same. */
   #once(mark: string): boolean {
     if (this.#marks.has(mark)) return false;
     this.#marks.add(mark);
