@@ -16,6 +16,8 @@ const MOUNT_ID = /^[a-f0-9]{64}(-init)?$/;
 
 /** Go's strings.TrimSpace: white space of Unicode, without the byte order mark that JavaScript trims too. */
 function trim(text: string): string {
+  // Almost every record has none, and this runs for each file of each layer.
+  if (/^\S+$/.test(text)) return text;
   return text.replace(/^[\s\u0085]+|[\s\u0085]+$/gu, (blanks) => (blanks.includes('\ufeff') ? blanks : ''));
 }
 
