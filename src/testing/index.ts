@@ -24,4 +24,6 @@ export type { SnapshotOptions, TreeEntry, TreeSnapshot } from './tree-snapshot.j
 export { buildTar, gnuLong, paxRecords, storedZstd, tarHeader } from './tar-builder.js';
 export type { TarEntry } from './tar-builder.js';
 export { readXattrs, writeXattrs } from './xattrs.js';
+export type { XattrChange } from './xattrs.js';
+export { createMemoryMetadataStore } from '../metadata/memory-store.js';
 export { mountsBelow, withSuiteDirectory } from './suite-directory.js';
