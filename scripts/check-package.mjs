@@ -10,10 +10,18 @@ const top = resolve(import.meta.dirname, '..');
 const work = mkdtempSync(join(tmpdir(), 'layerstore-package-'));
 const project = join(work, 'project');
 const show = (text) => console.log(`check-package: ${text}`);
-const env = { ...process.env, npm_config_audit: 'false', npm_config_fund: 'false', npm_config_loglevel: 'error', NODE_OPTIONS: '' };
-const run = (command, args, cwd = project) => execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+const env = {
+  ...process.env,
+  npm_config_audit: 'false',
+  npm_config_fund: 'false',
+  npm_config_loglevel: 'error',
+  NODE_OPTIONS: '',
+};
+const run = (command, args, cwd = project) =>
+  execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
-const ALLOWED = /^(dist\/|native\/|prebuilds\/|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
+const ALLOWED =
+  /^(dist\/|native\/|prebuilds\/|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
 const REFUSED = /^native\/(test|fuzz)\/|\.test\.|\.tsbuildinfo$/;
 
 try {
@@ -22,9 +30,30 @@ try {
   const odd = packed.files.map(({ path }) => path).filter((path) => !ALLOWED.test(path) || REFUSED.test(path));
   if (odd.length > 0) throw new Error(`the tarball holds what it should not: ${odd.join(', ')}`);
   show(`${packed.filename}: ${packed.files.length} files, ${(packed.size / 1e6).toFixed(2)} MB packed`);
+  const tarball = join(work, packed.filename);
+  run(process.execPath, [join(top, 'node_modules/publint/src/cli.js'), 'run', tarball, '--strict'], top);
+  show('publint: clean');
+  // The package is ESM alone, on purpose: CommonJS gets it by require(esm), which attw's other profiles call an error.
+  run(
+    process.execPath,
+    [
+      join(top, 'node_modules/@arethetypeswrong/cli/dist/index.js'),
+      tarball,
+      '--profile',
+      'esm-only',
+      '--no-definitely-typed',
+    ],
+    top,
+  );
+  show('attw: clean');
 
   writeFileSync(join(project, 'package.json'), '{ "name": "user", "private": true, "type": "module" }');
-  run('npm', ['install', join(work, packed.filename), join(top, 'node_modules/typescript'), join(top, 'node_modules/@types/node')]);
+  run('npm', [
+    'install',
+    join(work, packed.filename),
+    join(top, 'node_modules/typescript'),
+    join(top, 'node_modules/@types/node'),
+  ]);
   const tree = JSON.parse(run('npm', ['ls', '--all', '--json', '--omit=dev']));
   const names = new Set();
   const collect = (dependencies = {}) => {
@@ -56,9 +85,13 @@ try {
      await rm(root, { recursive: true });`,
   );
   show(`ESM: ${run(process.execPath, ['use.mjs']).trim()}`);
-  writeFileSync(join(project, 'use.cjs'), `const { parseDigest } = require('layerstore'); console.log(typeof parseDigest);`);
+  writeFileSync(
+    join(project, 'use.cjs'),
+    `const { parseDigest } = require('layerstore'); console.log(typeof parseDigest);`,
+  );
   const [major, minor] = process.versions.node.split('.').map(Number);
-  if (major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19)) show(`CommonJS: ${run(process.execPath, ['use.cjs']).trim()}`);
+  if (major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19))
+    show(`CommonJS: ${run(process.execPath, ['use.cjs']).trim()}`);
   show(`command: ${run(join(project, 'node_modules/.bin/layerstore'), ['--version']).trim()}`);
 
   writeFileSync(
@@ -68,8 +101,28 @@ try {
      export async function open(root: string): Promise<Store> { return openStore({ root, durability: 'relaxed' }); }
      export { metadataStoreSuite };`,
   );
-  for (const [module, moduleResolution] of [['nodenext', 'nodenext'], ['esnext', 'bundler']]) {
-    run(process.execPath, ['node_modules/typescript/bin/tsc', '--noEmit', '--strict', '--target', 'es2023', '--lib', 'es2023,esnext.disposable', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--skipLibCheck', 'false', 'types.ts']);
+  for (const [module, moduleResolution] of [
+    ['nodenext', 'nodenext'],
+    ['esnext', 'bundler'],
+  ]) {
+    run(process.execPath, [
+      'node_modules/typescript/bin/tsc',
+      '--noEmit',
+      '--strict',
+      '--target',
+      'es2023',
+      '--lib',
+      'es2023,esnext.disposable',
+      '--types',
+      'node',
+      '--module',
+      module,
+      '--moduleResolution',
+      moduleResolution,
+      '--skipLibCheck',
+      'false',
+      'types.ts',
+    ]);
     show(`types resolve under ${moduleResolution}`);
   }
   const { version } = JSON.parse(readFileSync(join(top, 'package.json'), 'utf8'));

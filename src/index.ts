@@ -17,7 +17,8 @@ export { emptyLayer } from './store/empty-layer.js';
 export { formatChange } from './store/format-change.js';
 export { hashFile } from './store/hash-file.js';
 export { engineFeatures } from './engine/features.js';
-export type { EngineFeatures } from './engine/engine.js';
+export { openEngine } from './engine/select.js';
+export type { OpenEngineOptions } from './engine/select.js';
 export { logReleaseMetadata, releaseAndLog } from './store/log.js';
 export { OPERATIONS } from './store/diagnostics.js';
 export type { Operation, OperationDetails, OperationEvent } from './store/diagnostics.js';
@@ -46,15 +47,32 @@ export type {
 } from './store/types.js';
 
 export type {
+  AssembleRequest,
+  BatchOp,
   Change,
   DiffGetter,
+  DiffRequest,
+  Engine,
+  EngineFeatures,
+  FileLock,
   HashFileResult,
+  IngestRequest,
+  IngestResult,
+  MountEntry,
+  MountTier,
+  OverlayMount,
   Progress,
   ProgressListener,
+  RecordRow,
+  SealRequest,
   TarSource,
   TarSplitTarget,
   TreeProblem,
+  TreeStack,
+  TreeTarRequest,
+  TreeUsage,
   UnpackLimits,
+  VerifyTreeRequest,
   WhiteoutForm,
 } from './engine/engine.js';
 export type {
