@@ -2,7 +2,7 @@
 // require ESM, types under both module resolutions, the command, and (on Linux) one layer in and out again. Also shows
 // that the tarball holds what is needed and nothing else. Leaves nothing behind.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -48,12 +48,7 @@ try {
   show('attw: clean');
 
   writeFileSync(join(project, 'package.json'), '{ "name": "user", "private": true, "type": "module" }');
-  run('npm', [
-    'install',
-    join(work, packed.filename),
-    join(top, 'node_modules/typescript'),
-    join(top, 'node_modules/@types/node'),
-  ]);
+  run('npm', ['install', '--omit=dev', tarball]);
   const tree = JSON.parse(run('npm', ['ls', '--all', '--json', '--omit=dev']));
   const names = new Set();
   const collect = (dependencies = {}) => {
@@ -94,6 +89,22 @@ try {
     show(`CommonJS: ${run(process.execPath, ['use.cjs']).trim()}`);
   show(`command: ${run(join(project, 'node_modules/.bin/layerstore'), ['--version']).trim()}`);
 
+  writeFileSync(
+    join(project, 'worker.mjs'),
+    `import { isMainThread, Worker } from 'node:worker_threads';
+     if (isMainThread) {
+       const ends = [0, 1, 2].map(() => new Promise((done, failed) => new Worker(new URL(import.meta.url)).on('error', failed).on('exit', done)));
+       const codes = await Promise.all(ends);
+       if (codes.some((code) => code !== 0)) throw new Error('a worker ended with ' + codes);
+       console.log('three side by side');
+     } else await import('./use.mjs');`,
+  );
+  show(`worker threads: ${run(process.execPath, ['worker.mjs']).trim().split('\n').join(', ')}`);
+
+  // The compiler is this checkout's: a user's project has one of its own.
+  mkdirSync(join(project, 'node_modules/@types'), { recursive: true });
+  for (const name of ['typescript', '@types/node', 'undici-types'])
+    symlinkSync(join(top, 'node_modules', name), join(project, 'node_modules', name));
   writeFileSync(
     join(project, 'types.ts'),
     `import { openStore, type Store } from 'layerstore';

@@ -3,11 +3,9 @@
  * with peers and charts, is `npm run bench` in the sources.
  */
 import { createCipheriv } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { pack } from 'tar-stream';
+import { TarWriter } from '../image/tar-writer.js';
 import { hashFile, openStore, type Store } from '../index.js';
 
 export interface BenchResult {
@@ -28,21 +26,19 @@ const BIG_SIZE = 16 << 20;
 
 /** Writes a tar of many small and a few big files, the same bytes each time. Gives its size. */
 export async function writeSampleTar(path: string): Promise<void> {
-  const tar = pack();
-  const written = pipeline(tar, createWriteStream(path));
   const noise = createCipheriv('aes-256-ctr', Buffer.alloc(32, 7), Buffer.alloc(16)).update(Buffer.alloc(BIG_SIZE));
-  const add = (name: string, content: Buffer): Promise<void> =>
-    new Promise((resolve, reject) => {
-      tar.entry({ name, mode: 0o644, mtime: new Date(1_700_000_000_000) }, content, (error) =>
-        error ? reject(error) : resolve(),
-      );
-    });
-  for (let i = 0; i < SMALL_FILES; i++) {
-    await add(`modules/m${i % 200}/file-${i}.js`, noise.subarray(i * 64, i * 64 + 200 + ((i * 37) % 6000)));
+  const file = await open(path, 'wx');
+  try {
+    const tar = new TarWriter(file);
+    for (let i = 0; i < SMALL_FILES; i++) {
+      const content = noise.subarray(i * 64, i * 64 + 200 + ((i * 37) % 6000));
+      await tar.entry(`modules/m${i % 200}/file-${i}.js`, content);
+    }
+    for (let i = 0; i < BIG_FILES; i++) await tar.entry(`bin/program-${i}`, noise);
+    await tar.end();
+  } finally {
+    await file.close();
   }
-  for (let i = 0; i < BIG_FILES; i++) await add(`bin/program-${i}`, noise);
-  tar.finalize();
-  await written;
 }
 
 interface Trial {
