@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "layer/xattr_policy.h"
 #include "sys/open.h"
@@ -56,6 +57,7 @@ Result<void> Applier::NoteImplied(int parent, const std::string& name) {
   struct stat info;
   if (fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
   Made(info);
+  if (keeps_made_) pure_.insert(info.st_ino);
   if (implied_.size() < kMaxNoted) implied_.insert(info.st_ino);
   return {};
 }
@@ -82,30 +84,46 @@ Result<Parent> Applier::FindParent(std::string_view path) {
   return ParentError(found.error(), path_);
 }
 
-// Makes what is missing on the way to `path`, from the top.
+// Makes what is missing on the way to `path`. The first missing directory is searched for by halving, and what lies
+// below it is made from descriptor to descriptor: the time is that of the path's length, not of its square.
 Result<void> Applier::MakeImplied(std::string_view path) {
-  for (size_t end = path.find('/');; end = path.find('/', end + 1)) {
-    const std::string_view prefix = path.substr(0, end);
-    auto found = parents_.Find(prefix);
-    if (!found.ok()) {
-      auto parent = parents_.Find(PathParent(prefix));
-      if (!parent.ok()) return ParentError(parent.error(), path_);
-      const std::string name(PathBase(prefix));
-      bool opaque = false;
-      struct stat info;
-      if (fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
-        // A whiteout earlier in this archive: the directory is a new one. Anything else is in the way.
-        if (!IsWhiteoutDevice(info)) return ParentError(found.error(), path_);
-        if (unlinkat(parent->fd, name.c_str(), 0) != 0) return SysError("unlinkat", path_);
-        opaque = true;
-      }
-      if (mkdirat(parent->fd, name.c_str(), kImpliedMode) != 0) return SysError("mkdirat", path_);
-      LS_TRY(NoteImplied(parent->fd, name));
-      bool was = false;
-      if (opaque) LS_TRY(SetOpaque(parent->fd, name, was));
-    }
-    if (end == std::string_view::npos) return {};
+  std::vector<size_t> ends;
+  for (size_t end = path.find('/'); end != std::string_view::npos; end = path.find('/', end + 1)) ends.push_back(end);
+  ends.push_back(path.size());
+  const auto prefix = [&](size_t count) { return count == 0 ? std::string_view() : path.substr(0, ends[count - 1]); };
+  size_t there = 0;
+  size_t missing = ends.size();
+  while (there + 1 < missing) {
+    const size_t middle = there + (missing - there) / 2;
+    (parents_.Find(prefix(middle)).ok() ? there : missing) = middle;
   }
+  const auto found = parents_.Find(prefix(missing));
+  if (found.ok()) return {};
+  if (found.error().err != ENOENT && found.error().err != ENOTDIR) return ParentError(found.error(), path_);
+  auto parent = parents_.Find(prefix(there));
+  if (!parent.ok()) return ParentError(parent.error(), path_);
+  UniqueFd at(openat(parent->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!at.valid()) return SysError("openat", path_);
+  for (size_t count = missing; count <= ends.size(); count++) {
+    const std::string name(PathBase(prefix(count)));
+    bool opaque = false;
+    struct stat info;
+    if (count == missing && fstatat(at.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
+      // A whiteout earlier in this archive: the directory is a new one. Anything else is in the way.
+      if (!IsWhiteoutDevice(info)) return ParentError(found.error(), path_);
+      if (unlinkat(at.get(), name.c_str(), 0) != 0) return SysError("unlinkat", path_);
+      opaque = true;
+    }
+    if (mkdirat(at.get(), name.c_str(), kImpliedMode) != 0) return SysError("mkdirat", path_);
+    implied_count_++;
+    LS_TRY(NoteImplied(at.get(), name));
+    bool was = false;
+    if (opaque) LS_TRY(SetOpaque(at.get(), name, was));
+    UniqueFd next(openat(at.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!next.valid()) return SysError("openat", path_);
+    at = std::move(next);
+  }
+  return {};
 }
 
 Result<bool> Applier::Begin(const TarEntry& entry) {
@@ -260,6 +278,7 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
       struct stat info;
       if (fstat(fd.get(), &info) != 0) return SysError("fstat", path_);
       Made(info);
+      if (fresh) pure_.insert(info.st_ino);
     }
   }
   if (!fresh) parents_.Clear();  // its setgid bit may have changed

@@ -36,6 +36,8 @@ class Applier {
 
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint64_t ignored_xattrs() const { return ignored_xattrs_; }
+  // Directories that no entry asked for by itself: they cost as much as entries do.
+  [[nodiscard]] uint64_t implied() const { return implied_count_; }
   // What was overwritten or hidden; where it was used, size() is that of everything ever made.
   [[nodiscard]] Replaced& replaced() { return replaced_; }
   [[nodiscard]] const InodeSet* made() const { return keeps_made_ ? &made_ : nullptr; }
@@ -78,6 +80,9 @@ class Applier {
   static constexpr size_t kMaxNoted = size_t{1} << 16;
   InodeSet implied_;
   InodeSet cleared_;
+  // kApply: directories in which nothing of the parent can be, so that no tree is cleared twice.
+  InodeSet pure_;
+  uint64_t implied_count_ = 0;
   uint64_t size_ = 0;
   uint64_t ignored_xattrs_ = 0;
 

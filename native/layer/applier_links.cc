@@ -182,7 +182,8 @@ Result<bool> Applier::ClearLower(std::string_view path) {
   LS_TRY(enter(top.fd, "."));
   struct stat itself;
   if (fstat(levels.back().fd.get(), &itself) != 0) return SysError("fstat", path_);
-  const bool first = cleared_.size() < kMaxNoted && cleared_.insert(itself.st_ino).second;
+  const bool first = cleared_.size() < kMaxNoted && cleared_.insert(itself.st_ino);
+  if (!pure_.insert(itself.st_ino)) return first;  // nothing of the parent can be in it
   while (!levels.empty()) {
     const int at = levels.back().fd.get();
     DirectoryEntry entry;
@@ -204,7 +205,12 @@ Result<bool> Applier::ClearLower(std::string_view path) {
     struct stat info;
     if (fstatat(at, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
     if (S_ISDIR(info.st_mode)) {
-      LS_TRY(enter(at, name));
+      if (pure_.insert(info.st_ino)) {
+        LS_TRY(enter(at, name));
+      } else if (!Ours(info) && unlinkat(at, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOTEMPTY &&
+                 errno != EEXIST) {
+        return SysError("unlinkat", path_);
+      }
     } else if (!Ours(info) && unlinkat(at, name.c_str(), 0) != 0) {
       return SysError("unlinkat", path_);
     }

@@ -202,6 +202,10 @@ class ApplyStage {
     progress_.entries.store(++entries_, std::memory_order_relaxed);
     if (entries_ > request_.limits.max_entries) return DataError(Fault::kLimit, "maxEntries", {}, reader_.offset());
     auto done = Unpack(entry);
+    // A path of a thousand missing parents is one entry and a thousand inodes.
+    if (done.ok() && entries_ + applier_->implied() > request_.limits.max_entries) {
+      done = DataError(Fault::kLimit, "maxEntries");
+    }
     if (done.ok() || done.error().fault == Fault::kSystem) return done;
     if (done.error().path.empty() && done.error().fault != Fault::kCancelled) done.error().path = entry.name;
     if (done.error().offset == 0) done.error().offset = reader_.offset();

@@ -5,17 +5,14 @@
 
 #include <cstdint>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
+#include "layer/inode_set.h"
 #include "sys/cancel.h"
 #include "sys/result.h"
 #include "sys/unique_fd.h"
 
 namespace layerstore {
-
-// The inodes that one ingest made, for trees that hold a parent's files too.
-using InodeSet = std::unordered_set<uint64_t>;
 
 class Replaced {
  public:
