@@ -83,7 +83,10 @@ async function apply(op: BatchOp, undo: Undo[]): Promise<void> {
     case 'fsync':
       return sync(op.path);
     default:
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `unknown batch step ${JSON.stringify((op as { op: unknown }).op)}`);
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `unknown batch step ${JSON.stringify((op as { op: unknown }).op)}`,
+      );
   }
 }
 
@@ -147,7 +150,9 @@ async function renameNoReplace(path: string, dest: string): Promise<void> {
 
 /** RENAME_EXCHANGE has no call in Node; `mv --exchange` of GNU coreutils 9.5 has it. */
 async function exchange(path: string, dest: string): Promise<void> {
-  const result = await run('mv', ['--exchange', '--no-target-directory', '--', path, dest], { purpose: 'exchange two directories' });
+  const result = await run('mv', ['--exchange', '--no-target-directory', '--', path, dest], {
+    purpose: 'exchange two directories',
+  });
   if (result.exitCode === 0) return;
   if (result.stderr.includes('unrecognized option')) return exchangeByRenames(path, dest);
   throw commandError('mv', result, { purpose: 'exchange', path, dest, syscall: 'renameat2' });

@@ -57,10 +57,10 @@ export class ByteReader {
 
   async #fill(): Promise<boolean> {
     while (!this.#ended) {
-      const { done, value } = await this.#chunks.next();
-      if (done === true) this.#ended = true;
-      else if (value.length > 0) {
-        this.#chunk = value;
+      const next = await this.#chunks.next();
+      if (next.done === true) this.#ended = true;
+      else if (next.value.length > 0) {
+        this.#chunk = next.value;
         return true;
       }
     }

@@ -53,8 +53,13 @@ export async function collectChanges(comparison: TreeComparison): Promise<Change
   return found.sort((a, b) => byBytes(a.path, b.path));
 }
 
-async function differs(now: BigIntStats, before: BigIntStats, visit: Extract<Visit, { kind: 'present' }>): Promise<boolean> {
-  if (now.mode !== before.mode || now.uid !== before.uid || now.gid !== before.gid || now.rdev !== before.rdev) return true;
+async function differs(
+  now: BigIntStats,
+  before: BigIntStats,
+  visit: Extract<Visit, { kind: 'present' }>,
+): Promise<boolean> {
+  if (now.mode !== before.mode || now.uid !== before.uid || now.gid !== before.gid || now.rdev !== before.rdev)
+    return true;
   // Of a directory time and size say nothing.
   if (!now.isDirectory() && (now.size !== before.size || !sameTime(now.mtimeNs, before.mtimeNs))) return true;
   if (now.isSymbolicLink() || visit.lower === undefined) return false;

@@ -14,7 +14,11 @@ const found = new Map<string, string | undefined>();
 
 /** Absolute path of a command, or `undefined` where the system has none. */
 export function commandPath(name: string): string | undefined {
-  if (!found.has(name)) found.set(name, FOLDERS.map((folder) => `${folder}/${name}`).find((path) => existsSync(path)));
+  if (!found.has(name))
+    found.set(
+      name,
+      FOLDERS.map((folder) => `${folder}/${name}`).find((path) => existsSync(path)),
+    );
   return found.get(name);
 }
 
@@ -55,7 +59,11 @@ export async function run(name: string, args: readonly string[], options: RunOpt
   const path = requireCommand(name, options.purpose);
   options.signal?.throwIfAborted();
   const stdio: StdioOptions = [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...(options.fds ?? [])];
-  const child = spawn(path, args, { stdio, env: { LC_ALL: 'C', PATH: FOLDERS.join(':') }, ...(options.cwd === undefined ? {} : { cwd: options.cwd }) });
+  const child = spawn(path, args, {
+    stdio,
+    env: { LC_ALL: 'C', PATH: FOLDERS.join(':') },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+  });
   const output: Buffer[] = [];
   let outputBytes = 0;
   let message = '';
@@ -74,7 +82,10 @@ export async function run(name: string, args: readonly string[], options: RunOpt
       child.once('error', reject);
       child.once('close', (code, signal) => {
         if (code !== null) resolve(code);
-        else reject(new LayerStoreError('ERR_SYSTEM', `cannot ${options.purpose}: "${path}" was ended by ${String(signal)}`));
+        else
+          reject(
+            new LayerStoreError('ERR_SYSTEM', `cannot ${options.purpose}: "${path}" was ended by ${String(signal)}`),
+          );
       });
     });
     const [exitCode] = await Promise.all([ended, feed(child.stdin, options.input)]);
@@ -129,13 +140,19 @@ export function commandError(
   const errnoName = errnoOfMessage(result.stderr);
   const where = about.path === undefined ? '' : ` "${about.path}"`;
   const said = result.stderr === '' ? `exit code ${String(result.exitCode)}` : result.stderr.split('\n')[0];
-  return new LayerStoreError('ERR_SYSTEM', `cannot ${about.purpose}${where}: ${errnoName ?? 'failure'}; "${name}" says: ${said ?? ''}`, {
-    ...(errnoName === undefined ? {} : { errnoName, errno: -(constants.errno as Record<string, number>)[errnoName]! }),
-    syscall: about.syscall ?? name,
-    ...(about.path === undefined ? {} : { path: about.path }),
-    ...(about.dest === undefined ? {} : { dest: about.dest }),
-    detail: result.stderr,
-  });
+  return new LayerStoreError(
+    'ERR_SYSTEM',
+    `cannot ${about.purpose}${where}: ${errnoName ?? 'failure'}; "${name}" says: ${said ?? ''}`,
+    {
+      ...(errnoName === undefined
+        ? {}
+        : { errnoName, errno: -(constants.errno as Record<string, number>)[errnoName]! }),
+      syscall: about.syscall ?? name,
+      ...(about.path === undefined ? {} : { path: about.path }),
+      ...(about.dest === undefined ? {} : { dest: about.dest }),
+      detail: result.stderr,
+    },
+  );
 }
 
 /** strerror's words in the C locale, as commands print them. */

@@ -17,7 +17,8 @@ const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
 export async function copyTree(source: string, target: string, options: { signal?: AbortSignal } = {}): Promise<void> {
   const { signal } = options;
   signal?.throwIfAborted();
-  if (commandPath('cp') !== undefined && (await hasFineTimes(source, signal))) return copyByCommand(source, target, signal);
+  if (commandPath('cp') !== undefined && (await hasFineTimes(source, signal)))
+    return copyByCommand(source, target, signal);
   const xattrs = await readTreeXattrs(source, options);
   const copy = new Copy(signal);
   const from = await OpenedDirectory.open(source, source);
@@ -120,7 +121,7 @@ class Copy {
           await fs.link(first, target);
           continue;
         }
-        if (!kept) this.#held.push((await OpenedDirectory.open(to.at('.'), 'the copy')));
+        if (!kept) this.#held.push(await OpenedDirectory.open(to.at('.'), 'the copy'));
         kept = true;
         this.#linked.set(inode, this.#held[this.#held.length - 1]!.at(name));
         await this.#other(from, to, name, stat);

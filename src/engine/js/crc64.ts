@@ -61,7 +61,14 @@ export class Crc64 {
       const h = ((high >>> 24) ^ bytes[at + 7]!) * 2;
       low = table[a]! ^ table[b]! ^ table[c]! ^ table[d]! ^ table[e]! ^ table[f]! ^ table[g]! ^ table[h]!;
       high =
-        table[a + 1]! ^ table[b + 1]! ^ table[c + 1]! ^ table[d + 1]! ^ table[e + 1]! ^ table[f + 1]! ^ table[g + 1]! ^ table[h + 1]!;
+        table[a + 1]! ^
+        table[b + 1]! ^
+        table[c + 1]! ^
+        table[d + 1]! ^
+        table[e + 1]! ^
+        table[f + 1]! ^
+        table[g + 1]! ^
+        table[h + 1]!;
     }
     for (; at < length; at++) {
       const index = ((low ^ bytes[at]!) & 255) * 2;

@@ -17,9 +17,9 @@ export async function decode(input: AsyncIterable<Buffer>, limits: { maxWindow: 
   let head: Buffer = Buffer.alloc(0);
   let ended = false;
   while (head.length < 4 && !ended) {
-    const { done, value } = await iterator.next();
-    if (done === true) ended = true;
-    else head = head.length === 0 ? value : Buffer.concat([head, value]);
+    const next = await iterator.next();
+    if (next.done === true) ended = true;
+    else head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
   }
   const all = resume(head, iterator, ended);
   if (head.length >= 2 && head[0] === 0x1f && head[1] === 0x8b) return { compression: 'gzip', chunks: gunzip(all) };
@@ -31,9 +31,9 @@ async function* resume(head: Buffer, rest: AsyncIterator<Buffer>, ended: boolean
   try {
     if (head.length > 0) yield head;
     while (!ended) {
-      const { done, value } = await rest.next();
-      if (done === true) ended = true;
-      else yield value;
+      const next = await rest.next();
+      if (next.done === true) ended = true;
+      else yield next.value;
     }
   } finally {
     if (!ended) await rest.return?.();
@@ -49,7 +49,11 @@ function gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
  * Chunks of `input` through a transform of node:zlib. Its errors become ERR_BAD_COMPRESSION; those of the input come
  * through unchanged. Input behind the end of the compressed data is read and dropped.
  */
-export async function* through(transform: Transform, input: AsyncIterable<Buffer>, format: string): AsyncGenerator<Buffer> {
+export async function* through(
+  transform: Transform,
+  input: AsyncIterable<Buffer>,
+  format: string,
+): AsyncGenerator<Buffer> {
   let inputError: { error: unknown } | undefined;
   let closed = false;
   transform.once('close', () => (closed = true));
@@ -70,12 +74,12 @@ export async function* through(transform: Transform, input: AsyncIterable<Buffer
     for await (const chunk of transform) yield chunk as Buffer;
     await feeding;
   } catch (error) {
-    if (inputError !== undefined) throw (inputError).error;
+    if (inputError !== undefined) throw inputError.error;
     throw compressionError(error, format);
   } finally {
     transform.destroy();
   }
-  if (inputError !== undefined) throw (inputError).error;
+  if (inputError !== undefined) throw inputError.error;
 }
 
 function room(transform: Transform): Promise<void> {
@@ -91,7 +95,11 @@ function room(transform: Transform): Promise<void> {
 /** ERR_BAD_COMPRESSION for an error of a decompressor. */
 export function compressionError(error: unknown, format: string): unknown {
   if (error instanceof LayerStoreError || !(error instanceof Error)) return error;
-  return new LayerStoreError('ERR_BAD_COMPRESSION', `cannot decompress the ${format} data: ${error.message}; it is damaged or truncated`, {
-    cause: error,
-  });
+  return new LayerStoreError(
+    'ERR_BAD_COMPRESSION',
+    `cannot decompress the ${format} data: ${error.message}; it is damaged or truncated`,
+    {
+      cause: error,
+    },
+  );
 }

@@ -19,7 +19,8 @@ export function jsFeatures(): EngineFeatures {
     isal: ONLY_NATIVE,
     crc64: 'table',
     gzip: 'zlib',
-    zstd: 'createZstdDecompress' in zlib ? 'zlib' : hasFzstd() ? 'fzstd' : 'no: needs Node 22.15 or the package "fzstd"',
+    zstd:
+      'createZstdDecompress' in zlib ? 'zlib' : hasFzstd() ? 'fzstd' : 'no: needs Node 22.15 or the package "fzstd"',
     renameat2: 'no: exchanging needs "mv --exchange" of coreutils 9.5, else three renames',
     reflink: 'yes',
     mount: command('mount'),

@@ -7,10 +7,10 @@ import { promisify } from 'node:util';
 
 export const open = promisify(fs.open);
 export const close = promisify(fs.close);
-export const mkdir = promisify(fs.mkdir) as (path: fs.PathLike, mode: number) => Promise<void>;
+export const mkdir: (path: fs.PathLike, mode: number) => Promise<void> = promisify<fs.PathLike, number>(fs.mkdir);
 export const rmdir = promisify(fs.rmdir) as (path: fs.PathLike) => Promise<void>;
 export const unlink = promisify(fs.unlink);
-export const symlink = promisify(fs.symlink) as (target: fs.PathLike, path: fs.PathLike) => Promise<void>;
+export const symlink = promisify<fs.PathLike, fs.PathLike>(fs.symlink);
 export const link = promisify(fs.link);
 export const rename = promisify(fs.rename);
 export const chmod = promisify(fs.chmod);
@@ -38,12 +38,21 @@ export const readdir = promisify(fs.readdir) as unknown as (
   options: { withFileTypes: true; encoding: 'buffer' },
 ) => Promise<fs.Dirent<Buffer>[]>;
 
-const readlinkBytes = promisify(fs.readlink) as unknown as (path: fs.PathLike, options: { encoding: 'buffer' }) => Promise<Buffer>;
+const readlinkBytes = promisify(fs.readlink) as unknown as (
+  path: fs.PathLike,
+  options: { encoding: 'buffer' },
+) => Promise<Buffer>;
 /** Target of a symbolic link, as bytes. */
 export const readlink = (path: fs.PathLike): Promise<Buffer> => readlinkBytes(path, { encoding: 'buffer' });
 
 /** Reads at `position` (or the current one); resolves to the bytes read, 0 at the end. */
-export function read(fd: number, buffer: Uint8Array, offset: number, length: number, position: number | null): Promise<number> {
+export function read(
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number | null,
+): Promise<number> {
   return new Promise((resolve, reject) => {
     fs.read(fd, buffer, offset, length, position, (error, count) => {
       if (error) reject(error);
@@ -52,7 +61,13 @@ export function read(fd: number, buffer: Uint8Array, offset: number, length: num
   });
 }
 
-function writeOnce(fd: number, buffer: Uint8Array, offset: number, length: number, position: number | null): Promise<number> {
+function writeOnce(
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number | null,
+): Promise<number> {
   return new Promise((resolve, reject) => {
     fs.write(fd, buffer, offset, length, position, (error, count) => {
       if (error) reject(error);

@@ -28,4 +28,3 @@ export async function hashFile(path: string, options: { signal?: AbortSignal } =
     await source.close();
   }
 }
-

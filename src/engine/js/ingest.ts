@@ -1,9 +1,7 @@
 /** Ingest: one pass from a tar's bytes to a layer's directory, its digests and its tar-split record. */
-import { createHash } from 'node:crypto';
-import { mkdtemp, rm, statfs } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DiffID } from '../../digest.js';
 import { LayerStoreError } from '../../errors.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
 import { resolveLimitsFor, type CompleteLimits } from '../limits.js';
@@ -12,18 +10,16 @@ import { decode, type Decoded } from './decode.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { checkNames, nameKind, overLimit, ownXattrs, shown, treePath } from './names.js';
-import { ProgressMeter } from './progress.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './split-writer.js';
 import { badTar } from './tar-header.js';
+import { TarMeter } from './tar-meter.js';
 import { TarReader, type TarEntry } from './tar-reader.js';
 import { readTreeFile } from './tree-file.js';
 import { TreeRoot, type Place } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
 
 const SMALL_FILE = 128 * 1024;
-const CHECK_SPACE_EVERY = 32 * 1024 * 1024;
-const RATIO_FROM = 4 * 1024 ** 3;
 /** What a replacement costs beside the content it keeps: counted, so that entries of one name cannot fill memory. */
 const REPLACEMENT_BYTES = 4096;
 
@@ -31,7 +27,10 @@ const REPLACEMENT_BYTES = 4096;
 export async function ingest(source: TarSource, request: IngestRequest): Promise<IngestResult> {
   const limits = await resolveLimitsFor(request.directory, request.limits);
   const hash = request.blob !== undefined || request.hashBlob === true;
-  const reader = await SourceReader.open(source, { hash, ...(request.signal === undefined ? {} : { signal: request.signal }) });
+  const reader = await SourceReader.open(source, {
+    hash,
+    ...(request.signal === undefined ? {} : { signal: request.signal }),
+  });
   let job: IngestJob | undefined;
   try {
     job = await IngestJob.open(reader, request, limits);
@@ -55,23 +54,25 @@ class IngestJob {
   readonly #root: TreeRoot;
   readonly #writer: TreeWriter;
   readonly #split: SplitWriter | undefined;
-  readonly #hash = createHash('sha256');
-  readonly #progress: ProgressMeter;
+  readonly #meter: TarMeter;
   #keptFolder: string | undefined;
   #keptFiles = 0;
   #keptBytes = 0;
-  #tarSize = 0;
-  #entries = 0;
   #ignoredXattrs = 0;
-  #nextSpaceCheck = 0;
 
-  private constructor(source: SourceReader, request: IngestRequest, limits: CompleteLimits, root: TreeRoot, split: SplitWriter | undefined) {
+  private constructor(
+    source: SourceReader,
+    request: IngestRequest,
+    limits: CompleteLimits,
+    root: TreeRoot,
+    split: SplitWriter | undefined,
+  ) {
     this.#source = source;
     this.#request = request;
     this.#limits = limits;
     this.#root = root;
     this.#split = split;
-    this.#progress = new ProgressMeter(request.onProgress, source.totalBytes);
+    this.#meter = new TarMeter(source, request, limits);
     this.#writer = new TreeWriter(root, {
       whiteouts: request.whiteouts,
       ...(request.signal === undefined ? {} : { signal: request.signal }),
@@ -91,21 +92,22 @@ class IngestJob {
   }
 
   async run(): Promise<IngestResult> {
-    await this.#checkSpace();
+    await this.#meter.checkSpace();
     const decoded = await decode(this.#source, this.#limits);
-    const bytes = new ByteReader(this.#metered(decoded));
+    const bytes = new ByteReader(this.#meter.chunks(decoded));
     const tar = new TarReader(bytes, this.#limits);
     for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
       this.#request.signal?.throwIfAborted();
       // A global header is no entry of the tree.
-      if (entry.type !== 'g' && ++this.#entries > this.#limits.maxEntries) throw overLimit('maxEntries', this.#limits.maxEntries, 'the tar has more entries', entry.offset);
+      if (entry.type !== 'g') this.#meter.countEntry(entry.offset);
       await this.#split?.segment(tar.takeRaw());
       await this.#entry(tar, entry);
       await this.#writer.settle();
-      this.#progress.report(this.#source.bytesRead, this.#tarSize, this.#entries);
+      this.#meter.report();
     }
     await this.#split?.segment(tar.takeRaw());
-    for (let rest = await tar.trailing(SMALL_FILE); rest !== undefined; rest = await tar.trailing(SMALL_FILE)) await this.#keep(rest);
+    for (let rest = await tar.trailing(SMALL_FILE); rest !== undefined; rest = await tar.trailing(SMALL_FILE))
+      await this.#keep(rest);
     await this.#writer.finish();
     const result = this.#result(decoded);
     await this.#split?.finish({
@@ -113,7 +115,7 @@ class IngestJob {
       read: (path) => readTreeFile(this.#root, path),
     });
     await this.#close();
-    this.#progress.finish(this.#source.bytesRead, this.#tarSize, this.#entries);
+    this.#meter.finish();
     return result;
   }
 
@@ -126,32 +128,6 @@ class IngestJob {
   async #close(): Promise<void> {
     await this.#root.close();
     if (this.#keptFolder !== undefined) await rm(this.#keptFolder, { recursive: true, force: true });
-  }
-
-  /** Counts, hashes and limits the bytes of the tar. */
-  async *#metered(decoded: Decoded): AsyncGenerator<Buffer> {
-    const { maxBytes, maxRatio } = this.#limits;
-    for await (const chunk of decoded.chunks) {
-      this.#hash.update(chunk);
-      this.#tarSize += chunk.length;
-      if (this.#tarSize > maxBytes) throw overLimit('maxBytes', maxBytes, 'the tar is larger', this.#tarSize);
-      if (decoded.compression !== 'none' && this.#tarSize > RATIO_FROM && this.#tarSize > this.#source.bytesRead * maxRatio) {
-        throw overLimit('maxRatio', maxRatio, `${String(this.#source.bytesRead)} compressed bytes gave ${String(this.#tarSize)}`, this.#tarSize);
-      }
-      if (this.#request.blob !== undefined && this.#source.bytesRead > this.#request.blob.size) throw this.#blobSizeError('more');
-      if (this.#tarSize >= this.#nextSpaceCheck) await this.#checkSpace();
-      this.#progress.report(this.#source.bytesRead, this.#tarSize, this.#entries);
-      yield chunk;
-    }
-  }
-
-  async #checkSpace(): Promise<void> {
-    this.#nextSpaceCheck = this.#tarSize + CHECK_SPACE_EVERY;
-    if (this.#limits.minFreeBytes === 0) return;
-    const { bavail, bsize } = await statfs(this.#request.directory);
-    if (bavail * bsize < this.#limits.minFreeBytes) {
-      throw overLimit('minFreeBytes', this.#limits.minFreeBytes, `the file system of "${this.#request.directory}" has ${String(bavail * bsize)} bytes left`);
-    }
   }
 
   async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
@@ -178,10 +154,14 @@ class IngestJob {
     if (path === '') {
       // As Docker: owner, mode and times of the root are the store's business.
       if (entry.type === '5') return;
-      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar names "${shown(entry.name)}", the root itself, as something else than a directory`, {
-        path: shown(entry.name),
-        offset: entry.offset,
-      });
+      throw new LayerStoreError(
+        'ERR_UNSAFE_PATH',
+        `the tar names "${shown(entry.name)}", the root itself, as something else than a directory`,
+        {
+          path: shown(entry.name),
+          offset: entry.offset,
+        },
+      );
     }
     switch (entry.type) {
       case '0':
@@ -215,7 +195,11 @@ class IngestJob {
         await this.#writer.directory(await this.#writer.place(path), entry);
         break;
       default:
-        throw badTar(`"${shown(entry.name)}" is of the unknown type ${JSON.stringify(entry.type)}`, entry.offset, entry.name);
+        throw badTar(
+          `"${shown(entry.name)}" is of the unknown type ${JSON.stringify(entry.type)}`,
+          entry.offset,
+          entry.name,
+        );
     }
     // Docker reads back the file of every entry with a size; one that has no data of its own must have no such line.
     if (entry.size === 0) await this.#split?.file(entry.name, 0, undefined);
@@ -229,7 +213,11 @@ class IngestJob {
       return target;
     } catch (error) {
       if (LayerStoreError.is(error) && (error.errnoName === 'ENOENT' || error.errnoName === 'ENOTDIR')) {
-        throw badTar(`"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`, entry.offset, entry.name);
+        throw badTar(
+          `"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`,
+          entry.offset,
+          entry.name,
+        );
       }
       throw error;
     }
@@ -269,10 +257,11 @@ class IngestJob {
   async #sparseContent(tar: TarReader, entry: TarEntry, sink: FileSink): Promise<void> {
     await this.#keep(tar.takeRaw());
     for (const { offset, length } of entry.regions ?? []) {
-      for (let done = 0; done < length; ) {
+      for (let done = 0; done < length;) {
         this.#request.signal?.throwIfAborted();
         const chunk = await tar.content(length - done);
-        if (chunk === undefined) throw badTar('a sparse file has less data than its map says', entry.offset, entry.name);
+        if (chunk === undefined)
+          throw badTar('a sparse file has less data than its map says', entry.offset, entry.name);
         await sink.writeAt(chunk, offset + done);
         await this.#keep(chunk);
         done += chunk.length;
@@ -299,7 +288,12 @@ class IngestJob {
   #countKept(bytes: number): void {
     this.#keptBytes += bytes;
     if (this.#keptBytes > this.#limits.maxKeptBytes) {
-      throw overLimit('maxKeptBytes', this.#limits.maxKeptBytes, 'the tar holds more content that cannot be read back from the tree', this.#tarSize);
+      throw overLimit(
+        'maxKeptBytes',
+        this.#limits.maxKeptBytes,
+        'the tar holds more content that cannot be read back from the tree',
+        this.#meter.size,
+      );
     }
   }
 
@@ -318,39 +312,20 @@ class IngestJob {
   /** Beside the record, which the store removes with all that is there, where it is a file. */
   async #makeKeptFolder(): Promise<string> {
     const { tarSplit } = this.#request;
-    return mkdtemp(tarSplit !== undefined && 'path' in tarSplit ? `${tarSplit.path}.kept-` : join(tmpdir(), 'layerstore-kept-'));
+    return mkdtemp(
+      tarSplit !== undefined && 'path' in tarSplit ? `${tarSplit.path}.kept-` : join(tmpdir(), 'layerstore-kept-'),
+    );
   }
 
   #result(decoded: Decoded): IngestResult {
-    const diffID = `sha256:${this.#hash.digest('hex')}` as DiffID;
-    const { blob } = this.#request;
-    const { bytesRead } = this.#source;
-    if (blob !== undefined && bytesRead !== blob.size) throw this.#blobSizeError('fewer');
-    const blobDigest = this.#source.digest() ?? (decoded.compression === 'none' ? diffID : undefined);
-    if (blob !== undefined && blobDigest !== blob.digest) throw mismatch('the layer as it came', blob.digest, blobDigest ?? 'none');
-    if (this.#request.diffID !== undefined && diffID !== this.#request.diffID) throw mismatch('the uncompressed tar', this.#request.diffID, diffID);
     return {
-      diffID,
-      tarSize: this.#tarSize,
+      ...this.#meter.digests(decoded),
+      tarSize: this.#meter.size,
       size: this.#writer.size,
-      entries: this.#entries,
+      entries: this.#meter.entries,
       compression: decoded.compression,
-      blobSize: bytesRead,
-      ...(blobDigest === undefined ? {} : { blobDigest }),
+      blobSize: this.#source.bytesRead,
       ignoredXattrs: this.#ignoredXattrs,
     };
   }
-
-  #blobSizeError(which: 'more' | 'fewer'): LayerStoreError {
-    const size = this.#request.blob?.size ?? 0;
-    return new LayerStoreError(
-      'ERR_DIGEST_MISMATCH',
-      `the layer has ${which} bytes than its descriptor says: ${String(this.#source.bytesRead)} instead of ${String(size)}; fetch it again`,
-    );
-  }
-}
-
-/** ERR_DIGEST_MISMATCH. */
-export function mismatch(what: string, expected: string, found: string): LayerStoreError {
-  return new LayerStoreError('ERR_DIGEST_MISMATCH', `${what} has the digest ${found}, not ${expected} as expected; fetch it again`);
 }

@@ -9,7 +9,9 @@ import { errnoName } from './fs.js';
 function unescape(field: string): string {
   if (!field.includes('\\')) return field;
   return Buffer.from(
-    Buffer.from(field).toString('latin1').replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8))),
+    Buffer.from(field)
+      .toString('latin1')
+      .replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8))),
     'latin1',
   ).toString();
 }

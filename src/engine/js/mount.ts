@@ -23,7 +23,10 @@ interface Plan {
 /** See {@link Engine.mountOverlay}. Always the classic tier. */
 export async function mountOverlay(mount: OverlayMount): Promise<MountTier> {
   if (mount.lowers.length === 0) {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', `cannot mount "${mount.target}": an overlay needs at least one lower directory`);
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `cannot mount "${mount.target}": an overlay needs at least one lower directory`,
+    );
   }
   const first = await tryMount(mount, mount.lowers);
   if (first === undefined) return 'classic';
@@ -50,7 +53,12 @@ async function tryMount(mount: OverlayMount, lowers: readonly string[]): Promise
   }
 }
 
-function optionData(mount: OverlayMount, lowers: readonly string[], upper: string | undefined, work: string | undefined): string {
+function optionData(
+  mount: OverlayMount,
+  lowers: readonly string[],
+  upper: string | undefined,
+  work: string | undefined,
+): string {
   const parts = [...mount.options, `lowerdir=${lowers.join(':')}`];
   if (upper !== undefined) parts.push(`upperdir=${upper}`, `workdir=${work ?? ''}`);
   return parts.join(',');
@@ -116,7 +124,9 @@ async function runMount(mount: OverlayMount, plan: Plan): Promise<LayerStoreErro
 
 /** See {@link Engine.unmount}. */
 export async function unmount(target: string, options: { detach?: boolean } = {}): Promise<void> {
-  const result = await run('umount', ['-i', '-c', ...(options.detach === true ? ['-l'] : []), '--', target], { purpose: 'unmount' });
+  const result = await run('umount', ['-i', '-c', ...(options.detach === true ? ['-l'] : []), '--', target], {
+    purpose: 'unmount',
+  });
   if (result.exitCode === 0) return;
   const error = commandError('umount', result, { purpose: 'unmount', path: target, syscall: 'umount2' });
   if (error.errnoName !== 'EBUSY') throw error;

@@ -23,10 +23,14 @@ export function treePath(name: string, offset: number): string {
     if (part !== '..') parts.push(part);
     else if (parts.length > 0) parts.pop();
     else if (!absolute) {
-      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar names "${shown(name)}", which lies outside the layer, at byte ${String(offset)}`, {
-        path: shown(name),
-        offset,
-      });
+      throw new LayerStoreError(
+        'ERR_UNSAFE_PATH',
+        `the tar names "${shown(name)}", which lies outside the layer, at byte ${String(offset)}`,
+        {
+          path: shown(name),
+          offset,
+        },
+      );
     }
   }
   return parts.join('/');
@@ -55,51 +59,89 @@ export function nameKind(path: string, offset: number): NameKind {
   if (!base.startsWith(WHITEOUT)) return { kind: 'file' };
   const hidden = base.slice(WHITEOUT.length);
   if (hidden === '' || hidden === '.' || hidden === '..') {
-    throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar has the whiteout "${shown(path)}", which hides no name, at byte ${String(offset)}`, {
-      path: shown(path),
-      offset,
-    });
+    throw new LayerStoreError(
+      'ERR_UNSAFE_PATH',
+      `the tar has the whiteout "${shown(path)}", which hides no name, at byte ${String(offset)}`,
+      {
+        path: shown(path),
+        offset,
+      },
+    );
   }
   return { kind: 'whiteout', target: parent === '' ? hidden : `${parent}/${hidden}` };
 }
 
 /** Checks what is limited about an entry's names. */
-export function checkNames(entry: { name: string; type: string; linkName: string; offset: number }, limits: CompleteLimits): void {
+export function checkNames(
+  entry: { name: string; type: string; linkName: string; offset: number },
+  limits: CompleteLimits,
+): void {
   const { name, offset } = entry;
-  if (name.length > limits.maxPathLength) throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
+  if (name.length > limits.maxPathLength)
+    throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
   if (name.length > limits.maxPathDepth) {
     let depth = 0;
     for (const part of name.split('/')) if (part !== '' && part !== '.') depth++;
-    if (depth > limits.maxPathDepth) throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
+    if (depth > limits.maxPathDepth)
+      throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
   }
   if (entry.type === '2') {
     if (entry.linkName === '') throw badTar('a symbolic link has no target', offset, name);
     if (entry.linkName.length > limits.maxLinkLength) {
-      throw overLimit('maxLinkLength', limits.maxLinkLength, `the target of a symbolic link is ${String(entry.linkName.length)} bytes long`, offset);
+      throw overLimit(
+        'maxLinkLength',
+        limits.maxLinkLength,
+        `the target of a symbolic link is ${String(entry.linkName.length)} bytes long`,
+        offset,
+      );
     }
   }
   if (entry.type === '1' && entry.linkName.length > limits.maxPathLength) {
-    throw overLimit('maxPathLength', limits.maxPathLength, `the target of a hard link is ${String(entry.linkName.length)} bytes long`, offset);
+    throw overLimit(
+      'maxPathLength',
+      limits.maxPathLength,
+      `the target of a hard link is ${String(entry.linkName.length)} bytes long`,
+      offset,
+    );
   }
 }
 
 /** The extended attributes that are to be set: all but those that overlayfs keeps for itself. Checks their limits. */
-export function ownXattrs(entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs'>, limits: CompleteLimits): TarEntry['xattrs'] {
+export function ownXattrs(
+  entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs'>,
+  limits: CompleteLimits,
+): TarEntry['xattrs'] {
   const { xattrs, offset } = entry;
   if (xattrs.length === 0) return xattrs;
   const { maxXattrs, maxXattrBytes } = limits;
-  if (xattrs.length > maxXattrs) throw overLimit('maxXattrs', maxXattrs, `"${shown(entry.name)}" has ${String(xattrs.length)} extended attributes`, offset);
+  if (xattrs.length > maxXattrs)
+    throw overLimit(
+      'maxXattrs',
+      maxXattrs,
+      `"${shown(entry.name)}" has ${String(xattrs.length)} extended attributes`,
+      offset,
+    );
   let bytes = 0;
   for (const [name, value] of xattrs) bytes += name.length + value.length;
-  if (bytes > maxXattrBytes) throw overLimit('maxXattrBytes', maxXattrBytes, `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`, offset);
+  if (bytes > maxXattrBytes)
+    throw overLimit(
+      'maxXattrBytes',
+      maxXattrBytes,
+      `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`,
+      offset,
+    );
   return xattrs.filter(([name]) => !/^(trusted|user)\.overlay\./.test(name));
 }
 
 /** ERR_LIMIT_EXCEEDED that says which limit, and how to raise it. */
 export function overLimit(limit: keyof CompleteLimits, value: number, what: string, offset?: number): LayerStoreError {
   const where = offset === undefined ? '' : `, at byte ${String(offset)} of the tar`;
-  return new LayerStoreError('ERR_LIMIT_EXCEEDED', `${what}${where}; the limit ${limit} is ${String(value)}: raise it with limits: { ${limit}: … }`, {
-    detail: limit,
-    ...(offset === undefined ? {} : { offset }),
-  });
+  return new LayerStoreError(
+    'ERR_LIMIT_EXCEEDED',
+    `${what}${where}; the limit ${limit} is ${String(value)}: raise it with limits: { ${limit}: … }`,
+    {
+      detail: limit,
+      ...(offset === undefined ? {} : { offset }),
+    },
+  );
 }

@@ -31,7 +31,13 @@ export async function makeNodeAt(fd: number, name: Buffer, mode: number, major: 
   }
 }
 
-async function runNode(path: string, mode: number, major: number, minor: number, fds: readonly number[]): Promise<void> {
+async function runNode(
+  path: string,
+  mode: number,
+  major: number,
+  minor: number,
+  fds: readonly number[],
+): Promise<void> {
   const type = mode & S_IFMT;
   if (type === S_IFCHR || type === S_IFBLK) {
     await runOk('mknod', ['-m', '600', '--', path, type === S_IFCHR ? 'c' : 'b', String(major), String(minor)], {

@@ -12,7 +12,7 @@ const NO_NUL = new Set(['path', 'linkpath', 'uname', 'gname']);
 export function parsePax(bytes: Buffer, offset: number): PaxRecords {
   const records: PaxRecords = new Map();
   const sparse: string[] = [];
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const space = bytes.indexOf(0x20, at);
     const digits = space < 0 || space - at > 20 ? '' : bytes.toString('latin1', at, space);
     const length = /^\d+$/.test(digits) ? Number(digits) : 0;
@@ -92,10 +92,13 @@ export function integer(value: string, key: string, offset: number): number {
 function time(value: string, key: string, offset: number): TarTime {
   const match = /^(-?)(\d*)(?:\.(\d*))?$/.exec(value);
   const whole = Number(match?.[2] === '' ? NaN : match?.[2]);
-  if (match === null || !Number.isSafeInteger(whole)) throw badTar(`the PAX record "${printable(key)}" is no time`, offset);
+  if (match === null || !Number.isSafeInteger(whole))
+    throw badTar(`the PAX record "${printable(key)}" is no time`, offset);
   const nanoseconds = Number((match[3] ?? '').padEnd(9, '0').slice(0, 9));
   if (match[1] !== '-') return { seconds: whole, nanoseconds };
-  return nanoseconds === 0 ? { seconds: -whole, nanoseconds: 0 } : { seconds: -whole - 1, nanoseconds: 1e9 - nanoseconds };
+  return nanoseconds === 0
+    ? { seconds: -whole, nanoseconds: 0 }
+    : { seconds: -whole - 1, nanoseconds: 1e9 - nanoseconds };
 }
 
 function printable(text: string): string {

@@ -20,12 +20,16 @@ export async function removeTree(path: string, options: { signal?: AbortSignal }
   }
   const mounted = await readMounts(path);
   if (mounted[0] !== undefined) {
-    throw new LayerStoreError('ERR_SYSTEM', `cannot remove "${path}": "${mounted[0].target}" is mounted there; unmount it first`, {
-      errno: -16,
-      errnoName: 'EBUSY',
-      syscall: 'rmdir',
-      path,
-    });
+    throw new LayerStoreError(
+      'ERR_SYSTEM',
+      `cannot remove "${path}": "${mounted[0].target}" is mounted there; unmount it first`,
+      {
+        errno: -16,
+        errnoName: 'EBUSY',
+        syscall: 'rmdir',
+        path,
+      },
+    );
   }
   try {
     const top = await OpenedDirectory.open(path, path);

@@ -29,7 +29,12 @@ export class SourceReader implements AsyncIterable<Buffer> {
   #cancelled: { reason: unknown } | undefined;
   #ended = false;
 
-  private constructor(chunks: AsyncIterator<unknown>, totalBytes: number | undefined, stop: (() => void) | undefined, options: SourceOptions) {
+  private constructor(
+    chunks: AsyncIterator<unknown>,
+    totalBytes: number | undefined,
+    stop: (() => void) | undefined,
+    options: SourceOptions,
+  ) {
     this.#chunks = chunks;
     this.totalBytes = totalBytes;
     this.#stop = stop;
@@ -44,7 +49,8 @@ export class SourceReader implements AsyncIterable<Buffer> {
       if (Symbol.asyncIterator in source) {
         const chunks = (source as AsyncIterable<unknown>)[Symbol.asyncIterator]();
         const { destroy } = source as { destroy?: unknown };
-        const stop = typeof destroy === 'function' ? (): void => void (source as { destroy(): void }).destroy() : undefined;
+        const stop =
+          typeof destroy === 'function' ? (): void => void (source as { destroy(): void }).destroy() : undefined;
         return new SourceReader(chunks, undefined, stop, options);
       }
       if ('path' in source && typeof source.path === 'string') return SourceReader.#openFile(source, options);
@@ -55,7 +61,10 @@ export class SourceReader implements AsyncIterable<Buffer> {
     );
   }
 
-  static async #openFile(source: { path: string; offset?: number; length?: number }, options: SourceOptions): Promise<SourceReader> {
+  static async #openFile(
+    source: { path: string; offset?: number; length?: number },
+    options: SourceOptions,
+  ): Promise<SourceReader> {
     const { path } = source;
     let fd: number;
     try {
@@ -103,10 +112,14 @@ export class SourceReader implements AsyncIterable<Buffer> {
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
     for (;;) {
-      const { done, value } = await this.#next();
-      if (done === true) break;
+      const next = await this.#next();
+      if (next.done === true) break;
+      const { value } = next;
       if (!(value instanceof Uint8Array)) {
-        throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the tar source gave a chunk of type ${typeof value}; it must give Uint8Array`);
+        throw new LayerStoreError(
+          'ERR_INVALID_ARGUMENT',
+          `the tar source gave a chunk of type ${typeof value}; it must give Uint8Array`,
+        );
       }
       const chunk = Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
       this.#bytes += chunk.length;
@@ -141,7 +154,12 @@ export class SourceReader implements AsyncIterable<Buffer> {
 }
 
 /** Chunks of a file or of a range of it, one read ahead. Closes the descriptor. */
-async function* readFile(fd: number, path: string, offset: number | undefined, length: number | undefined): AsyncGenerator<Buffer> {
+async function* readFile(
+  fd: number,
+  path: string,
+  offset: number | undefined,
+  length: number | undefined,
+): AsyncGenerator<Buffer> {
   let at = offset ?? 0;
   let left = length ?? Infinity;
   const readNext = async (): Promise<Buffer> => {
@@ -165,10 +183,14 @@ async function* readFile(fd: number, path: string, offset: number | undefined, l
       yield chunk;
     }
     if (length !== undefined && left > 0) {
-      throw new LayerStoreError('ERR_BAD_TAR', `the file "${path}" ends ${String(left)} bytes before the end of the range that holds the tar`, {
-        path,
-        offset: length - left,
-      });
+      throw new LayerStoreError(
+        'ERR_BAD_TAR',
+        `the file "${path}" ends ${String(left)} bytes before the end of the range that holds the tar`,
+        {
+          path,
+          offset: length - left,
+        },
+      );
     }
   } catch (error) {
     throw systemError(error, 'read the tar', undefined, { path });

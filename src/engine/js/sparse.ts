@@ -46,7 +46,10 @@ export function paxSparseRegions(records: PaxRecords, offset: number): SparseReg
   const map = records.get('GNU.sparse.map') ?? '';
   const numbers = map === '' ? [] : map.split(',').map((part) => integer(part, 'GNU.sparse.map', offset));
   const count = records.get('GNU.sparse.numblocks');
-  if (numbers.length % 2 !== 0 || (count !== undefined && integer(count, 'GNU.sparse.numblocks', offset) * 2 !== numbers.length)) {
+  if (
+    numbers.length % 2 !== 0 ||
+    (count !== undefined && integer(count, 'GNU.sparse.numblocks', offset) * 2 !== numbers.length)
+  ) {
     throw badTar('a sparse map is malformed', offset);
   }
   return pairs(numbers);
@@ -54,7 +57,8 @@ export function paxSparseRegions(records: PaxRecords, offset: number): SparseReg
 
 export function pairs(numbers: readonly number[]): SparseRegion[] {
   const regions: SparseRegion[] = [];
-  for (let index = 0; index + 1 < numbers.length; index += 2) regions.push({ offset: numbers[index]!, length: numbers[index + 1]! });
+  for (let index = 0; index + 1 < numbers.length; index += 2)
+    regions.push({ offset: numbers[index]!, length: numbers[index + 1]! });
   return regions;
 }
 

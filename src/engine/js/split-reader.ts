@@ -13,7 +13,9 @@ const NEWLINE = 0x0a;
 /** Entries in order. A damaged record is ERR_LAYER_CORRUPT; an error of the caller's stream comes through unchanged. */
 export async function* readSplitEntries(source: { path: string } | Readable): AsyncGenerator<SplitEntry> {
   let position = 0;
-  for await (const line of lines('path' in source && typeof source.path === 'string' ? unzipped(source.path) : (source as Readable))) {
+  for await (const line of lines(
+    'path' in source && typeof source.path === 'string' ? unzipped(source.path) : (source as Readable),
+  )) {
     if (line !== '') yield parseSplitEntry(line, position++);
   }
 }
@@ -24,10 +26,14 @@ async function* unzipped(path: string): AsyncGenerator<Buffer> {
     yield* through(createGunzip(), file, 'tar-split record');
   } catch (error) {
     if (LayerStoreError.is(error, 'ERR_BAD_COMPRESSION')) {
-      throw new LayerStoreError('ERR_LAYER_CORRUPT', `the tar-split record "${path}" is damaged: ${error.message}; repair the layer from its tar`, {
-        cause: error,
-        path,
-      });
+      throw new LayerStoreError(
+        'ERR_LAYER_CORRUPT',
+        `the tar-split record "${path}" is damaged: ${error.message}; repair the layer from its tar`,
+        {
+          cause: error,
+          path,
+        },
+      );
     }
     throw systemError(error, 'read the tar-split record', undefined, { path });
   } finally {
@@ -39,7 +45,8 @@ async function* lines(chunks: AsyncIterable<Buffer | string>): AsyncGenerator<st
   let parts: Buffer[] = [];
   let held = 0;
   for await (const given of chunks) {
-    const chunk = typeof given === 'string' ? Buffer.from(given) : Buffer.from(given.buffer, given.byteOffset, given.byteLength);
+    const chunk =
+      typeof given === 'string' ? Buffer.from(given) : Buffer.from(given.buffer, given.byteOffset, given.byteLength);
     let from = 0;
     for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, from)) {
       const end = chunk.subarray(from, at);
@@ -52,7 +59,10 @@ async function* lines(chunks: AsyncIterable<Buffer | string>): AsyncGenerator<st
       parts.push(chunk.subarray(from));
       held += chunk.length - from;
       if (held > MAX_LINE) {
-        throw new LayerStoreError('ERR_LAYER_CORRUPT', 'the tar-split record is damaged: a line has no end; repair the layer from its tar');
+        throw new LayerStoreError(
+          'ERR_LAYER_CORRUPT',
+          'the tar-split record is damaged: a line has no end; repair the layer from its tar',
+        );
       }
     }
   }

@@ -121,7 +121,8 @@ export class SplitWriter {
       }
       const path = tree.path(entry.name);
       const replacement = entry.size === 0 ? undefined : this.#replaced.get(path)?.find(({ before }) => before > line);
-      if (replacement !== undefined) await this.#segments(createReadStream(replacement.content, { highWaterMark: SEGMENT }));
+      if (replacement !== undefined)
+        await this.#segments(createReadStream(replacement.content, { highWaterMark: SEGMENT }));
       else if (!names.has(path)) await this.#write(entry);
       else if (entry.size > 0) await this.#segments(tree.read(path));
       if (replacement === undefined) names.add(path);
@@ -173,7 +174,9 @@ class LineFile {
     const file = createWriteStream(path, { flags: 'wx', mode: 0o600 });
     await new Promise<void>((resolve, reject) => {
       file.once('open', () => resolve());
-      file.once('error', (error) => reject(systemError(error, 'write the tar-split record', undefined, { path }) as Error));
+      file.once('error', (error) =>
+        reject(systemError(error, 'write the tar-split record', undefined, { path }) as Error),
+      );
     });
     return new LineFile(path, file);
   }

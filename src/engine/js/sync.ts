@@ -32,8 +32,10 @@ export async function lockFile(path: string, mode: 'exclusive' | 'shared'): Prom
   try {
     // A reader may be allowed to read the lock file only.
     fd =
-      (await fs.unlessErrno(fs.open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600), ...(mode === 'shared' ? ['EACCES', 'EROFS'] : []))) ??
-      (await fs.open(path, O_RDONLY | O_NOFOLLOW));
+      (await fs.unlessErrno(
+        fs.open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600),
+        ...(mode === 'shared' ? ['EACCES', 'EROFS'] : []),
+      )) ?? (await fs.open(path, O_RDONLY | O_NOFOLLOW));
   } catch (error) {
     throw systemError(error, 'open the lock file', 'check its mode and that of its directory', { path });
   }

@@ -32,11 +32,15 @@ export interface TarTime {
 
 /** ERR_BAD_TAR with the place in the tar. */
 export function badTar(why: string, offset: number, path?: string): LayerStoreError {
-  return new LayerStoreError('ERR_BAD_TAR', `the tar cannot be read: ${why}, at byte ${String(offset)}; it is damaged, truncated or no tar`, {
-    offset,
-    detail: why,
-    ...(path === undefined ? {} : { path: Buffer.from(path, 'latin1').toString() }),
-  });
+  return new LayerStoreError(
+    'ERR_BAD_TAR',
+    `the tar cannot be read: ${why}, at byte ${String(offset)}; it is damaged, truncated or no tar`,
+    {
+      offset,
+      detail: why,
+      ...(path === undefined ? {} : { path: Buffer.from(path, 'latin1').toString() }),
+    },
+  );
 }
 
 /** Whether a block holds zeros only. */
@@ -111,7 +115,7 @@ function gnuPrefix(block: Buffer, offset: number): string {
     return '';
   } catch {
     const prefix = text(block, 345, 155);
-     
+
     return /^[\x00-\x7f]*$/.test(prefix) ? prefix : '';
   }
 }
@@ -120,7 +124,7 @@ function gnuPrefix(block: Buffer, offset: number): string {
 function text(block: Buffer, at: number, length: number, trim = false): string {
   const field = block.toString('latin1', at, at + length);
   // Numbers may have leading NULs and blanks as well.
-   
+
   const from = trim ? field.replace(/^[ \0]+|[ \0]+$/g, '') : field;
   const nul = from.indexOf('\0');
   return nul < 0 ? from : from.slice(0, nul);

@@ -56,7 +56,7 @@ export class TarReader {
 
   /** The next entry; `undefined` at the end of the archive. The content of the last one must have been read. */
   async next(): Promise<TarEntry | undefined> {
-    const extension: Extension = { records: undefined, longName: undefined, longLink: undefined, bytes: 0 };
+    const extension: Extension = { records: undefined, longName: '', longLink: '', bytes: 0 };
     for (;;) {
       const padding = await this.#reader.exactly(this.#padding);
       this.#keep(padding);
@@ -153,8 +153,9 @@ export class TarReader {
   async #entry(header: TarHeader, block: Buffer, offset: number, extension: Extension): Promise<TarEntry> {
     const { records } = extension;
     if (records !== undefined) applyPax(header, records, offset);
-    if (extension.longName !== undefined) header.name = extension.longName;
-    if (extension.longLink !== undefined) header.linkName = extension.longLink;
+    // As Go: one that is empty leaves what the header says.
+    if (extension.longName !== '') header.name = extension.longName;
+    if (extension.longLink !== '') header.linkName = extension.longLink;
     if (header.type === '\0') header.type = header.name.endsWith('/') ? '5' : '0';
     if (header.size < 0) throw badTar('the size of a header is negative', offset);
     const stored = isHeaderOnly(header.type) ? 0 : header.size;
@@ -184,7 +185,7 @@ export class TarReader {
     entry.size = numeric(block, 483, 12, 'real size', entry.offset);
     const regions = oldGnuRegions(block, 386, 4, entry.offset);
     let bytes = 0;
-    for (let more = block[482] !== 0; more; ) {
+    for (let more = block[482] !== 0; more;) {
       const next = await this.#reader.exactly(BLOCK);
       if (next.length < BLOCK) throw badTar('it ends inside a sparse map', this.#reader.position);
       this.#limitMap((bytes += BLOCK), entry);
@@ -216,7 +217,12 @@ export class TarReader {
         wanted = count * 2 + 1;
       }
     }
-    return pairs(text.split('\n').slice(1, wanted).map((line) => mapNumber(line, entry.offset)));
+    return pairs(
+      text
+        .split('\n')
+        .slice(1, wanted)
+        .map((line) => mapNumber(line, entry.offset)),
+    );
   }
 
   #limitMap(bytes: number, entry: TarEntry): void {
@@ -231,8 +237,8 @@ export class TarReader {
 
 interface Extension {
   records: PaxRecords | undefined;
-  longName: string | undefined;
-  longLink: string | undefined;
+  longName: string;
+  longLink: string;
   /** Data of all extension headers of the entry. */
   bytes: number;
 }

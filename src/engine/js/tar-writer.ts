@@ -61,16 +61,21 @@ function paxRecords(fields: HeaderFields): string[] {
   const records: [key: string, value: string][] = [];
   for (const [name, value] of fields.xattrs ?? []) {
     if (name.includes('=')) {
-      throw new LayerStoreError('ERR_NOT_SUPPORTED', `"${shown(fields.name)}" has an extended attribute with "=" in its name, which a tar cannot carry`, {
-        path: shown(fields.name),
-      });
+      throw new LayerStoreError(
+        'ERR_NOT_SUPPORTED',
+        `"${shown(fields.name)}" has an extended attribute with "=" in its name, which a tar cannot carry`,
+        {
+          path: shown(fields.name),
+        },
+      );
     }
     records.push([`SCHILY.xattr.${name}`, value.toString('latin1')]);
   }
   if (fields.gid > MAX_ID) records.push(['gid', String(fields.gid)]);
   if ((fields.linkName ?? '').length > MAX_NAME) records.push(['linkpath', fields.linkName ?? '']);
   const seconds = floorSeconds(fields.mtimeNs);
-  if (seconds < 0n || seconds > BigInt(MAX_LONG) || fields.mtimeNs % SECOND !== 0n) records.push(['mtime', decimalTime(fields.mtimeNs)]);
+  if (seconds < 0n || seconds > BigInt(MAX_LONG) || fields.mtimeNs % SECOND !== 0n)
+    records.push(['mtime', decimalTime(fields.mtimeNs)]);
   if (fields.name.length > MAX_NAME) records.push(['path', fields.name]);
   if (fields.size > MAX_LONG) records.push(['size', String(fields.size)]);
   if (fields.uid > MAX_ID) records.push(['uid', String(fields.uid)]);

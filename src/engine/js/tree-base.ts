@@ -123,7 +123,8 @@ export abstract class TreeBase {
         try {
           return await make();
         } catch (error) {
-          if (fs.errnoName(error) !== 'EEXIST' && !(LayerStoreError.is(error) && error.errnoName === 'EEXIST')) throw error;
+          if (fs.errnoName(error) !== 'EEXIST' && !(LayerStoreError.is(error) && error.errnoName === 'EEXIST'))
+            throw error;
           const existing = await this.existing(place);
           if (existing !== undefined) await this.remove(place);
           return await make();
@@ -158,7 +159,12 @@ export abstract class TreeBase {
       const names = (links.get(stat.ino) ?? 0n) + 1n;
       links.set(stat.ino, names);
       if (names === stat.nlink) this.size -= Number(stat.size);
-      if (!whiteout) await this.options.onReplaced?.(place.real, stat.isFile() && stat.size > 0n ? place.path : undefined, Number(stat.size));
+      if (!whiteout)
+        await this.options.onReplaced?.(
+          place.real,
+          stat.isFile() && stat.size > 0n ? place.path : undefined,
+          Number(stat.size),
+        );
       this.made?.delete(place.real);
       return;
     }
@@ -169,7 +175,11 @@ export abstract class TreeBase {
     try {
       for (const { name, stat: below } of await opened.entries()) {
         const real = `${place.real}/${name}`;
-        await this.#forgetTree({ parent: place.parent, name, real, path: opened.at(name), viaLink: false }, below, links);
+        await this.#forgetTree(
+          { parent: place.parent, name, real, path: opened.at(name), viaLink: false },
+          below,
+          links,
+        );
       }
     } finally {
       await opened.close();

@@ -17,7 +17,7 @@ export async function* readTreeFile(root: TreeRoot, path: string): AsyncGenerato
   try {
     const fd = await openTreeFile(root, path);
     try {
-      for (let position = 0; ; ) {
+      for (let position = 0; ;) {
         const buffer = Buffer.allocUnsafe(READ_SIZE);
         const count = await fs.read(fd, buffer, 0, buffer.length, position);
         if (count === 0) return;

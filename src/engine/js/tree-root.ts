@@ -78,8 +78,12 @@ export class TreeRoot {
       return new TreeRoot(directory, root);
     } catch (error) {
       await fs.close(fd);
-      if (fs.errnoName(error) !== 'ENOENT') throw systemError(error, 'open the directory', undefined, { path: directory });
-      throw new LayerStoreError('ERR_NOT_SUPPORTED', 'the JavaScript engine needs /proc to be mounted: mount it, or use the native engine');
+      if (fs.errnoName(error) !== 'ENOENT')
+        throw systemError(error, 'open the directory', undefined, { path: directory });
+      throw new LayerStoreError(
+        'ERR_NOT_SUPPORTED',
+        'the JavaScript engine needs /proc to be mounted: mount it, or use the native engine',
+      );
     }
   }
 

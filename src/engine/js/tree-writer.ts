@@ -105,7 +105,9 @@ export class TreeWriter extends TreeBase {
   }
 
   async symbolicLink(place: Place, entry: TarEntry): Promise<void> {
-    await this.creating('make the symbolic link', place, () => fs.symlink(Buffer.from(entry.linkName, 'latin1'), place.path));
+    await this.creating('make the symbolic link', place, () =>
+      fs.symlink(Buffer.from(entry.linkName, 'latin1'), place.path),
+    );
     this.size += entry.linkName.length;
     await this.#metadataByPath(place, entry, true);
   }
@@ -114,7 +116,13 @@ export class TreeWriter extends TreeBase {
   async node(place: Place, entry: TarEntry): Promise<void> {
     const type = entry.type === '3' ? constants.S_IFCHR : entry.type === '4' ? constants.S_IFBLK : constants.S_IFIFO;
     const make = (): Promise<void> =>
-      makeNodeAt(place.parent.fd, Buffer.from(place.name, 'latin1'), type | (entry.mode & 0o7777), entry.major, entry.minor);
+      makeNodeAt(
+        place.parent.fd,
+        Buffer.from(place.name, 'latin1'),
+        type | (entry.mode & 0o7777),
+        entry.major,
+        entry.minor,
+      );
     await this.creating('make the node', place, make);
     await this.#metadataByPath(place, entry, false);
   }
@@ -122,15 +130,23 @@ export class TreeWriter extends TreeBase {
   /** `target` is the place of the file that is linked to. False where the name is one of that file's already. */
   async hardLink(place: Place, entry: TarEntry, target: Place): Promise<boolean> {
     const missing = (): LayerStoreError =>
-      badTar(`"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`, entry.offset, entry.name);
+      badTar(
+        `"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`,
+        entry.offset,
+        entry.name,
+      );
     // What the file's own entry still has to set must not come after what the link's entry sets.
     await this.pool.drain();
     const stat = await this.existing(target);
     if (stat !== undefined && this.hides(stat)) {
-      throw new LayerStoreError('ERR_UNSAFE_PATH', `the tar has a hard link to the whiteout of "${shown(entry.linkName)}"`, {
-        path: shown(entry.name),
-        offset: entry.offset,
-      });
+      throw new LayerStoreError(
+        'ERR_UNSAFE_PATH',
+        `the tar has a hard link to the whiteout of "${shown(entry.linkName)}"`,
+        {
+          path: shown(entry.name),
+          offset: entry.offset,
+        },
+      );
     }
     if (stat === undefined || stat.isDirectory() || !this.madeHere(target.real)) throw missing();
     const there = await this.existing(place);
@@ -244,7 +260,14 @@ export class TreeWriter extends TreeBase {
         if (this.madeHere(child)) continue;
         const place = await this.root.place(child);
         if (!stat.isDirectory()) await this.remove(place);
-        else if (await fs.unlessErrno(fs.rmdir(place.path).then(() => true), 'ENOTEMPTY', 'EEXIST')) await this.root.forget();
+        else if (
+          await fs.unlessErrno(
+            fs.rmdir(place.path).then(() => true),
+            'ENOTEMPTY',
+            'EEXIST',
+          )
+        )
+          await this.root.forget();
       }
     } finally {
       await opened.close();

@@ -19,7 +19,10 @@ export async function verifyTree(request: VerifyTreeRequest): Promise<TreeProble
   request.signal?.throwIfAborted();
   const { directory } = request.tree;
   if (directory === undefined) {
-    throw new LayerStoreError('ERR_NOT_SUPPORTED', 'a layer that lies in no directory cannot be compared entry by entry; export it, which checks its digest');
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      'a layer that lies in no directory cannot be compared entry by entry; export it, which checks its digest',
+    );
   }
   const verification = await Verification.open(request, directory);
   try {
@@ -73,9 +76,11 @@ class Verification {
       for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
         tar.takeRaw();
         this.#expect(entry);
-        for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) this.#request.signal?.throwIfAborted();
+        for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content())
+          this.#request.signal?.throwIfAborted();
       }
-      for (let rest = await tar.trailing(READ_SIZE); rest !== undefined; rest = await tar.trailing(READ_SIZE)) this.#request.signal?.throwIfAborted();
+      for (let rest = await tar.trailing(READ_SIZE); rest !== undefined; rest = await tar.trailing(READ_SIZE))
+        this.#request.signal?.throwIfAborted();
     } catch (error) {
       if (!LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') && !LayerStoreError.is(error, 'ERR_BAD_TAR')) throw error;
       this.#report('', 'record', 'a record that can be read', error.message);
@@ -83,7 +88,8 @@ class Verification {
     }
     const diffID = `sha256:${hash.digest('hex')}`;
     // Contents that are wrong are reported each by itself; a digest that is wrong without one points at the record.
-    if (diffID !== this.#request.diffID && this.#problems.length === 0) this.#report('', 'record', this.#request.diffID, diffID);
+    if (diffID !== this.#request.diffID && this.#problems.length === 0)
+      this.#report('', 'record', this.#request.diffID, diffID);
     for (const [path, entry] of this.#expected) await this.#compare(path, entry);
     for (const path of this.#whiteouts) await this.#compareWhiteout(path);
     await this.#findExtra('');
@@ -129,7 +135,8 @@ class Verification {
         }
         const digest = found.digest();
         if (Number(real) !== size) this.#report(path, 'size', String(size), String(real));
-        else if (crc === undefined || !digest.equals(crc)) this.#report(path, 'content', `crc64 ${crc?.toString('hex') ?? 'none'}`, `crc64 ${digest.toString('hex')}`);
+        else if (crc === undefined || !digest.equals(crc))
+          this.#report(path, 'content', `crc64 ${crc?.toString('hex') ?? 'none'}`, `crc64 ${digest.toString('hex')}`);
       } finally {
         await fs.close(fd);
       }
@@ -169,7 +176,8 @@ class Verification {
       this.#whiteouts.add(kind.target);
     }
     const named = kind.kind === 'whiteout' ? kind.target : kind.kind === 'opaque' ? `${kind.directory}/.` : path;
-    for (let slash = named.lastIndexOf('/'); slash > 0; slash = named.lastIndexOf('/', slash - 1)) this.#implied.add(named.slice(0, slash));
+    for (let slash = named.lastIndexOf('/'); slash > 0; slash = named.lastIndexOf('/', slash - 1))
+      this.#implied.add(named.slice(0, slash));
     if (kind.kind !== 'file' || path === '') return;
     if (this.#expected.has(path) && entry.type !== '5') this.#forget(path);
     this.#whiteouts.delete(path);
@@ -200,7 +208,8 @@ class Verification {
       return;
     }
     const mode = Number(stat.mode) & 0o7777;
-    if (target.type !== '2' && mode !== (entry.mode & 0o7777)) this.#report(path, 'mode', octal(entry.mode & 0o7777), octal(mode));
+    if (target.type !== '2' && mode !== (entry.mode & 0o7777))
+      this.#report(path, 'mode', octal(entry.mode & 0o7777), octal(mode));
     const owner = `${String(stat.uid)}:${String(stat.gid)}`;
     const wanted = `${String(entry.uid)}:${String(entry.gid)}`;
     if (owner !== wanted) this.#report(path, 'owner', wanted, owner);
@@ -231,7 +240,12 @@ class Verification {
     } else if (entry.type === '3' || entry.type === '4') {
       const [major, minor] = deviceNumbers(stat.rdev);
       if (major !== entry.major || minor !== entry.minor) {
-        this.#report(path, 'type', `device ${String(entry.major)}:${String(entry.minor)}`, `device ${String(major)}:${String(minor)}`);
+        this.#report(
+          path,
+          'type',
+          `device ${String(entry.major)}:${String(entry.minor)}`,
+          `device ${String(major)}:${String(minor)}`,
+        );
       }
     } else if (stat.isFile() && Number(stat.size) !== entry.size && !this.#has(path, 'size')) {
       this.#report(path, 'size', String(entry.size), String(stat.size));
@@ -248,7 +262,13 @@ class Verification {
     for (const [name, value] of wanted) {
       const have = real.get(name);
       real.delete(name);
-      if (have === undefined || !have.equals(value)) this.#report(path, 'xattr', `${name}=${value.toString('hex')}`, have === undefined ? 'nothing' : `${name}=${have.toString('hex')}`);
+      if (have === undefined || !have.equals(value))
+        this.#report(
+          path,
+          'xattr',
+          `${name}=${value.toString('hex')}`,
+          have === undefined ? 'nothing' : `${name}=${have.toString('hex')}`,
+        );
     }
     for (const [name, value] of real) this.#report(path, 'xattr', 'nothing', `${name}=${value.toString('hex')}`);
   }

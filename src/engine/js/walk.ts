@@ -68,7 +68,11 @@ export function byBytes(a: string, b: string): number {
 }
 
 /** Runs `task` for every item, a bounded number at once; the first failure rejects once the running ones have ended. */
-export async function eachLimited<T>(items: readonly T[], task: (item: T) => Promise<void>, limit = IN_FLIGHT): Promise<void> {
+export async function eachLimited<T>(
+  items: readonly T[],
+  task: (item: T) => Promise<void>,
+  limit = IN_FLIGHT,
+): Promise<void> {
   let next = 0;
   let failed = false;
   const worker = async (): Promise<void> => {

@@ -22,8 +22,10 @@ export interface XattrItem {
 
 // As getfattr writes its dumps: every byte that could end a line or a name as \ooo.
 function quote(text: string): string {
-   
-  return text.replace(/[\x00-\x20\\=\x7f-\xff]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
+  return text.replace(
+    /[\x00-\x20\\=\x7f-\xff]/g,
+    (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`,
+  );
 }
 
 function unquote(text: string): string {
@@ -34,7 +36,10 @@ function unquote(text: string): string {
  * Sets attributes, links not followed. A path's last component is used as it is, its parents are followed: callers give
  * paths whose parents they know to be directories.
  */
-export async function setXattrs(items: readonly XattrItem[], options: { cwd?: string; signal?: AbortSignal } = {}): Promise<void> {
+export async function setXattrs(
+  items: readonly XattrItem[],
+  options: { cwd?: string; signal?: AbortSignal } = {},
+): Promise<void> {
   if (items.length === 0) return;
   const lines: string[] = [];
   for (const { path, xattrs } of items) {
@@ -54,9 +59,14 @@ export async function setXattrs(items: readonly XattrItem[], options: { cwd?: st
 /** Removes one attribute, links not followed. */
 export async function removeXattr(path: string, name: string, missingOk: boolean): Promise<void> {
   try {
-    await runOk('setfattr', ['-h', '-x', name, '--', path], { purpose: 'remove an extended attribute of', path, syscall: 'lremovexattr' });
+    await runOk('setfattr', ['-h', '-x', name, '--', path], {
+      purpose: 'remove an extended attribute of',
+      path,
+      syscall: 'lremovexattr',
+    });
   } catch (error) {
-    if (missingOk && LayerStoreError.is(error) && (error.errnoName === 'ENODATA' || error.errnoName === 'ENOENT')) return;
+    if (missingOk && LayerStoreError.is(error) && (error.errnoName === 'ENODATA' || error.errnoName === 'ENOENT'))
+      return;
     throw error;
   }
 }
@@ -65,9 +75,18 @@ export async function removeXattr(path: string, name: string, missingOk: boolean
  * Removes one attribute of many paths below `directory` ('' is itself), links not followed. Names of files are handed over
  * by descriptor, since arguments of commands are text.
  */
-export async function removeXattrs(directory: string, name: string, all: readonly string[], signal?: AbortSignal): Promise<void> {
+export async function removeXattrs(
+  directory: string,
+  name: string,
+  all: readonly string[],
+  signal?: AbortSignal,
+): Promise<void> {
   const root = await TreeRoot.open(directory);
-  const options = { purpose: 'remove extended attributes', syscall: 'lremovexattr', ...(signal === undefined ? {} : { signal }) };
+  const options = {
+    purpose: 'remove extended attributes',
+    syscall: 'lremovexattr',
+    ...(signal === undefined ? {} : { signal }),
+  };
   try {
     for (let at = 0; at < all.length; at += DESCRIPTORS) {
       const fds: number[] = [];
@@ -151,7 +170,11 @@ class DumpParser {
   finish(rename: (path: string) => string): Map<string, Xattr[]> {
     const sorted = new Map<string, Xattr[]>();
     for (const [path, xattrs] of this.#found) {
-      if (xattrs.length > 0) sorted.set(rename(path), xattrs.sort(([a], [b]) => (a < b ? -1 : 1)));
+      if (xattrs.length > 0)
+        sorted.set(
+          rename(path),
+          xattrs.sort(([a], [b]) => (a < b ? -1 : 1)),
+        );
     }
     return sorted;
   }

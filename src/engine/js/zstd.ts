@@ -5,6 +5,7 @@
  */
 import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
+import type * as fzstdModule from 'fzstd';
 import { LayerStoreError } from '../../errors.js';
 import { ByteReader } from './byte-reader.js';
 import { compressionError, through } from './decode.js';
@@ -31,7 +32,7 @@ export async function zstdBackend(): Promise<'zlib' | 'fzstd' | undefined> {
   return (await importFzstd()) === undefined ? undefined : 'fzstd';
 }
 
-async function importFzstd(): Promise<typeof import('fzstd') | undefined> {
+async function importFzstd(): Promise<typeof fzstdModule | undefined> {
   try {
     return await import('fzstd');
   } catch {
@@ -43,7 +44,7 @@ async function frameDecoder(): Promise<FrameDecoder> {
   if ('createZstdDecompress' in zlib) {
     // Typed for Node 20, which has no such functions.
     const { createZstdDecompress, constants } = zlib as unknown as {
-      createZstdDecompress(options: object): Transform;
+      createZstdDecompress: (options: object) => Transform;
       constants: { ZSTD_d_windowLogMax: number };
     };
     // The window was checked against the caller's limit already; 31 is what the library can do.
@@ -60,9 +61,9 @@ async function frameDecoder(): Promise<FrameDecoder> {
   return (frame) => decodeByFzstd(frame, fzstd);
 }
 
-async function* decodeByFzstd(frame: AsyncIterable<Buffer>, { Decompress }: typeof import('fzstd')): AsyncGenerator<Buffer> {
+async function* decodeByFzstd(frame: AsyncIterable<Buffer>, fzstd: typeof fzstdModule): AsyncGenerator<Buffer> {
   let out: Buffer[] = [];
-  const decoder = new Decompress((bytes) => {
+  const decoder = new fzstd.Decompress((bytes) => {
     // The window moves on under what it gave.
     if (bytes.length > 0) out.push(Buffer.from(bytes));
   });
@@ -81,12 +82,19 @@ async function* decodeByFzstd(frame: AsyncIterable<Buffer>, { Decompress }: type
 }
 
 /** Decompressed chunks of zstd data. ERR_NOT_SUPPORTED where nothing here can decode it. */
-export async function unzstd(input: AsyncIterable<Buffer>, limits: { maxWindow: number }): Promise<AsyncIterable<Buffer>> {
+export async function unzstd(
+  input: AsyncIterable<Buffer>,
+  limits: { maxWindow: number },
+): Promise<AsyncIterable<Buffer>> {
   const decodeFrame = await frameDecoder();
   return decodeFrames(new ByteReader(input), limits, decodeFrame);
 }
 
-async function* decodeFrames(reader: ByteReader, limits: { maxWindow: number }, decodeFrame: FrameDecoder): AsyncGenerator<Buffer> {
+async function* decodeFrames(
+  reader: ByteReader,
+  limits: { maxWindow: number },
+  decodeFrame: FrameDecoder,
+): AsyncGenerator<Buffer> {
   try {
     for (;;) {
       const magic = await reader.exactly(4);
@@ -131,7 +139,8 @@ async function readHeader(reader: ByteReader, maxWindow: number): Promise<FrameH
   let contentSize: bigint | undefined;
   if (sizeBytes > 0) {
     contentSize = 0n;
-    for (let index = sizeBytes - 1; index >= 0; index--) contentSize = (contentSize << 8n) | BigInt(rest[sizeAt + index]!);
+    for (let index = sizeBytes - 1; index >= 0; index--)
+      contentSize = (contentSize << 8n) | BigInt(rest[sizeAt + index]!);
     if (sizeBytes === 2) contentSize += 256n;
   }
   let window = contentSize ?? 0n;
@@ -152,7 +161,7 @@ async function readHeader(reader: ByteReader, maxWindow: number): Promise<FrameH
 /** The bytes of one frame, block by block. */
 async function* frameBytes(reader: ByteReader, magic: Buffer, header: FrameHeader): AsyncGenerator<Buffer> {
   yield Buffer.concat([magic, header.bytes]);
-  for (let last = false; !last; ) {
+  for (let last = false; !last;) {
     const block = await need(reader, 3);
     const bits = block.readUIntLE(0, 3);
     last = (bits & 1) !== 0;
@@ -173,7 +182,7 @@ async function need(reader: ByteReader, length: number): Promise<Buffer> {
 }
 
 async function skip(reader: ByteReader, length: number): Promise<void> {
-  for (let left = length; left > 0; ) {
+  for (let left = length; left > 0;) {
     const some = await reader.some(left);
     if (some === undefined) throw bad('it ends inside a skippable frame');
     left -= some.length;
@@ -181,5 +190,8 @@ async function skip(reader: ByteReader, length: number): Promise<void> {
 }
 
 function bad(why: string): LayerStoreError {
-  return new LayerStoreError('ERR_BAD_COMPRESSION', `cannot decompress the zstd data: ${why}; it is damaged or truncated`);
+  return new LayerStoreError(
+    'ERR_BAD_COMPRESSION',
+    `cannot decompress the zstd data: ${why}; it is damaged or truncated`,
+  );
 }
