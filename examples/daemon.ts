@@ -8,7 +8,7 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { rm } from 'node:fs/promises';
-import { LayerStoreError, openStore, parseChainID, type ErrorCode, type Store } from 'layerstore';
+import { LayerStoreError, openStore, parseChainID, type ErrorCode, type RWLayer, type Store } from 'layerstore';
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_LAYER_DOES_NOT_EXIST: 404,
@@ -18,6 +18,15 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_SYSTEM: 500,
 };
 
+/** One handle a box: releasing the last one removes the box, so a request does not take and release its own. */
+const boxes = new Map<string, RWLayer>();
+
+function box(name: string): RWLayer {
+  const rw = boxes.get(name);
+  if (rw === undefined) throw new LayerStoreError('ERR_MOUNT_DOES_NOT_EXIST', `there is no box "${name}"`);
+  return rw;
+}
+
 async function handle(store: Store, request: IncomingMessage): Promise<unknown> {
   const url = new URL(request.url ?? '/', 'http://localhost');
   const [kind, name = '', action] = url.pathname.split('/').filter(Boolean);
@@ -25,7 +34,8 @@ async function handle(store: Store, request: IncomingMessage): Promise<unknown> 
   const parent = parentText === null ? undefined : parseChainID(parentText);
   switch (`${request.method} ${kind}${action === undefined ? '' : `/${action}`}`) {
     case 'PUT layers': {
-      const layer = await store.register(request, parent);
+      // A source that fails is destroyed; a request that is destroyed could not be answered.
+      const layer = await store.register(request.iterator({ destroyOnReturn: false }), parent);
       await store.retain(layer.chainID, `daemon:${layer.chainID}`);
       await store.release(layer);
       return { chainID: layer.chainID, diffID: layer.diffID };
@@ -34,14 +44,17 @@ async function handle(store: Store, request: IncomingMessage): Promise<unknown> 
       return [...store.mounts().values()];
     case 'PUT boxes': {
       const rw = await store.createRWLayer(name, parent);
+      boxes.set(name, rw);
       return { name: rw.name, path: await rw.mount() };
     }
     case 'GET boxes/changes':
-      return (await store.getRWLayer(name)).changes();
+      return box(name).changes();
     case 'DELETE boxes': {
-      const rw = await store.getRWLayer(name);
+      const rw = box(name);
       while (rw.mountCount > 0) await rw.unmount();
-      return { removed: await store.releaseRWLayer(rw) };
+      const removed = await store.releaseRWLayer(rw);
+      boxes.delete(name);
+      return { removed };
     }
     default:
       throw new LayerStoreError('ERR_INVALID_ARGUMENT', `there is no ${request.method} ${url.pathname}`);
@@ -63,9 +76,10 @@ async function answer(store: Store, request: IncomingMessage, response: ServerRe
 const [root, socket] = process.argv.slice(2);
 if (root === undefined || socket === undefined) throw new Error('usage: daemon.ts ROOT SOCKET');
 const store = await openStore({ root, logger: console });
+for (const name of store.mounts().keys()) boxes.set(name, await store.getRWLayer(name));
 await rm(socket, { force: true }); // of a process that was killed: the store's own lock says that none is running
 const server = createServer((request, response) => void answer(store, request, response));
-server.listen(socket, () => console.log(`listening on ${socket}, ${store.mounts().size} boxes from before`));
+server.listen(socket, () => console.log(`listening on ${socket}, ${boxes.size} boxes from before`));
 process.once('SIGTERM', () => {
   server.close(() => {
     void store.close().then(() => console.log('stopped; mounts stay for the next process'));
