@@ -19,7 +19,7 @@ export interface Scene {
   directory: string;
   victim: Victim;
   /** Ingests the entries, or the bytes, into a tree of its own. */
-  attack(input: readonly TarEntry[] | Uint8Array | Readable, request?: Partial<IngestRequest>): Promise<Unpacked>;
+  attack: (input: readonly TarEntry[] | Uint8Array | Readable, request?: Partial<IngestRequest>) => Promise<Unpacked>;
 }
 
 /** One test for each engine. */
