@@ -17,14 +17,19 @@ constexpr size_t kMaxStep = size_t{1} << 30;
 
 #ifdef LS_HAVE_ISAL
 
-class LevelOneWriter final : public GzipWriter {
+class LibraryWriter final : public GzipWriter {
  public:
-  explicit LevelOneWriter(ByteSink& out)
-      : out_(out), stream_(std::make_unique<isal_zstream>()), level_(ISAL_DEF_LVL1_DEFAULT), buffer_(kOutBytes) {}
+  // The effort is 0 to 3 there, and 3 gives about what zlib's 4 gives, at ten times its speed.
+  LibraryWriter(ByteSink& out, GzipEffort effort)
+      : out_(out),
+        stream_(std::make_unique<isal_zstream>()),
+        effort_(effort == GzipEffort::kSmall ? 3 : 1),
+        level_(effort == GzipEffort::kSmall ? ISAL_DEF_LVL3_DEFAULT : ISAL_DEF_LVL1_DEFAULT),
+        buffer_(kOutBytes) {}
 
   Result<void> Start() {
     isal_deflate_init(stream_.get());
-    stream_->level = 1;
+    stream_->level = effort_;
     stream_->level_buf = level_.data();
     stream_->level_buf_size = static_cast<uint32_t>(level_.size());
     stream_->gzip_flag = IGZIP_GZIP;
@@ -62,19 +67,21 @@ class LevelOneWriter final : public GzipWriter {
 
   ByteSink& out_;
   std::unique_ptr<isal_zstream> stream_;
+  uint32_t effort_;
   std::vector<uint8_t> level_;
   std::vector<uint8_t> buffer_;
 };
 
 #else
 
-class LevelOneWriter final : public GzipWriter {
+class LibraryWriter final : public GzipWriter {
  public:
-  explicit LevelOneWriter(ByteSink& out) : out_(out), buffer_(kOutBytes) {}
-  ~LevelOneWriter() override { deflateEnd(&stream_); }
+  LibraryWriter(ByteSink& out, GzipEffort effort)
+      : out_(out), level_(effort == GzipEffort::kSmall ? 6 : 1), buffer_(kOutBytes) {}
+  ~LibraryWriter() override { deflateEnd(&stream_); }
 
   Result<void> Start() {
-    if (deflateInit2(&stream_, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK) return {};
+    if (deflateInit2(&stream_, level_, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK) return {};
     errno = ENOMEM;
     return SysError("deflateInit2");
   }
@@ -106,6 +113,7 @@ class LevelOneWriter final : public GzipWriter {
   }
 
   ByteSink& out_;
+  int level_;
   z_stream stream_{};
   std::vector<uint8_t> buffer_;
 };
@@ -114,8 +122,8 @@ class LevelOneWriter final : public GzipWriter {
 
 }  // namespace
 
-Result<std::unique_ptr<GzipWriter>> GzipWriter::Open(ByteSink& out) {
-  auto writer = std::make_unique<LevelOneWriter>(out);
+Result<std::unique_ptr<GzipWriter>> GzipWriter::Open(ByteSink& out, GzipEffort effort) {
+  auto writer = std::make_unique<LibraryWriter>(out, effort);
   LS_TRY(writer->Start());
   return std::unique_ptr<GzipWriter>(std::move(writer));
 }

@@ -1,18 +1,18 @@
-// GzipWriter: a ByteSink that compresses into another one (level 1: tar-split records and layer blobs). One thread at a
-// time.
+// GzipWriter: gzip out, by ISA-L where it is there, else by zlib. One thread at a time.
 #pragma once
 
 #include <memory>
 
-#include "sys/stream.h"
+#include "codec/encoder.h"
 
 namespace layerstore {
 
-class GzipWriter : public ByteSink {
+// How hard it tries: kFast for records, which are read back here; kSmall for blobs, which travel.
+enum class GzipEffort : uint8_t { kFast, kSmall };
+
+class GzipWriter : public Encoder {
  public:
-  static Result<std::unique_ptr<GzipWriter>> Open(ByteSink& out);
-  // Writes the trailer. No Write after it.
-  virtual Result<void> Finish() = 0;
+  static Result<std::unique_ptr<GzipWriter>> Open(ByteSink& out, GzipEffort effort = GzipEffort::kFast);
 };
 
 }  // namespace layerstore

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "codec/decoder.h"
+#include "codec/encoder.h"
 #include "codec/gzip_writer.h"
 #include "hash/crc64.h"
 #include "hash/sha256.h"
@@ -150,6 +151,36 @@ void TestGzipWriter() {
   }
 }
 
+std::string Encoded(Compression form, const std::string& text, size_t step) {
+  StringSink sink;
+  auto encoder = Encoder::Open(form, sink);
+  CHECK_OK(encoder);
+  if (!encoder.ok()) return {};
+  for (size_t at = 0; at < text.size(); at += step)
+    CHECK_OK((*encoder)->Write(Bytes(text).subspan(at, std::min(step, text.size() - at))));
+  CHECK_OK((*encoder)->Finish());
+  return sink.text;
+}
+
+void TestEncoders() {
+  StringSink sink;
+  CHECK(!Encoder::Open(Compression::kNone, sink).ok());
+#ifdef LS_HAVE_ZSTD
+  const std::vector<Compression> forms = {Compression::kGzip, Compression::kZstd};
+#else
+  const std::vector<Compression> forms = {Compression::kGzip};
+  CHECK(!Encoder::Open(Compression::kZstd, sink).ok());
+#endif
+  for (const Compression form : forms) {
+    for (const size_t size : {0, 1, 1000, 3000000}) {
+      const std::string text = Noise(size, size + 11);
+      CHECK(Gives(Decode(Encoded(form, text, 7001)), form, text));
+      CHECK(Gives(Decode(Encoded(form, text, SIZE_MAX)), form, text));
+      if (size == 3000000) CHECK(Encoded(form, text, 100000).size() < size * 3 / 4);
+    }
+  }
+}
+
 #ifdef LS_HAVE_ZSTD
 std::string Zstd(const std::string& text, int window_log = 0) {
   ZSTD_CCtx* context = ZSTD_createCCtx();
@@ -206,6 +237,7 @@ int main() {
   TestPlain();
   TestGzip();
   TestGzipWriter();
+  TestEncoders();
   TestZstd();
   return Finish();
 }

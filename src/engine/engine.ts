@@ -137,6 +137,23 @@ export interface AssembleRequest {
   signal?: AbortSignal;
 }
 
+export type BlobCompression = 'gzip' | 'zstd';
+
+export interface AssembleToRequest extends AssembleRequest {
+  /** The descriptor gets the tar compressed; it is verified all the same, and the blob is hashed in the same pass. */
+  compression?: BlobCompression;
+  /** `bytesRead` counts the tar's bytes. */
+  onProgress?: ProgressListener;
+}
+
+export interface Assembled {
+  /** Of the tar. */
+  bytes: number;
+  diffID: DiffID;
+  /** What was written, where it was compressed. */
+  blob?: { digest: Digest; size: number };
+}
+
 /** A tree made of directories stacked in overlayfs form, or one plain directory. */
 export interface TreeStack {
   /** Upper first. */
@@ -285,8 +302,10 @@ export interface Engine {
 
   /** The exact tar, pulled. */
   assemble(request: AssembleRequest): Promise<Readable>;
-  /** The exact tar, written to a descriptor without JavaScript in the way. */
-  assembleTo(request: AssembleRequest, fd: number): Promise<{ bytes: number; diffID: DiffID }>;
+  /** The exact tar, written to a descriptor without JavaScript in the way. ERR_NOT_SUPPORTED for a compression that is not there. */
+  assembleTo(request: AssembleToRequest, fd: number): Promise<Assembled>;
+  /** Bytes of the tar that a tar-split record describes; reads the record alone. */
+  recordedSize(tarSplit: AssembleRequest['tarSplit'], options?: { signal?: AbortSignal }): Promise<number>;
   verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]>;
 
   changes(request: DiffRequest): Promise<Change[]>;

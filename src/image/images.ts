@@ -12,6 +12,7 @@ import { KeyedMutex } from '../util/keyed-mutex.js';
 import { readConfig, type ImageConfig } from './config.js';
 import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { ImageDb } from './imagedb.js';
+import { KeptChains } from './kept-chains.js';
 import { archiveLimits } from './limits.js';
 import { loadImages, type LoadedImage } from './load.js';
 import { compareImages, describeImage, topChain, type ImageRecord } from './record.js';
@@ -30,6 +31,7 @@ export class DockerImages implements Images {
   readonly #db: ImageDb;
   readonly #repositories: Repositories;
   readonly #changes = new KeyedMutex();
+  readonly #kept = new KeptChains();
   #records = new Map<Digest, ImageRecord>();
   #problems: string[] = [];
   /** Why names are not to be written: the file that is there was not understood. */
@@ -46,6 +48,7 @@ export class DockerImages implements Images {
   static async open(store: Store): Promise<DockerImages> {
     const images = new DockerImages(store);
     store.addReferenceSource(imageReferences(store.root, store.driverName));
+    store.addReferenceSource(async () => images.#kept.chains());
     await images.refresh();
     return images;
   }
@@ -76,9 +79,14 @@ export class DockerImages implements Images {
 
   async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
     this.#assertWritable('load an image');
-    return loadImages(this.#store, source, options, (images) =>
-      this.#changes.run('records', () => this.#record(images)),
-    );
+    const keeper = this.#kept.begin(this.#store.map().keys());
+    try {
+      return await loadImages(this.#store, source, options, keeper, (images) =>
+        this.#changes.run('records', () => this.#record(images)),
+      );
+    } finally {
+      keeper.end();
+    }
   }
 
   async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {

@@ -11,6 +11,8 @@ export type {
   Images,
   LoadOptions,
   SaveOptions,
+  SaveProgress,
+  SaveProgressListener,
 } from './types.js';
 
 const opened = new WeakMap<Store, Promise<Images>>();

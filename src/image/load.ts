@@ -8,6 +8,7 @@ import { planDocker, planLegacy } from './docker-plan.js';
 import { LayerStoreError } from '../errors.js';
 import { invalidArgument } from './errors.js';
 import type { ImageFiles } from './image-files.js';
+import type { Keeper } from './kept-chains.js';
 import { archiveLimits, type ArchiveLimits } from './limits.js';
 import { planOci } from './oci-plan.js';
 import { openFiles } from './open-files.js';
@@ -31,6 +32,7 @@ export async function loadImages<T>(
   store: Store,
   source: { path: string } | Readable,
   options: LoadOptions,
+  keeper: Keeper,
   record: (images: readonly LoadedImage[]) => Promise<T>,
 ): Promise<T> {
   const { signal } = options;
@@ -42,7 +44,7 @@ export async function loadImages<T>(
     const files = await openFiles(source, { limits, spoolDirectory: join(store.root, 'layerstore'), signal });
     try {
       const plan = await makePlan(files, wanted, limits);
-      const unpacker = new Unpacker(store, files, options);
+      const unpacker = new Unpacker(store, files, options, keeper);
       if ('images' in plan) {
         for (const { config } of plan.images) refuseForeign(config);
         files.expectOnly(unpacker.needed(plan.images));

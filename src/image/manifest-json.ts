@@ -7,6 +7,7 @@ import type { Descriptor } from '../metadata/metadata-store.js';
 import { sha256, type ImageConfig } from './config.js';
 import { blobName } from './oci-index.js';
 import { fullName, type ImageName } from './reference.js';
+import type { SavePlan } from './save-plan.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -26,6 +27,11 @@ export const UNKNOWN_BLOB: Blob = { digest: `sha256:${'0'.repeat(64)}`, size: Nu
 export interface Blob {
   readonly digest: Digest;
   readonly size: number;
+}
+
+export interface NamedFile {
+  readonly name: string;
+  readonly content: Uint8Array;
 }
 
 /** @param layers base first */
@@ -69,6 +75,27 @@ export function dockerJson(config: ImageConfig, layers: readonly Blob[], name: I
   return JSON.stringify([
     { Config: blobName(config.id), RepoTags: tags, Layers: layers.map(({ digest }) => blobName(digest)) },
   ]);
+}
+
+/** The files beside the layers, in their order: at the top of the archive, and below `blobs`. */
+export function archiveJson(
+  { config, name, format, compression }: Pick<SavePlan, 'config' | 'name' | 'format' | 'compression'>,
+  layers: readonly Blob[],
+): { front: NamedFile[]; blobs: NamedFile[] } {
+  const manifest = Buffer.from(manifestJson(config, layers, compression));
+  const front = [
+    { name: 'oci-layout', content: OCI_LAYOUT },
+    { name: 'index.json', content: Buffer.from(indexJson(blobOf(manifest), config, name)) },
+  ];
+  if (format === 'docker')
+    front.push({ name: 'manifest.json', content: Buffer.from(dockerJson(config, layers, name)) });
+  return {
+    front,
+    blobs: [
+      { name: blobName(blobOf(manifest).digest), content: manifest },
+      { name: blobName(config.id), content: config.raw },
+    ],
+  };
 }
 
 /** Blanks behind JSON mean nothing. */

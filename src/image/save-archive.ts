@@ -16,12 +16,12 @@ import {
   type Blob,
 } from './manifest-json.js';
 import { blobName } from './oci-index.js';
-import { distinctLayers, type SavePlan } from './save-plan.js';
+import { distinctLayers, layerProgress, type SavePlan } from './save-plan.js';
 import { TarWriter } from './tar-writer.js';
 
 /** @param file new and empty; stays the caller's */
 export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<void> {
-  const { config, name, layers, compression, signal } = plan;
+  const { config, name, layers, compression } = plan;
   const unknown = layers.map(() => UNKNOWN_BLOB);
   const manifestLength = manifestJson(config, unknown, compression).length;
   const index = (manifest: Blob): string => indexJson(manifest, config, name);
@@ -40,9 +40,9 @@ export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<vo
 
   const blobs = new Map<DiffID, Blob>();
   for (const layer of distinctLayers(layers).values()) {
-    signal?.throwIfAborted();
+    const progress = await layerProgress(plan, layer);
     let blob: Blob = UNKNOWN_BLOB;
-    const place = await tar.stream(async (into) => (blob = await writeLayer(layer, into, compression, signal)).size);
+    const place = await tar.stream(async ({ fd }) => (blob = await writeLayer(layer, fd, compression, progress)).size);
     await tar.fillHeader(place, blobName(blob.digest), blob.size);
     blobs.set(layer.diffID, blob);
   }

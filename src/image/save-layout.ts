@@ -2,43 +2,42 @@
 import { mkdir, open, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiffID } from '../digest.js';
+import { syncDirectory } from '../util/atomic-file.js';
 import { attempt } from './errors.js';
 import { writeLayer } from './layer-writer.js';
 import { blobOf, indexJson, manifestJson, OCI_LAYOUT, type Blob } from './manifest-json.js';
 import { blobName } from './oci-index.js';
-import { distinctLayers, type SavePlan } from './save-plan.js';
+import { distinctLayers, layerProgress, type SavePlan } from './save-plan.js';
 
 /** @param directory empty */
-export async function writeLayout(
-  { config, name, layers, compression, signal }: SavePlan,
-  directory: string,
-): Promise<void> {
+export async function writeLayout(plan: SavePlan, directory: string): Promise<void> {
+  const { config, name, layers, compression, sync } = plan;
+  const blobsDirectory = join(directory, 'blobs', 'sha256');
   const put = (file: string, bytes: Uint8Array): Promise<void> =>
-    attempt('save the image', () => writeFile(join(directory, file), bytes));
-  await attempt('save the image', () => mkdir(join(directory, 'blobs', 'sha256'), { recursive: true }));
+    attempt('save the image', () => writeFile(join(directory, file), bytes, { flush: sync }));
+  await attempt('save the image', () => mkdir(blobsDirectory, { recursive: true }));
   const blobs = new Map<DiffID, Blob>();
   for (const layer of distinctLayers(layers).values()) {
-    signal?.throwIfAborted();
-    const temporary = join(directory, 'blobs', 'sha256', 'layer.tmp');
+    const progress = await layerProgress(plan, layer);
+    const temporary = join(blobsDirectory, 'layer.tmp');
     const file = await attempt('save the image', () => open(temporary, 'wx'));
+    let blob: Blob;
     try {
-      blobs.set(layer.diffID, await writeLayer(layer, file, compression, signal));
+      blob = await writeLayer(layer, file.fd, compression, progress);
+      if (sync) await attempt('save the image', () => file.sync());
     } finally {
       await file.close();
     }
-    await attempt('save the image', () =>
-      rename(temporary, join(directory, blobName((blobs.get(layer.diffID) as Blob).digest))),
-    );
+    blobs.set(layer.diffID, blob);
+    await attempt('save the image', () => rename(temporary, join(directory, blobName(blob.digest))));
   }
   await put(blobName(config.id), config.raw);
-  const manifest = Buffer.from(
-    manifestJson(
-      config,
-      layers.map(({ diffID }) => blobs.get(diffID) as Blob),
-      compression,
-    ),
-  );
+  const written = layers.map(({ diffID }) => blobs.get(diffID) as Blob);
+  const manifest = Buffer.from(manifestJson(config, written, compression));
   await put(blobName(blobOf(manifest).digest), manifest);
   await put('index.json', Buffer.from(indexJson(blobOf(manifest), config, name)));
   await put('oci-layout', OCI_LAYOUT);
+  if (!sync) return;
+  for (const path of [blobsDirectory, join(directory, 'blobs'), directory])
+    await attempt('save the image', () => syncDirectory(path));
 }

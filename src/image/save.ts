@@ -7,10 +7,11 @@ import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
+import { syncDirectory } from '../util/atomic-file.js';
 import { randomID } from '../util/random-id.js';
 import type { ImageConfig } from './config.js';
 import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
-import { checkCompression } from './layer-writer.js';
+import { plainArchive } from './plain-archive.js';
 import type { ImageName } from './reference.js';
 import { topChain } from './record.js';
 import { writeArchive } from './save-archive.js';
@@ -25,17 +26,17 @@ export async function saveImage(
   target: { path: string } | Writable,
   options: SaveOptions,
 ): Promise<void> {
-  const { format = 'docker', compression = 'none', signal } = options;
+  const { format = 'docker', compression = 'none', signal, onProgress } = options;
   if (format !== 'docker' && format !== 'oci')
     throw invalidArgument(`${quote(String(format))} is no format of images: "docker" or "oci"`);
   if (!['none', 'gzip', 'zstd'].includes(compression))
     throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
-  checkCompression(compression);
   signal?.throwIfAborted();
   // A handle of our own: the image may be removed while it is written.
   const top = config.diffIDs.length === 0 ? undefined : await store.get(topChain(config));
   try {
-    const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, signal };
+    const sync = store.durability === 'strict';
+    const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, sync, signal, onProgress };
     if (!('path' in target))
       await saveToStream(plan, target, store.readOnly ? tmpdir() : join(store.root, 'layerstore'));
     else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
@@ -75,27 +76,34 @@ async function saveToFile(plan: SavePlan, path: string): Promise<void> {
   try {
     try {
       await writeArchive(plan, file);
+      if (plan.sync) await attempt('save the image', () => file.sync());
     } finally {
       await file.close();
     }
-    await attempt('save the image', () => rename(temporary, path));
+    await attempt('save the image', async () => {
+      await rename(temporary, path);
+      if (plan.sync) await syncDirectory(dirname(path));
+    });
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;
   }
 }
 
-/** Sizes come before contents in a tar, so it is made whole in a nameless file first. The stream gets nothing before, and is ended after. */
+/**
+ * The JSON comes first and names the layers' digests and sizes: of plain layers these are known; compressed ones are
+ * made whole in a nameless file first. The stream is ended after it, or destroyed where it did not get all.
+ */
 async function saveToStream(plan: SavePlan, target: Writable, directory: string): Promise<void> {
+  const options = plan.signal === undefined ? {} : { signal: plan.signal };
+  if (plan.compression === 'none') {
+    await pipeline(plainArchive(plan), target, options);
+    return;
+  }
   const file = await openNameless(directory);
   try {
     await writeArchive(plan, file);
-    const { signal } = plan;
-    await pipeline(
-      createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }),
-      target,
-      signal === undefined ? {} : { signal },
-    );
+    await pipeline(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }), target, options);
   } catch (error) {
     plan.signal?.throwIfAborted();
     throw error;
@@ -126,6 +134,7 @@ async function saveToDirectory(plan: SavePlan, path: string): Promise<void> {
         if (!hasErrno(error, 'ENOENT')) throw error;
       });
       await rename(temporary, path);
+      if (plan.sync) await syncDirectory(dirname(path));
     });
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });

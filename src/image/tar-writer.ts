@@ -25,12 +25,12 @@ export class TarWriter {
   }
 
   async directory(name: string): Promise<void> {
-    await this.#append(header(`${name}/`, 0, '5'));
+    await this.#append(directoryHeader(name));
   }
 
   async entry(name: string, content: Uint8Array): Promise<EntryPlace> {
     const place = { offset: this.#position };
-    await this.#append(header(name, content.length, '0'));
+    await this.#append(fileHeader(name, content.length));
     await this.#append(content);
     await this.#pad(content.length);
     return place;
@@ -47,7 +47,7 @@ export class TarWriter {
   }
 
   async fillHeader({ offset }: EntryPlace, name: string, size: number): Promise<void> {
-    await this.#put(header(name, size, '0'), offset);
+    await this.#put(fileHeader(name, size), offset);
   }
 
   /** @param content as long as what was written there */
@@ -55,14 +55,12 @@ export class TarWriter {
     await this.#put(content, offset + BLOCK);
   }
 
-  /** The two blocks that end an archive. */
   async end(): Promise<void> {
-    await this.#append(new Uint8Array(2 * BLOCK));
+    await this.#append(END_OF_ARCHIVE);
   }
 
   async #pad(size: number): Promise<void> {
-    const padding = (BLOCK - (size % BLOCK)) % BLOCK;
-    if (padding > 0) await this.#append(new Uint8Array(padding));
+    await this.#append(padding(size));
   }
 
   async #append(bytes: Uint8Array): Promise<void> {
@@ -82,6 +80,22 @@ export async function writeAll(file: FileHandle, bytes: Uint8Array, position: nu
     const { bytesWritten } = await attempt('write the image', () => file.write(bytes, done, bytes.length - done, at));
     done += bytesWritten;
   }
+}
+
+/** The two blocks that end an archive. */
+export const END_OF_ARCHIVE: Uint8Array = new Uint8Array(2 * BLOCK);
+
+export function directoryHeader(name: string): Uint8Array {
+  return header(`${name}/`, 0, '5');
+}
+
+export function fileHeader(name: string, size: number): Uint8Array {
+  return header(name, size, '0');
+}
+
+/** What brings an entry's content to a whole number of blocks. */
+export function padding(size: number): Uint8Array {
+  return new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 }
 
 function header(name: string, size: number, type: '0' | '5'): Uint8Array {

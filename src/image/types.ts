@@ -72,8 +72,25 @@ export interface SaveOptions {
   format?: 'docker' | 'oci';
   /** Of the layers. Default `none`: they are written byte for byte as they were registered. */
   compression?: 'none' | 'gzip' | 'zstd';
+  /** Stops it and leaves nothing behind; rejects with `signal.reason`. */
   signal?: AbortSignal;
+  /** At most 10 reports a second, and one at the beginning and the end of each layer. */
+  onProgress?: SaveProgressListener;
 }
+
+/** How far one layer of an image that is being saved is. */
+export interface SaveProgress {
+  /** Id of the image. */
+  image: Digest;
+  diffID: DiffID;
+  /** Position of the layer, from 0 for the base, and how many the image has. */
+  layer: number;
+  layers: number;
+  /** Of the layer's tar, before any compression. */
+  bytesWritten: number;
+  totalBytes: number;
+}
+export type SaveProgressListener = (progress: SaveProgress) => void;
 
 /** The images of a store, in Docker's own records under `<root>/image/<driver>`. */
 export interface Images {

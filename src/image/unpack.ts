@@ -6,6 +6,7 @@ import type { ChainLink, Layer, Store } from '../store/types.js';
 import { chainIDs, readConfig, type ImageConfig } from './config.js';
 import { layerError } from './errors.js';
 import type { ImageFiles } from './image-files.js';
+import type { Keeper } from './kept-chains.js';
 import { legacyConfig } from './legacy-config.js';
 import type { ArchiveLimits } from './limits.js';
 import type { LegacyImage, PlannedImage } from './plan.js';
@@ -17,11 +18,13 @@ export class Unpacker {
   readonly #store: Store;
   readonly #files: ImageFiles;
   readonly #options: LoadOptions;
+  readonly #keeper: Keeper;
 
-  constructor(store: Store, files: ImageFiles, options: LoadOptions) {
+  constructor(store: Store, files: ImageFiles, options: LoadOptions, keeper: Keeper) {
     this.#store = store;
     this.#files = files;
     this.#options = options;
+    this.#keeper = keeper;
   }
 
   /** The blobs that will be read for these images, each as often as it will be. */
@@ -59,7 +62,7 @@ export class Unpacker {
     } catch (error) {
       throw layerError(error);
     } finally {
-      // The new layers hold their parents; on failure the base is left to whoever else wants it.
+      // The new layers hold their parents; on failure the keeper leaves the base as it was.
       if (base !== undefined) await releaseAndLog(this.#store, base);
     }
   }
@@ -75,6 +78,7 @@ export class Unpacker {
           top?.chainID,
           this.#registerOptions(),
         );
+        this.#keeper.keep(layer.chainID);
         if (top !== undefined) await this.#store.release(top);
         top = layer;
         diffIDs.push(layer.diffID);
@@ -105,7 +109,10 @@ export class Unpacker {
   async #holdPresent(chains: readonly ChainID[]): Promise<Layer | undefined> {
     const there = this.#store.map();
     const count = presentCount(chains, (chain) => there.has(chain));
-    return count === 0 ? undefined : this.#store.get(chains[count - 1] as ChainID);
+    if (count === 0) return undefined;
+    const chain = chains[count - 1] as ChainID;
+    this.#keeper.keep(chain);
+    return this.#store.get(chain);
   }
 
   #reporter(

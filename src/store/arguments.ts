@@ -3,7 +3,7 @@ import { parseChainID, parseDiffID, parseDigest, type ChainID } from '../digest.
 import type { TarSource } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import type { ChainLink, CreateRWLayerOptions, RegisterOptions, VerifyOptions } from './types.js';
+import type { ChainLink, CreateRWLayerOptions, ExportOptions, RegisterOptions, VerifyOptions } from './types.js';
 
 export function invalid(message: string): LayerStoreError {
   return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
@@ -165,6 +165,16 @@ export function checkCreateOptions(options: unknown): CreateRWLayerOptions {
     checkOptions(given.storageOpt, '"storageOpt"', ['size']);
     if (given.storageOpt['size'] !== undefined) checkText(given.storageOpt['size'], '"storageOpt.size"');
   }
+  return given;
+}
+
+export function checkExportOptions(options: unknown): ExportOptions {
+  checkOptions(options, 'options of an export', ['compression', 'signal', 'onProgress']);
+  const given = (options ?? {}) as ExportOptions;
+  checkSignal(given.signal);
+  checkFunction(given.onProgress, '"onProgress"');
+  if (given.compression !== undefined && given.compression !== 'gzip' && given.compression !== 'zstd')
+    throw invalid(`"compression" must be "gzip" or "zstd", not ${shown(given.compression)}`);
   return given;
 }
 

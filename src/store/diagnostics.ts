@@ -27,6 +27,7 @@ export const OPERATIONS = [
   'tarStream',
   'tarStreamFrom',
   'exportTo',
+  'tarSize',
   'view',
   'mount',
   'unmount',

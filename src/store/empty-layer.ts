@@ -4,9 +4,10 @@ import { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
 import { LayerStoreError, systemError } from '../errors.js';
-import { invalid } from './arguments.js';
+import { compressTo } from '../engine/js/compress.js';
+import { checkExportOptions, invalid } from './arguments.js';
 import { checkTarget, intoFile } from './export.js';
-import type { Layer } from './types.js';
+import type { Exported, ExportOptions, Layer } from './types.js';
 
 const SIZE = 1024;
 const CHAIN: ChainID = parseChainID(DIGEST_SHA256_EMPTY_TAR);
@@ -40,11 +41,20 @@ export const emptyLayer: Layer = Object.freeze({
       throw invalid(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
     return stream();
   },
-  async exportTo(target: { path: string } | { fd: number }) {
+  async exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported> {
     const { path, fd } = checkTarget(target);
-    if (fd === undefined) await intoFile(path, false, writeZeros);
-    else await writeZeros(fd);
-    return { bytes: SIZE, diffID: DIGEST_SHA256_EMPTY_TAR };
+    const { compression } = checkExportOptions(options);
+    const exported: Exported = { bytes: SIZE, diffID: DIGEST_SHA256_EMPTY_TAR };
+    const write = async (to: number): Promise<void> => {
+      if (compression === undefined) await writeZeros(to);
+      else exported.blob = await compressTo(stream(), compression, to);
+    };
+    if (fd === undefined) await intoFile(path, false, write);
+    else await write(fd);
+    return exported;
+  },
+  async tarSize() {
+    return SIZE;
   },
   async view(): Promise<never> {
     throw new LayerStoreError(

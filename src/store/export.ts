@@ -5,19 +5,16 @@ import { open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Transform, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { ChainID, DiffID } from '../digest.js';
+import type { ChainID } from '../digest.js';
 import type { AssembleRequest } from '../engine/engine.js';
+import { compressTo } from '../engine/js/compress.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { syncDirectory, TEMPORARY_SUFFIX } from '../util/atomic-file.js';
 import { randomID } from '../util/random-id.js';
-import { checkOptions, checkText, invalid, shown } from './arguments.js';
+import { checkExportOptions, checkOptions, checkText, invalid, shown } from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode, Readers } from './layer-map.js';
-
-export interface Exported {
-  bytes: number;
-  diffID: DiffID;
-}
+import type { Exported, ExportOptions } from './types.js';
 
 /** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
 export async function tarStream(ctx: StoreContext, node: LayerNode): Promise<Readable> {
@@ -86,10 +83,13 @@ export async function exportTo(
   ctx: StoreContext,
   node: LayerNode,
   target: { path: string } | { fd: number },
+  given?: ExportOptions,
 ): Promise<Exported> {
   const { path, fd } = checkTarget(target);
-  if (fd !== undefined) return exportToDescriptor(ctx, node, fd);
-  return intoFile(path, ctx.durability === 'strict', (descriptor) => exportToDescriptor(ctx, node, descriptor));
+  const options = checkExportOptions(given);
+  options.signal?.throwIfAborted();
+  const write = (descriptor: number): Promise<Exported> => exportToDescriptor(ctx, node, descriptor, options);
+  return fd === undefined ? intoFile(path, ctx.durability === 'strict', write) : write(fd);
 }
 
 export function checkTarget(target: unknown): { path: string; fd?: undefined } | { path?: undefined; fd: number } {
@@ -141,20 +141,39 @@ async function intoDevice<T>(path: string, write: (fd: number) => Promise<T>): P
   }
 }
 
-async function exportToDescriptor(ctx: StoreContext, node: LayerNode, fd: number): Promise<Exported> {
+async function exportToDescriptor(
+  ctx: StoreContext,
+  node: LayerNode,
+  fd: number,
+  options: ExportOptions,
+): Promise<Exported> {
+  const { compression, signal } = options;
   if (ctx.driver.capabilities.reproducesExactDiffs) {
     const stream = await tarStream(ctx, node);
-    let bytes = 0;
-    stream.on('data', (chunk: Uint8Array) => (bytes += chunk.length));
-    await pipeline(stream, createWriteStream('', { fd, autoClose: false }));
-    return { bytes, diffID: node.diffID };
+    const exported: Exported = { bytes: 0, diffID: node.diffID };
+    stream.on('data', (chunk: Uint8Array) => (exported.bytes += chunk.length));
+    if (compression !== undefined) exported.blob = await compressTo(stream, compression, fd, signal);
+    else
+      await pipeline(stream, createWriteStream('', { fd, autoClose: false }), signal === undefined ? {} : { signal });
+    return exported;
   }
   const { request, release } = await assembly(ctx, node);
   try {
-    return await ctx.engine.assembleTo(request, fd);
+    return await ctx.engine.assembleTo({ ...request, ...options }, fd);
   } finally {
     await release();
   }
+}
+
+/** Bytes of a layer's tar. */
+export async function tarSize(ctx: StoreContext, node: LayerNode): Promise<number> {
+  if (!ctx.driver.capabilities.reproducesExactDiffs) {
+    const path = await ctx.metadata.tarSplitPath?.(node.chainID);
+    return ctx.engine.recordedSize(path === undefined ? await ctx.metadata.tarSplitReader(node.chainID) : { path });
+  }
+  let bytes = 0;
+  for await (const chunk of await tarStream(ctx, node)) bytes += (chunk as Uint8Array).length;
+  return bytes;
 }
 
 /** What an engine needs to put the tar together, and what gives it back. */

@@ -5,9 +5,9 @@ import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import type { StoreContext } from './context.js';
 import type { Operation, OperationDetails } from './diagnostics.js';
-import { exportTo, tarStream, tarStreamFrom } from './export.js';
+import { exportTo, tarSize, tarStream, tarStreamFrom } from './export.js';
 import { missingLayer, type LayerNode } from './layer-map.js';
-import type { Layer, LayerMetadata, MountedPath } from './types.js';
+import type { Exported, ExportOptions, Layer, LayerMetadata, MountedPath } from './types.js';
 import { openView } from './view.js';
 
 /** `live` counts as a handle; `lent` never did. */
@@ -52,12 +52,16 @@ class LayerHandle implements Layer {
     );
   }
 
-  exportTo(target: { path: string } | { fd: number }): Promise<{ bytes: number; diffID: DiffID }> {
+  exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported> {
     return this.#run('exportTo', async (node, details) => {
-      const result = await exportTo(this.#ctx, node, target);
+      const result = await exportTo(this.#ctx, node, target, options);
       details.bytes = result.bytes;
       return result;
     });
+  }
+
+  tarSize(): Promise<number> {
+    return this.#run('tarSize', (node) => tarSize(this.#ctx, node));
   }
 
   view(): Promise<MountedPath> {

@@ -1,6 +1,6 @@
 /** The public shapes of the store: options, handles, reports. No logic. */
 import type { Readable } from 'node:stream';
-import type { ChainID, DiffID } from '../digest.js';
+import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Change, ProgressListener, TarSource, TreeProblem, UnpackLimits } from '../engine/engine.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
 import type { Descriptor, MetadataStore } from '../metadata/metadata-store.js';
@@ -95,6 +95,22 @@ export interface TarStreamer {
 /** A path that is there until disposed of. */
 export type MountedPath = { readonly path: string } & AsyncDisposable;
 
+export interface ExportOptions {
+  /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */
+  compression?: 'gzip' | 'zstd';
+  signal?: AbortSignal;
+  /** `bytesRead` counts the tar's bytes; at most 10 reports a second. */
+  onProgress?: ProgressListener;
+}
+
+export interface Exported {
+  /** Of the tar. */
+  bytes: number;
+  diffID: DiffID;
+  /** What was written, where it was compressed. */
+  blob?: { digest: Digest; size: number };
+}
+
 /** A handle on a read-only layer. */
 export interface Layer extends TarStreamer {
   readonly chainID: ChainID;
@@ -102,7 +118,9 @@ export interface Layer extends TarStreamer {
   readonly parent: Layer | undefined;
   readonly descriptor: Descriptor | undefined;
   tarStreamFrom(ancestor?: ChainID): Promise<Readable>;
-  exportTo(target: { path: string } | { fd: number }): Promise<{ bytes: number; diffID: DiffID }>;
+  exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported>;
+  /** Bytes of the layer's tar. From its record: no file of the layer is read. */
+  tarSize(): Promise<number>;
   view(): Promise<MountedPath>;
   size(): Promise<number>;
   diffSize(): Promise<number>;

@@ -5,9 +5,10 @@ import { closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync }
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import * as zlib from 'node:zlib';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { DiffID } from '../digest.js';
-import type { DiffGetter, Engine, IngestRequest, IngestResult, TarSource } from '../engine/engine.js';
+import type { Assembled, DiffGetter, Engine, IngestRequest, IngestResult, TarSource } from '../engine/engine.js';
 import type { EngineTestContext } from './engine-suite.js';
 import type { TarEntry } from './tar-builder.js';
 import { buildTar, gnuLong, storedZstd } from './tar-builder.js';
@@ -131,8 +132,39 @@ export function engineTarTests({ test }: EngineTestContext): void {
       closeSync(fd);
     }
     assert.ok(readFileSync(path).equals(tar));
+    assert.equal(await engine.recordedSize({ path: record }), tar.length);
     const { directory: _directory, ...noDirectory } = directoryGetter(tree);
     assert.ok((await buffer(await engine.assemble({ ...request, tree: noDirectory }))).equals(tar));
+  });
+
+  test('gives the exact tar compressed, hashed on the way', async (engine, directory) => {
+    const { tree, record, result } = await unpack(engine, directory, Readable.from([tar]));
+    const request = { tarSplit: { path: record }, tree: directoryGetter(tree), diffID: result.diffID };
+    for (const compression of ['gzip', 'zstd'] as const) {
+      const path = join(directory, `out.${compression}`);
+      const fd = openSync(path, 'wx');
+      const seen: number[] = [];
+      const write = (): Promise<Assembled> =>
+        engine.assembleTo({ ...request, compression, onProgress: ({ bytesRead }) => seen.push(bytesRead) }, fd);
+      try {
+        if (compression === 'zstd' && engine.name === 'js' && !('createZstdCompress' in zlib)) {
+          await assert.rejects(write(), { code: 'ERR_NOT_SUPPORTED' });
+          continue;
+        }
+        const { bytes, diffID, blob } = await write();
+        const written = readFileSync(path);
+        assert.deepEqual({ bytes, diffID }, { bytes: tar.length, diffID: result.diffID });
+        assert.deepEqual(blob, {
+          digest: `sha256:${createHash('sha256').update(written).digest('hex')}`,
+          size: written.length,
+        });
+        assert.equal(seen.at(-1), tar.length);
+        const read = await engine.hashFile(path);
+        assert.deepEqual([read.compression, read.diffID], [compression, result.diffID]);
+      } finally {
+        closeSync(fd);
+      }
+    }
   });
 
   for (const [what, source] of Object.entries({

@@ -7,10 +7,12 @@ import { constants } from 'node:fs';
 import { Readable } from 'node:stream';
 import type { DiffID } from '../../digest.js';
 import { LayerStoreError, systemError } from '../../errors.js';
-import type { AssembleRequest, DiffGetter } from '../engine.js';
+import type { Assembled, AssembleRequest, AssembleToRequest, DiffGetter } from '../engine.js';
+import { compressTo } from './compress.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { shown, treePath } from './names.js';
+import { ProgressMeter } from './progress.js';
 import { readSplitEntries } from './split-reader.js';
 import { TreeRoot } from './tree-root.js';
 
@@ -34,20 +36,44 @@ export async function assemble(request: AssembleRequest): Promise<Readable> {
 }
 
 /** See {@link Engine.assembleTo}. */
-export async function assembleTo(request: AssembleRequest, fd: number): Promise<{ bytes: number; diffID: DiffID }> {
-  let bytes = 0;
-  let diffID = request.diffID;
-  const chunks = assembled(request, (found) => (diffID = found));
-  for await (const chunk of chunks) {
-    request.signal?.throwIfAborted();
+export async function assembleTo(request: AssembleToRequest, fd: number): Promise<Assembled> {
+  const { compression, signal, onProgress } = request;
+  const progress = new ProgressMeter(onProgress, undefined);
+  const result: Assembled = { bytes: 0, diffID: request.diffID };
+  async function* counted(): AsyncGenerator<Buffer> {
+    for await (const chunk of assembled(request, (found) => (result.diffID = found))) {
+      signal?.throwIfAborted();
+      yield chunk;
+      result.bytes += chunk.length;
+      progress.report(result.bytes, 0, 0);
+    }
+    progress.finish(result.bytes, 0, 0);
+  }
+  if (compression !== undefined) {
+    result.blob = await compressTo(counted(), compression, fd, signal);
+    return result;
+  }
+  for await (const chunk of counted()) {
     try {
       await fs.writeAll(fd, chunk);
     } catch (error) {
       throw systemError(error, 'write the tar', 'check the space left and who reads it');
     }
-    bytes += chunk.length;
   }
-  return { bytes, diffID };
+  return result;
+}
+
+/** See {@link Engine.recordedSize}. */
+export async function recordedSize(
+  tarSplit: AssembleRequest['tarSplit'],
+  options: { signal?: AbortSignal } = {},
+): Promise<number> {
+  let size = 0;
+  for await (const entry of readSplitEntries(tarSplit)) {
+    options.signal?.throwIfAborted();
+    size += entry.type === 2 ? entry.payload.length : entry.size;
+  }
+  return size;
 }
 
 /** Chunks of the tar, checked at its end. */
@@ -147,14 +173,15 @@ class LayerFiles {
 
   async *#chunks(name: string, readSize: number): AsyncGenerator<Buffer> {
     if (this.#root === undefined) {
-      for await (const chunk of await this.#tree.open(Buffer.from(name, 'latin1'))) yield Buffer.from(chunk as Uint8Array);
+      for await (const chunk of await this.#tree.open(Buffer.from(name, 'latin1')))
+        yield Buffer.from(chunk as Uint8Array);
       return;
     }
     const opening = this.#turn.then(() => this.#open(name));
     this.#turn = opening.catch(() => undefined); // The reader below has the error.
     const fd = await opening;
     try {
-      for (let position = 0; ; ) {
+      for (let position = 0; ;) {
         const buffer = Buffer.allocUnsafe(readSize);
         const count = await fs.read(fd, buffer, 0, buffer.length, position);
         if (count === 0) return;
@@ -189,7 +216,11 @@ async function collect(chunks: AsyncIterable<Buffer>): Promise<Buffer> {
 }
 
 /** Checks the content of a file against its line. */
-function checker(name: string, size: number, crc: Buffer | undefined): (chunks: AsyncIterable<Buffer>) => AsyncGenerator<Buffer> {
+function checker(
+  name: string,
+  size: number,
+  crc: Buffer | undefined,
+): (chunks: AsyncIterable<Buffer>) => AsyncGenerator<Buffer> {
   return async function* (chunks) {
     const found = new Crc64();
     let bytes = 0;
@@ -202,12 +233,19 @@ function checker(name: string, size: number, crc: Buffer | undefined): (chunks: 
     if (bytes !== size) throw corrupt(name, `the file has ${String(bytes)} bytes instead of ${String(size)}`);
     const digest = found.digest();
     if (crc === undefined || !digest.equals(crc)) {
-      throw corrupt(name, `the checksum of the file is ${digest.toString('hex')} instead of ${crc?.toString('hex') ?? 'none'}`);
+      throw corrupt(
+        name,
+        `the checksum of the file is ${digest.toString('hex')} instead of ${crc?.toString('hex') ?? 'none'}`,
+      );
     }
   };
 }
 
 function corrupt(name: string, why: string): LayerStoreError {
   const path = shown(name);
-  return new LayerStoreError('ERR_LAYER_CORRUPT', `the layer does not give its tar any more: "${path}" was changed, ${why}; repair it from its tar`, { path, detail: why });
+  return new LayerStoreError(
+    'ERR_LAYER_CORRUPT',
+    `the layer does not give its tar any more: "${path}" was changed, ${why}; repair it from its tar`,
+    { path, detail: why },
+  );
 }

@@ -1,6 +1,6 @@
 /** The pure-JavaScript engine. What it cannot do is listed in docs/js-engine.md. */
 import type { Engine } from '../engine.js';
-import { assemble, assembleTo } from './assemble.js';
+import { assemble, assembleTo, recordedSize } from './assemble.js';
 import { runBatch } from './batch.js';
 import { jsFeatures } from './features.js';
 import { hashFile } from './hash-file.js';
@@ -24,6 +24,7 @@ export function createJsEngine(): Engine {
     ingest,
     assemble,
     assembleTo,
+    recordedSize,
     verifyTree,
     changes,
     diffSize,

@@ -123,6 +123,15 @@ export interface NativeVerifyRequest {
 }
 
 export interface NativeHashResult {
+export interface NativeBlobResult {
+  /** Of the tar. */
+  bytes: number;
+  diffID: string;
+  /** Of what was written. */
+  blobSize: number;
+  blobDigest: string;
+}
+
   digest: string;
   diffID: string;
   size: number;
@@ -163,6 +172,13 @@ export interface Binding {
 
   exportTar(request: NativeTarRequest, fd: number, token: CancelToken): Promise<{ bytes: number; diffID: string }>;
   hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
+  exportBlob(
+    request: NativeTarRequest & { kind: 'assemble' },
+    compression: 'none' | 'gzip' | 'zstd',
+    fd: number,
+    token: CancelToken,
+  ): Promise<NativeBlobResult>;
+  recordedSize(tarSplit: string, token: CancelToken): Promise<number>;
   changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;
   diffSize(request: NativeDiffRequest, token: CancelToken): Promise<number>;
   seal(request: NativeSealRequest, token: CancelToken): Promise<NativeIngestResult>;

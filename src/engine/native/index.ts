@@ -7,7 +7,9 @@ import { getSystemErrorName } from 'node:util';
 import type { DiffID, Digest } from '../../digest.js';
 import { LayerStoreError } from '../../errors.js';
 import type {
+  Assembled,
   AssembleRequest,
+  AssembleToRequest,
   BatchOp,
   Change,
   DiffRequest,
@@ -87,14 +89,35 @@ class NativeEngine implements Engine {
     return openTarStream(this.#binding, local, { action: 'export the layer', signal: request.signal });
   }
 
-  async assembleTo(request: AssembleRequest, fd: number): Promise<{ bytes: number; diffID: DiffID }> {
+  async assembleTo(request: AssembleToRequest, fd: number): Promise<Assembled> {
     const local = localRequest(request);
     if (local === undefined) return (await import('../js/assemble.js')).assembleTo(request, fd);
-    const { signal } = request;
-    const summary = await runNative(this.#binding, { action: 'export the layer', signal }, (token) =>
-      this.#binding.exportTar(local, fd, token),
+    const { compression, signal, onProgress } = request;
+    if (compression === undefined && onProgress === undefined) {
+      const summary = await runNative(this.#binding, { action: 'export the layer', signal }, (token) =>
+        this.#binding.exportTar(local, fd, token),
+      );
+      return { bytes: summary.bytes, diffID: summary.diffID as DiffID };
+    }
+    const { bytes, diffID, blobSize, blobDigest } = await runNative(
+      this.#binding,
+      { action: 'export the layer', signal, onProgress },
+      (token) => this.#binding.exportBlob(local, compression ?? 'none', fd, token),
     );
-    return { bytes: summary.bytes, diffID: summary.diffID as DiffID };
+    const assembled = { bytes, diffID: diffID as DiffID };
+    return compression === undefined
+      ? assembled
+      : { ...assembled, blob: { digest: blobDigest as Digest, size: blobSize } };
+  }
+
+  async recordedSize(tarSplit: AssembleRequest['tarSplit'], options: { signal?: AbortSignal } = {}): Promise<number> {
+    if (!('path' in tarSplit) || typeof tarSplit.path !== 'string') {
+      return (await import('../js/assemble.js')).recordedSize(tarSplit, options);
+    }
+    const { path } = tarSplit;
+    return runNative(this.#binding, { action: 'read the record of the layer', signal: options.signal }, (token) =>
+      this.#binding.recordedSize(path, token),
+    );
   }
 
   async verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]> {
@@ -201,7 +224,7 @@ class NativeEngine implements Engine {
 }
 
 /** The addon's form of a request whose record is a file and whose tree is a directory; `undefined` for any other. */
-function localRequest(request: AssembleRequest): NativeTarRequest | undefined {
+function localRequest(request: AssembleRequest): (NativeTarRequest & { kind: 'assemble' }) | undefined {
   const { tarSplit, tree, diffID } = request;
   if (!('path' in tarSplit) || typeof tarSplit.path !== 'string' || tree.directory === undefined) return undefined;
   return { kind: 'assemble', tarSplit: tarSplit.path, directory: tree.directory, diffID };

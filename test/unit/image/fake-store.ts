@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,8 +13,16 @@ import { gunzipSync } from 'node:zlib';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import type { TarSource } from '../../../src/engine/engine.js';
+import { compressTo } from '../../../src/engine/js/compress.js';
 import type { Descriptor } from '../../../src/metadata/metadata-store.js';
-import type { ChainLink, Layer, LayerMetadata, RegisterOptions, Store } from '../../../src/store/types.js';
+import type {
+  ChainLink,
+  ExportOptions,
+  Layer,
+  LayerMetadata,
+  RegisterOptions,
+  Store,
+} from '../../../src/store/types.js';
 
 interface Node {
   chainID: ChainID;
@@ -165,10 +173,15 @@ export class FakeStore {
       size: async () => node.tar.length + ((await parent()?.size()) ?? 0),
       diffSize: async () => node.tar.length,
       tarStream: async () => Readable.from([node.tar]),
-      exportTo: async (target: { path: string } | { fd: number }) => {
-        if ('fd' in target) writeSync(target.fd, node.tar);
-        else await writeFile(target.path, node.tar);
-        return { bytes: node.tar.length, diffID: node.diffID };
+      tarSize: async () => node.tar.length,
+      exportTo: async ({ fd }: { fd: number }, { compression }: ExportOptions = {}) => {
+        const exported = { bytes: node.tar.length, diffID: node.diffID };
+        if (compression !== undefined) {
+          const blob = await compressTo(Readable.from([node.tar]), compression, fd);
+          return { ...exported, blob };
+        }
+        writeSync(fd, node.tar);
+        return exported;
       },
     } as unknown as Layer;
   }

@@ -68,6 +68,31 @@ describe('images on a real store', () => {
     assert.deepEqual(onDisk(root), []);
   });
 
+  it('a load that fails keeps a layer that was there, although nobody refers to it', async (t) => {
+    const root = join(tempDir(t, 'image'), 'root');
+    const layers = await sampleLayers();
+    const first = await openStore({ root, ...OPTIONS });
+    const base = await first.register(Readable.from([layers[0]], { objectMode: false }));
+    const { chainID } = base;
+    await first.close(); // drops the handle and removes nothing
+
+    const store = await openStore({ root, ...OPTIONS });
+    t.after(() => store.close());
+    const images = await openImages(store);
+    const whole = await tar(entries(oci(layers).files));
+    const damaged = Buffer.from(whole);
+    damaged.fill(0x41, damaged.indexOf('#'.repeat(200)), damaged.indexOf('#'.repeat(200)) + 5);
+    for (const bytes of [damaged, whole.subarray(0, -1536)]) {
+      await assert.rejects(images.load(Readable.from([bytes], { objectMode: false })));
+      assert.deepEqual([...store.map().keys()], [chainID]);
+    }
+    // With the load it ended being kept: gc may have it.
+    assert.deepEqual(
+      (await store.gc()).removed.map((layer) => layer.chainID),
+      [chainID],
+    );
+  });
+
   it('a broken image leaves nothing, and what was there stays', async (t) => {
     const root = join(tempDir(t, 'image'), 'root');
     const layers = await sampleLayers();

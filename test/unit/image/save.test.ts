@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
@@ -6,7 +7,7 @@ import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { extract } from 'tar-stream';
-import { openImages, type Image, type SaveOptions } from '../../../src/image/index.js';
+import { openImages, type Image, type SaveOptions, type SaveProgress } from '../../../src/image/index.js';
 import type { Store } from '../../../src/store/types.js';
 import { entries, oci, sampleConfig, sampleLayers, sha256, tar } from './archives.js';
 import { FakeStore } from './fake-store.js';
@@ -148,6 +149,49 @@ describe('save', () => {
       assert.deepEqual(await images.load({ path }), [image]);
     });
   }
+
+  it('tells how far each layer is, into a file and down a stream', async () => {
+    const image = await load();
+    const images = await openImages(store);
+    for (const [to, compression] of [
+      ['file', 'none'],
+      ['file', 'gzip'],
+      ['stream', 'none'],
+    ] as const) {
+      const seen: SaveProgress[] = [];
+      const sink = new PassThrough().resume();
+      await images.save('sample:1', to === 'file' ? { path: target } : sink, {
+        compression,
+        onProgress: (progress) => seen.push(progress),
+      });
+      for (const [layer, diffID] of image.diffIDs.entries()) {
+        const mine = seen.filter((progress) => progress.layer === layer);
+        const about = { image: image.id, diffID, layer, layers: 3, totalBytes: layers[layer]?.length };
+        assert.deepEqual(mine[0], { ...about, bytesWritten: 0 });
+        assert.deepEqual(mine.at(-1), { ...about, bytesWritten: about.totalBytes });
+      }
+    }
+  });
+
+  it('down a stream the same files as into a file, and nothing is kept on disk for plain layers', async () => {
+    await load();
+    const images = await openImages(store);
+    for (const format of ['docker', 'oci'] as const) {
+      const sink = new PassThrough();
+      let seen: string[] = [];
+      sink.once('data', () => (seen = readdirSync(join(store.root, 'layerstore'))));
+      const [bytes] = await Promise.all([buffer(sink), images.save('sample:1', sink, { format })]);
+      await images.save('sample:1', { path: target }, { format });
+      assert.equal((await unpack(bytes)).size, (await unpack(await readFile(target))).size);
+      assert.deepEqual(seen, [], 'no spool');
+      const index = json((await unpack(bytes)).get('index.json')) as { manifests: { digest: string }[] };
+      const manifest = (await unpack(bytes)).get(
+        `blobs/sha256/${index.manifests[0]?.digest.slice('sha256:'.length) ?? ''}`,
+      );
+      assert.equal(sha256(manifest ?? Buffer.alloc(0)), index.manifests[0]?.digest);
+      for (const layer of layers) assert.ok(bytes.includes(layer), 'layers byte for byte');
+    }
+  });
 
   it('into an empty directory, but into no other', async () => {
     await load();

@@ -1,0 +1,61 @@
+#include "binding/blobs.h"
+
+#include <utility>
+
+#include "binding/convert.h"
+#include "binding/environment.h"
+#include "binding/requests.h"
+#include "layer/export_blob.h"
+#include "sys/files.h"
+
+namespace layerstore::binding {
+namespace {
+
+Compression ReadCompression(Guard& guard, const Napi::Value& value) {
+  const std::string text = guard.Text(value, "compression");
+  if (text == "gzip") return Compression::kGzip;
+  if (text == "zstd") return Compression::kZstd;
+  if (text != "none") guard.Fail("compression", "\"none\", \"gzip\" or \"zstd\"");
+  return Compression::kNone;
+}
+
+}  // namespace
+
+Napi::Value ExportBlobCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  const Napi::Object source = guard.Object(info[0], "request");
+  TarRequest request = ReadTarRequest(guard, source);
+  if (!guard.failed() && !request.assemble) guard.Fail("kind", "\"assemble\"");
+  const Compression form = ReadCompression(guard, info[1]);
+  const auto fd = static_cast<int>(guard.Count(info[2], "fd"));
+  std::shared_ptr<Control> token = guard.Token(info[3], "token");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<BlobSummary>(
+      token,
+      [request = std::move(*request.assemble), form, fd, token]() -> Result<BlobSummary> {
+        FdSink sink(fd, &token->cancel);
+        return ExportBlob(request, form, sink, token->progress, token->cancel);
+      },
+      [](Napi::Env at, BlobSummary& summary) -> Napi::Value {
+        Napi::Object record = Napi::Object::New(at);
+        record.Set("bytes", Number(at, summary.tar.bytes));
+        record.Set("diffID", FormatDigest(summary.tar.diff_id));
+        record.Set("blobSize", Number(at, summary.bytes));
+        record.Set("blobDigest", FormatDigest(summary.digest));
+        return record;
+      });
+}
+
+Napi::Value RecordedSizeCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string path = guard.Text(info[0], "path");
+  std::shared_ptr<Control> token = guard.Token(info[1], "token");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<uint64_t>(
+      token, [path = std::move(path), token] { return RecordedSize(path, token->cancel); },
+      [](Napi::Env at, uint64_t& size) -> Napi::Value { return Number(at, size); });
+}
+
+}  // namespace layerstore::binding
