@@ -1,5 +1,5 @@
 /** The data root as a directory: made with tight modes, and refused where others could change what is in it. */
-import { chmod, lstat, mkdir, stat } from 'node:fs/promises';
+import { chmod, mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LayerStoreError, systemError } from '../errors.js';
 import { invalid } from './arguments.js';
@@ -55,12 +55,11 @@ async function checkAccess(root: string): Promise<void> {
   for (const path of [root, ...INSIDE.map((name) => join(root, name))]) {
     let found;
     try {
-      found = await lstat(path);
+      found = await stat(path); // the root may be a link, and Docker's users move directories so: what counts is where it leads
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
       throw systemError(error, 'check who may write to', 'see to the permissions of the data root');
     }
-    if (found.isSymbolicLink()) continue; // the root may be one, and Docker's users move directories so
     if (found.uid !== self && found.uid !== 0) {
       throw invalid(
         `"${path}" belongs to user ${found.uid}, who could change any layer: give it to user ${self}, or pass "allowWritableRoot"`,
