@@ -34,7 +34,7 @@ export function shortID(digest: string): string {
 export interface Column {
   title: string;
   right?: boolean;
-  /** Cut with an ellipsis where the table is too wide; the first such column gives way. */
+  /** Cut with an ellipsis where the table is too wide; the last such column gives way first. */
   flexible?: boolean;
 }
 
@@ -43,7 +43,7 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
   const widths = columns.map((column, i) => Math.max(column.title.length, ...rows.map((row) => (row[i] ?? '').length)));
   const gap = 2;
   let total = widths.reduce((sum, w) => sum + w, 0) + gap * (columns.length - 1);
-  for (const [i, column] of columns.entries()) {
+  for (const [i, column] of [...columns.entries()].reverse()) {
     if (total <= width || column.flexible !== true) continue;
     const now = widths[i] ?? 0;
     const smaller = Math.max(column.title.length, 8, now - (total - width));

@@ -3,8 +3,9 @@ import { DEFAULT_ROOT } from './arguments.js';
 import type { Command } from './command.js';
 
 const GLOBAL_HELP = `Options of every command:
-  --root DIR                    data root (LAYERSTORE_ROOT, else ${DEFAULT_ROOT})
-  --driver overlay2|vfs         default: what the root has, else the best that works
+  --root DIR                    data root; else LAYERSTORE_ROOT, else
+                                ${DEFAULT_ROOT}
+  --driver overlay2|vfs         default: what the root has, else the best
   --engine native|js            default: native where the addon loads
   --durability strict|relaxed   default: strict
   --json                        one JSON value on standard output

@@ -4,6 +4,9 @@ import { formatTable } from '../format.js';
 import type { InfoJson } from '../json.js';
 import { packageVersion } from '../version.js';
 
+/** What a driver's status says of the engine, and the engine itself says too. */
+const REPEATED = /^(Engine|Kernel|Feature .*)$/;
+
 export const info: Command = {
   name: 'info',
   summary: 'driver, engine, and the kernel features found',
@@ -18,7 +21,7 @@ export const info: Command = {
       driver: store.driverName,
       engine: store.engineName,
       node: process.version,
-      status: Object.fromEntries(store.driverStatus()),
+      status: Object.fromEntries(store.driverStatus().filter(([key]) => !REPEATED.test(key))),
       features: { ...(await engineFeatures(store.engineName)) },
     };
     context.terminal.result(value, () =>

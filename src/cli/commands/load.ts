@@ -1,7 +1,8 @@
+import { stat } from 'node:fs/promises';
 import type { Command } from '../command.js';
 import { inputSource } from '../input.js';
 import { imageJson } from '../json.js';
-import { progressLine } from '../progress.js';
+import { showImageProgress } from '../progress.js';
 
 export const load: Command = {
   name: 'load',
@@ -13,19 +14,19 @@ export const load: Command = {
   positionals: [1, 1],
   async run(context, [archive = ''], values) {
     const images = await context.images();
-    const started = performance.now();
     const loaded = await images.load(inputSource(archive), {
       signal: context.signal,
       ...(typeof values['platform'] === 'string' ? { platform: values['platform'] } : {}),
-      onProgress: (progress) => {
-        const { layer, layers, bytesRead, totalBytes } = progress;
-        context.terminal.status(
-          progressLine(`layer ${layer + 1} of ${layers}`, bytesRead, totalBytes, performance.now() - started),
-        );
-      },
+      onProgress: showImageProgress(context.terminal, 'load', await sizeOf(archive)),
     });
     context.terminal.result(loaded.map(imageJson), () =>
       loaded.map((image) => `${image.names[0] ?? image.id} ${image.chainID}`).join('\n'),
     );
   },
 };
+
+/** Bytes of an archive; unknown for standard input and for a layout's directory, and where loading will say what is wrong. */
+async function sizeOf(archive: string): Promise<number | undefined> {
+  const found = archive === '-' ? undefined : await stat(archive).catch(() => undefined);
+  return found?.isFile() === true ? found.size : undefined;
+}

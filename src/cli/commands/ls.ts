@@ -1,4 +1,4 @@
-import type { ChainID, Store } from '../../index.js';
+import type { ChainID, Image, Store } from '../../index.js';
 import type { Command } from '../command.js';
 import { formatBytes, formatTable, shortID } from '../format.js';
 import { layerJson, type LsJson } from '../json.js';
@@ -12,7 +12,9 @@ export const ls: Command = {
   async run(context) {
     const store = await context.store({ readOnly: true });
     const value = await list(store);
-    context.terminal.result(value, () => describe(value, context.terminal.columns));
+    const images = context.options.json ? [] : (await context.images({ readOnly: true })).list();
+    const { root } = store;
+    context.terminal.result(value, () => describe(value, imageNames(images), root, context.terminal.columns));
   },
 };
 
@@ -32,7 +34,22 @@ export function referencesByChain(store: Store): Map<ChainID, string[]> {
   return names;
 }
 
-function describe({ layers, rwLayers }: LsJson, width: number): string {
+/** Names of images, by their top layer. */
+function imageNames(images: readonly Image[]): Map<string, string[]> {
+  const names = new Map<string, string[]>();
+  for (const image of images) {
+    const own = image.names.length > 0 ? image.names : [`image:${shortID(image.id)}`];
+    names.set(image.chainID, [...(names.get(image.chainID) ?? []), ...own]);
+  }
+  return names;
+}
+
+function describe(
+  { layers, rwLayers }: LsJson,
+  images: ReadonlyMap<string, readonly string[]>,
+  root: string,
+  width: number,
+): string {
   const children = new Map<string, LsJson['layers']>();
   for (const layer of layers) children.set(layer.parent ?? '', [...(children.get(layer.parent ?? '') ?? []), layer]);
   const rows: string[][] = [];
@@ -45,7 +62,9 @@ function describe({ layers, rwLayers }: LsJson, width: number): string {
       `${indent}${shortID(layer.chainID)}`,
       formatBytes(layer.diffSize),
       formatBytes(layer.size),
-      layer.references.map((name) => name.replace(/sha256:([a-f0-9]{12})[a-f0-9]{52}/, '$1')).join(' '),
+      [...(images.get(layer.chainID) ?? []), ...layer.references]
+        .map((name) => name.replace(/sha256:([a-f0-9]{12})[a-f0-9]{52}/, '$1'))
+        .join(' '),
     ]);
     for (const child of [...(children.get(layer.chainID) ?? [])].reverse())
       waiting.push({ layer: child, depth: depth + 1 });
@@ -55,7 +74,7 @@ function describe({ layers, rwLayers }: LsJson, width: number): string {
       { title: 'LAYER' },
       { title: 'SIZE', right: true },
       { title: 'TOTAL', right: true },
-      { title: 'REFERENCES', flexible: true },
+      { title: 'KEPT BY', flexible: true },
     ],
     rows,
     width,
@@ -66,13 +85,13 @@ function describe({ layers, rwLayers }: LsJson, width: number): string {
       { title: 'RW LAYER', flexible: true },
       { title: 'PARENT' },
       { title: 'MOUNTS', right: true },
-      { title: 'PATH', flexible: true },
+      { title: 'MOUNTED AT', flexible: true },
     ],
     rwLayers.map((info) => [
       info.name,
       info.parent === undefined ? '' : shortID(info.parent),
       String(info.mountCount),
-      info.path ?? '',
+      info.path?.startsWith(`${root}/`) === true ? info.path.slice(root.length + 1) : (info.path ?? ''),
     ]),
     width,
   );

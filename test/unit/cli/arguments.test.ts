@@ -60,7 +60,8 @@ test('help and version are asked for in every usual way', () => {
 });
 
 test('every command of the contract is there, with help and an example that names it', () => {
-  const contract = 'load save register images ls inspect export create mount umount diff commit rm verify gc info df bench';
+  const contract =
+    'load save register images ls inspect export create mount umount diff commit rm verify gc info df bench';
   for (const name of contract.split(' ')) {
     const command = commands.find((each) => each.name === name);
     assert.ok(command !== undefined, name);

@@ -31,7 +31,10 @@ test('shortID shortens as Docker does', () => {
 });
 
 test('formatTable keeps to the width by cutting flexible columns', () => {
-  const columns = [{ title: 'NAME', flexible: true }, { title: 'SIZE', right: true }];
+  const columns = [
+    { title: 'NAME', flexible: true },
+    { title: 'SIZE', right: true },
+  ];
   const rows = [
     ['short', '1 B'],
     ['x'.repeat(200), '12 kB'],
@@ -51,4 +54,13 @@ test('progressLine shows part, rate and time left, and copes with an unknown tot
   assert.match(half, /1\.0 s left/);
   assert.match(progressLine('register', 5000, undefined, 1000), /^register {2}5\.00 kB {2}5\.00 kB\/s$/);
   assert.doesNotMatch(progressLine('register', 100, 100, 1000), /left/);
+});
+
+test('progressLine keeps its numbers where the terminal is narrow, and leaves the last column free', () => {
+  for (const columns of [40, 60, 80, 200]) {
+    const line = progressLine('load', 123_456_789, 2_345_678_901, 12_345, columns);
+    assert.match(line, /5 % {2}123 MB of 2\.35 GB {2}10\.0 MB\/s {2}3 min 42 s left$/);
+    assert.ok(line.length < Math.max(columns, 60), `${columns}: ${line}`);
+    assert.equal(/[█░]{6}/.test(line), columns > 60, line);
+  }
 });
