@@ -66,10 +66,15 @@ export class CommandContestant implements Contestant {
   readonly name: string;
   readonly #words: (directory: string) => readonly string[];
   readonly #scratch: string;
-  readonly #bytes: number;
+  readonly #bytes: () => Promise<number>;
   #n = 0;
 
-  constructor(name: string, scratch: string, bytes: number, words: (directory: string) => readonly string[]) {
+  constructor(
+    name: string,
+    scratch: string,
+    bytes: () => Promise<number>,
+    words: (directory: string) => readonly string[],
+  ) {
     this.name = name;
     this.#words = words;
     this.#scratch = scratch;
@@ -84,7 +89,7 @@ export class CommandContestant implements Contestant {
     const directory = `${this.#scratch}-${this.#n++}`;
     await mkdir(directory, { recursive: true });
     try {
-      return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: this.#bytes };
+      return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: await this.#bytes() };
     } finally {
       await rm(directory, { recursive: true, force: true });
     }

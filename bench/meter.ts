@@ -15,12 +15,13 @@ class Lateness {
     this.#expected = now + TICK;
   }, TICK);
 
-  stop(): number {
+  /** `undefined` where the work was shorter than a tick. */
+  stop(): number | undefined {
     clearInterval(this.#timer);
     const now = performance.now();
     // Ticks that never came, because the loop was blocked to the end, count too.
     if (now > this.#expected) this.#late.push(now - this.#expected);
-    return percentile(this.#late, 0.99);
+    return this.#late.length === 0 ? undefined : percentile(this.#late, 0.99);
   }
 }
 
@@ -37,7 +38,7 @@ export async function measure(work: () => Promise<Partial<Sample> | void>): Prom
   const lateness = new Lateness();
   const started = performance.now();
   let extra: Partial<Sample> | void;
-  let late: number;
+  let late: number | undefined;
   let wall: number;
   try {
     extra = await work();
@@ -50,7 +51,7 @@ export async function measure(work: () => Promise<Partial<Sample> | void>): Prom
     wall,
     cpu: (used.user + used.system) / 1000,
     peak: Math.max(0, residentPeak() - idle),
-    late,
+    ...(late === undefined ? {} : { late }),
     ...extra,
   };
 }

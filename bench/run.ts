@@ -1,26 +1,30 @@
-/**
- * `npm run bench -- [--only WORD…] [--runs N] [--no-js] [--save NAME]`: runs the trials, prints a table, and with --save
- * writes bench/results/NAME.{json,md} and one SVG a group. LAYERSTORE_CORPUS names a directory with layers/N-NAME.tar.
- */
+/** `npm run bench`: runs the trials, prints a table, saves results. See README.md beside this file for the options. */
 import { cpus, release, totalmem } from 'node:os';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { findInputs } from './inputs.js';
-import { barChart, markdownTable } from './report.js';
+import { openEngine } from '../src/engine/select.js';
+import { dropCaches } from './cold.js';
+import { ImageArchive } from './image-archive.js';
+import { imageTrials } from './image-trials.js';
+import { describeInputs } from './inputs.js';
+import { barChart, markdownTable, TABLE_HEAD, tableRows } from './report.js';
 import { runTrial, type TrialResult } from './runner.js';
-import { allTrials } from './trials.js';
+import { allTrials, type Maker } from './trials.js';
 
 const { values } = parseArgs({
   options: {
     only: { type: 'string', multiple: true, default: [] },
     runs: { type: 'string', default: '3' },
-    js: { type: 'boolean', default: true },
     'no-js': { type: 'boolean', default: false },
+    cold: { type: 'boolean', default: false },
     save: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
 });
+const runs = Number(values.runs);
+if (!Number.isSafeInteger(runs) || runs < 1) throw new Error(`--runs is "${values.runs}": give a number from 1 on`);
+
 const scratch = await mkdtemp(join('/var/tmp', 'layerstore-bench-'));
 const started = performance.now();
 const stop = (): void => {
@@ -28,44 +32,71 @@ const stop = (): void => {
 };
 process.once('SIGINT', stop);
 try {
-  const inputs = await findInputs(scratch, process.env['LAYERSTORE_CORPUS']);
-  const trials = allTrials({ scratch, withJs: !values['no-js'], runs: Number(values.runs) }, inputs).filter(
-    ({ name, group }) => values.only.length === 0 || values.only.some((word) => name.includes(word) || group === word),
-  );
-  if (values.list) console.log(trials.map(({ name }) => name).join('\n'));
-  const results: TrialResult[] = [];
-  for (const trial of values.list ? [] : trials) {
-    results.push(await runTrial(trial, (text) => process.stderr.isTTY && process.stderr.write(`\r\u001b[2K${text}`)));
-    if (process.stderr.isTTY) process.stderr.write('\r\u001b[2K');
-    console.log(
-      markdownTable(results.slice(-1))
-        .split('\n')
-        .slice(results.length === 1 ? 0 : 2)
-        .join('\n'),
-    );
-  }
-  const seconds = Math.round((performance.now() - started) / 1000);
-  const about = `Node ${process.version}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? '?'}, ${Math.round(totalmem() / 2 ** 30)} GiB; warm caches; ${values.runs} runs each, interleaved; ${seconds} s`;
-  if (!values.list) console.log(`\n${about}`);
-  if (values.save !== undefined) await save(values.save, results, about);
+  await main();
 } finally {
   process.off('SIGINT', stop);
   await rm(scratch, { recursive: true, force: true });
 }
 
-async function save(name: string, results: readonly TrialResult[], about: string): Promise<void> {
+async function main(): Promise<void> {
+  const inputs = describeInputs(scratch, process.env['LAYERSTORE_CORPUS']);
+  const maker = { scratch, engines: await enginesHere(), runs };
+  const archive = new ImageArchive(scratch, process.env['LAYERSTORE_CORPUS'], inputs);
+  const trials = [...allTrials(maker, inputs), ...imageTrials(maker, archive)].filter(
+    ({ name, group }) => values.only.length === 0 || values.only.some((word) => name.includes(word) || group === word),
+  );
+  if (trials.length === 0) throw new Error(`no trial matches ${values.only.join(', ')}; --list names them`);
+  if (values.list) {
+    console.log(trials.map(({ name }) => name).join('\n'));
+    return;
+  }
+  console.log(TABLE_HEAD);
+  const results: TrialResult[] = [];
+  const { isTTY } = process.stderr;
+  const say = (text: string): void => void (isTTY && process.stderr.write(`\r\u001b[2K${text}`));
+  for (const trial of trials) {
+    const result = await runTrial(trial, { say, ...(values.cold ? { before: dropCaches } : {}) });
+    results.push(result);
+    say('');
+    console.log(tableRows(result));
+  }
+  const machine = `Node ${process.version}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? '?'}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
+  const how = `${values.cold ? 'cold' : 'warm'} caches, ${runs} runs each, interleaved`;
+  console.log(`\n${machine}; ${how}; ${Math.round((performance.now() - started) / 1000)} s`);
+  if (values.save !== undefined) await save(values.save, results, machine, how);
+}
+
+/** The engines that take part, the faster first. */
+async function enginesHere(): Promise<Maker['engines']> {
+  const wanted = values['no-js'] ? (['native'] as const) : (['native', 'js'] as const);
+  try {
+    await openEngine({ engine: 'native' });
+    return wanted;
+  } catch (error) {
+    console.error(`without the native engine: ${(error as Error).message}`);
+    return wanted.filter((name) => name !== 'native');
+  }
+}
+
+async function save(name: string, results: readonly TrialResult[], machine: string, how: string): Promise<void> {
   const folder = join(import.meta.dirname, 'results');
   await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ about, results }, null, 1)}\n`);
-  await writeFile(join(folder, `${name}.md`), `${markdownTable(results)}\n\n${about}\n`);
+  const write = (file: string, text: string): Promise<void> => writeFile(join(folder, file), text);
+  await write(`${name}.json`, `${JSON.stringify({ machine, how, results }, null, 1)}\n`);
+  await write(`${name}.md`, `${markdownTable(results)}\n\n${machine}; ${how}\n`);
+  const about = `median wall time, less is better; line: min to max; each block to its own scale; ${how}`;
+  const chart = (file: string, title: string, some: readonly TrialResult[]): Promise<void> | undefined =>
+    some.length === 0 ? undefined : write(file, barChart(title, about, some));
+  await chart(
+    `${name}.svg`,
+    'layerstore: native, pure JavaScript, and the tools of the system',
+    results.filter(({ headline }) => headline),
+  );
   for (const group of new Set(results.map((result) => result.group))) {
-    const file = join(folder, `${name}-${group.replaceAll(' ', '-')}.svg`);
-    await writeFile(
-      file,
-      barChart(
-        `${group}: median wall time`,
-        results.filter((result) => result.group === group),
-      ),
+    await chart(
+      `${name}-${group.replaceAll(' ', '-').toLowerCase()}.svg`,
+      `layerstore: ${group}`,
+      results.filter((result) => result.group === group),
     );
   }
 }

@@ -21,14 +21,24 @@ export interface TrialResult {
   trial: string;
   group: string;
   reference: string;
+  headline: boolean;
+  rateUnit?: string;
   runs: number;
   results: Result[];
 }
 
-export async function runTrial(trial: Trial, say: (text: string) => void): Promise<TrialResult> {
+export interface RunOptions {
+  /** Called before each measured run. */
+  before?: () => Promise<void>;
+  say: (text: string) => void;
+}
+
+export async function runTrial(trial: Trial, { before, say }: RunOptions): Promise<TrialResult> {
   const samples = new Map<string, Sample[]>(trial.contestants.map(({ name }) => [name, []]));
   const started = [];
   try {
+    say(`${trial.name}: preparing`);
+    for (const make of trial.inputs) await make();
     for (const contestant of trial.contestants) {
       say(`${trial.name}: preparing ${contestant.name}`);
       await contestant.start();
@@ -38,6 +48,7 @@ export async function runTrial(trial: Trial, say: (text: string) => void): Promi
     for (let run = 0; run < trial.runs; run++) {
       for (const contestant of trial.contestants) {
         say(`${trial.name}: ${contestant.name} ${run + 1}/${trial.runs}`);
+        await before?.();
         samples.get(contestant.name)?.push(await contestant.run());
       }
     }
@@ -69,5 +80,14 @@ export async function runTrial(trial: Trial, say: (text: string) => void): Promi
       ...(rates.length === 0 ? {} : { rate: summarise(rates) }),
     };
   });
-  return { trial: trial.name, group: trial.group, reference: trial.reference, runs: trial.runs, results };
+  const { name, group, runs, headline = false, rateUnit } = trial;
+  return {
+    trial: name,
+    group,
+    reference: trial.reference,
+    headline,
+    ...(rateUnit === undefined ? {} : { rateUnit }),
+    runs,
+    results,
+  };
 }

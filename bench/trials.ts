@@ -1,56 +1,56 @@
-/** The trials as data: what is compared with what, on which input. */
+/** The trials as data: what is compared with what, on which input. Nothing runs here. */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { CommandContestant, EngineContestant, findCommand, type Contestant } from './contestants.js';
-import type { Input } from './inputs.js';
+import type { Form, Input } from './inputs.js';
 import type { Parameters } from './operations.js';
 
 export interface Trial {
   /** `register plain: base` */
   name: string;
   group: string;
-  /** Runs of each contestant at the least; the median of fewer than 7 is for a quick look. */
+  /** Runs of each contestant. */
   runs: number;
   contestants: readonly Contestant[];
   /** What the others are given in ratios of. */
   reference: string;
+  /** Shown in the overview. */
+  headline?: boolean;
+  /** What `rate` of a sample counts, where the trial has one. */
+  rateUnit?: string;
+  /** Makes what is read, before the first run. */
+  inputs: readonly (() => Promise<void>)[];
 }
 
-interface Maker {
+export interface Maker {
   scratch: string;
-  /** The pure-JavaScript engine takes long on big inputs: left out of a quick run. */
-  withJs: boolean;
+  engines: readonly ('native' | 'js')[];
   runs: number;
 }
 
+type Partially = Partial<Parameters> & { tars: readonly string[] };
+
 let serial = 0;
 
-function engine(
-  maker: Maker,
-  operation: string,
-  parameters: Partial<Parameters> & { tars: readonly string[] },
-  label?: string,
-): Contestant {
-  return new EngineContestant(
-    operation,
-    { engine: 'native', durability: 'relaxed', scratch: join(maker.scratch, `w${serial++}`), ...parameters },
-    label,
-  );
+/** One contestant, or none where the engine takes no part. */
+function engine(maker: Maker, operation: string, parameters: Partially, label?: string): Contestant[] {
+  const { engine: name = 'native' } = parameters;
+  if (!maker.engines.includes(name)) return [];
+  const scratch = join(maker.scratch, `w${serial++}`);
+  const prepare = maker.engines[0] ?? name;
+  return [
+    new EngineContestant(operation, { durability: 'relaxed', scratch, prepare, ...parameters, engine: name }, label),
+  ];
 }
 
-function both(
-  maker: Maker,
-  operation: string,
-  parameters: Partial<Parameters> & { tars: readonly string[] },
-): Contestant[] {
-  const native = engine(maker, operation, parameters);
-  return maker.withJs ? [native, engine(maker, operation, { ...parameters, engine: 'js' })] : [native];
+function both(maker: Maker, operation: string, parameters: Partially): Contestant[] {
+  return (['native', 'js'] as const).flatMap((name) => engine(maker, operation, { ...parameters, engine: name }));
 }
 
 function command(
   maker: Maker,
   name: string,
-  bytes: number,
+  bytes: () => Promise<number>,
   words: (path: string, directory: string) => readonly string[],
 ): Contestant[] {
   const path = findCommand(name);
@@ -60,63 +60,94 @@ function command(
   ];
 }
 
+const made = (inputs: readonly Input[], ...forms: Form[]): (() => Promise<void>)[] =>
+  inputs.flatMap((input) => forms.map((form) => () => input.make(form)));
+
 function registerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
   return inputs.flatMap((input) => {
-    const tar = command(maker, 'tar', input.bytes, (path) => [path, '--xattrs', '-xf', input.plain]);
-    const bsdtar = (): Contestant[] => command(maker, 'bsdtar', input.bytes, (path) => [path, '-xpf', input.plain]);
-    const trial = (form: string, contestants: readonly Contestant[]): Trial => ({
-      name: `register ${form}: ${input.name}`,
+    const { paths, name, small } = input;
+    const bytes = (): Promise<number> => input.bytes();
+    const tar = (form: 'plain' | 'gzip' | 'zstd'): Contestant[] =>
+      command(maker, 'tar', bytes, (path) => [path, '--xattrs', '-xf', paths[form]]);
+    const bsdtar = command(maker, 'bsdtar', bytes, (path) => [path, '-xpf', paths.plain]);
+    const umoci = command(maker, 'umoci', bytes, (path, directory) => [
+      path,
+      'raw',
+      'unpack',
+      '--image',
+      `${paths.oci}:layer`,
+      join(directory, 'rootfs'),
+    ]);
+    const trial = (form: 'plain' | 'gzip' | 'zstd', label: string, contestants: readonly Contestant[]): Trial => ({
+      name: `register ${label}: ${name}`,
       group: 'register',
       runs: maker.runs,
-      contestants: [...tar, ...contestants],
+      contestants: [...tar(form), ...contestants],
       reference: 'tar',
+      inputs: made([input], 'plain', form),
     });
+    const register = (form: 'plain' | 'gzip' | 'zstd', more: Partial<Parameters> = {}): Partially => ({
+      tars: [paths[form]],
+      ...more,
+    });
+    const gzip = trial('gzip', 'gzip', [...both(maker, 'register', register('gzip')), ...umoci]);
     return [
-      trial('plain', [...both(maker, 'register', { tars: [input.plain] }), ...bsdtar()]),
-      trial('plain, strict', [engine(maker, 'register', { tars: [input.plain], durability: 'strict' })]),
-      trial('gzip', both(maker, 'register', { tars: [input.gzip] })),
-      trial('zstd', both(maker, 'register', { tars: [input.zstd] })),
+      { ...trial('plain', 'plain', [...both(maker, 'register', register('plain')), ...bsdtar]), headline: small },
+      trial('plain', 'plain, strict', both(maker, 'register', register('plain', { durability: 'strict' }))),
+      {
+        ...gzip,
+        headline: small,
+        inputs: made([input], 'plain', 'gzip', ...(umoci.length > 0 ? (['oci'] as const) : [])),
+      },
+      trial('zstd', 'zstd', both(maker, 'register', register('zstd'))),
     ];
   });
 }
 
 function readTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
-  const openssl = (input: Input): Contestant[] =>
-    command(maker, 'openssl', input.bytes, (path) => [path, 'dgst', '-sha256', input.plain]);
-  return inputs.flatMap((input): Trial[] => [
-    {
-      name: `export, verified: ${input.name}`,
-      group: 'export',
-      runs: maker.runs,
-      contestants: [
-        ...openssl(input),
-        engine(maker, 'exportToDescriptor', { tars: [input.plain] }, 'native to a descriptor'),
-        engine(maker, 'exportStream', { tars: [input.plain] }, 'native to a Readable'),
-        ...(maker.withJs
-          ? [engine(maker, 'exportStream', { tars: [input.plain], engine: 'js' }, 'js to a Readable')]
-          : []),
-      ],
-      reference: 'openssl',
-    },
-    {
-      name: `hash plain: ${input.name}`,
-      group: 'hash',
-      runs: maker.runs,
-      contestants: [...openssl(input), ...both(maker, 'hash', { tars: [input.plain] })],
-      reference: 'openssl',
-    },
-    {
-      name: `hash gzip: ${input.name}`,
-      group: 'hash',
-      runs: maker.runs,
-      contestants: [
-        ...command(maker, 'igzip', input.bytes, (path) => [path, '-dc', input.gzip]),
-        ...openssl(input),
-        ...both(maker, 'hash', { tars: [input.gzip] }),
-      ],
-      reference: 'openssl',
-    },
-  ]);
+  return inputs.flatMap((input): Trial[] => {
+    const { paths, name, small } = input;
+    const bytes = (): Promise<number> => input.bytes();
+    const openssl = (): Contestant[] =>
+      command(maker, 'openssl', bytes, (path) => [path, 'dgst', '-sha256', paths.plain]);
+    const common = { runs: maker.runs, reference: 'openssl' };
+    const tars = [paths.plain];
+    return [
+      {
+        ...common,
+        name: `export, verified: ${name}`,
+        group: 'export',
+        headline: small,
+        contestants: [
+          ...openssl(),
+          ...engine(maker, 'exportToDescriptor', { tars }, 'native to a descriptor'),
+          ...engine(maker, 'exportStream', { tars }, 'native to a Readable'),
+          ...engine(maker, 'exportStream', { tars, engine: 'js' }, 'js to a Readable'),
+        ],
+        inputs: made([input], 'plain'),
+      },
+      {
+        ...common,
+        name: `hash plain: ${name}`,
+        group: 'hash',
+        contestants: [...openssl(), ...both(maker, 'hash', { tars })],
+        inputs: made([input], 'plain'),
+      },
+      {
+        ...common,
+        name: `hash gzip: ${name}`,
+        group: 'hash',
+        headline: !small && name !== 'mixed',
+        contestants: [
+          ...command(maker, 'gzip', bytes, (path) => [path, '-dc', paths.gzip]),
+          ...command(maker, 'igzip', bytes, (path) => [path, '-dc', paths.gzip]),
+          ...openssl(),
+          ...both(maker, 'hash', { tars: [paths.gzip] }),
+        ],
+        inputs: made([input], 'plain', 'gzip'),
+      },
+    ];
+  });
 }
 
 /** The kernel's part of an RW layer's life, from C; left out where there is no compiler. */
@@ -126,48 +157,62 @@ function bareKernel(maker: Maker, lowers: number, count: number): Contestant[] {
   const program = join(maker.scratch, 'bare-overlay');
   execFileSync(compiler, ['-O2', '-o', program, join(import.meta.dirname, 'bare-overlay.c')]);
   const words = (directory: string): readonly string[] => [program, directory, String(lowers), String(count)];
-  return [new CommandContestant('bare kernel calls', join(maker.scratch, `c${serial++}`), 0, words)];
+  return [
+    new CommandContestant('bare kernel calls', join(maker.scratch, `c${serial++}`), () => Promise.resolve(0), words),
+  ];
 }
 
+const CYCLES = 100;
+const MANY = 5000;
+
 function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
-  const tars = inputs.map((input) => input.plain);
-  const small = inputs.reduce((a, b) => (a.bytes < b.bytes ? a : b));
-  const files = inputs.find((input) => /node_modules|small/.test(input.name)) ?? small;
-  const one = (
-    name: string,
-    operation: string,
-    parameters: Partial<Parameters> & { tars: readonly string[] },
-  ): Trial => ({
+  const tars = inputs.map(({ paths }) => paths.plain);
+  const plain = made(inputs, 'plain');
+  const files = inputs.find(({ small }) => small) ?? inputs[0];
+  const one = (name: string, operation: string, parameters: Partially): Trial => ({
     name,
     group: 'RW layers',
     runs: maker.runs,
     contestants: both(maker, operation, parameters),
-    reference: 'native',
+    reference: maker.engines[0] ?? 'native',
+    inputs: plain,
   });
-  const cycle = (label: string, more: Partial<Parameters>): Contestant =>
-    engine(maker, 'rwCycle', { tars, count: 200, ...more }, label);
-  return [
+  const cycle = (label: string, more: Partial<Parameters>): Contestant[] =>
+    engine(maker, 'rwCycle', { tars, count: CYCLES, ...more }, label);
+  const trials: Trial[] = [
     {
-      name: 'create + mount + unmount + release, 200 times',
+      name: `create + mount + unmount + release, ${CYCLES} times`,
       group: 'RW layers',
       runs: maker.runs,
+      headline: true,
+      rateUnit: '/s',
       contestants: [
-        ...bareKernel(maker, tars.length, 200),
-        cycle('native, relaxed', {}),
-        cycle('native, strict', { durability: 'strict' }),
-        cycle('native, 64 in flight', { inFlight: 64 }),
-        ...(maker.withJs ? [cycle('js, relaxed', { engine: 'js', count: 50 })] : []),
+        ...bareKernel(maker, tars.length, CYCLES),
+        ...cycle('native, relaxed', {}),
+        ...cycle('native, strict', { durability: 'strict' }),
+        ...cycle('native, 64 in flight', { inFlight: 64 }),
+        ...cycle('js, relaxed', { engine: 'js' }),
       ],
       reference: 'bare kernel calls',
+      inputs: plain,
     },
     one('changes: 1,000 written, 500 removed', 'changes', { tars }),
     one('size of the same', 'rwSize', { tars }),
-    one('tar of the same', 'rwTar', { tars }),
-    one('commit of the same', 'commit', { tars }),
+    { ...one('tar of the same', 'rwTar', { tars }), headline: true },
+    { ...one('commit of the same', 'commit', { tars }), headline: true },
     { ...one('registerChain of all layers', 'registerChain', { tars }), group: 'register' },
-    { ...one('open a store of 5,000 layers', 'openMany', { tars: [], count: 5000 }), group: 'store' },
-    { ...one(`remove: ${files.name}`, 'remove', { tars: [files.plain] }), group: 'store' },
+    { ...one(`open a store of ${MANY.toLocaleString('en')} layers`, 'openMany', { tars: [], count: MANY }), group: 'store', inputs: [] },
   ];
+  if (files !== undefined) {
+    const remove = one(`remove: ${files.name}`, 'remove', { tars: [files.paths.plain] });
+    trials.push({
+      ...remove,
+      group: 'store',
+      rateUnit: ' ms until release() resolved',
+      inputs: made([files], 'plain'),
+    });
+  }
+  return trials;
 }
 
 export function allTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
