@@ -40,6 +40,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
 
   exports.Set("mountOverlay", Napi::Function::New(env, MountOverlayCall, "mountOverlay"));
   exports.Set("unmount", Napi::Function::New(env, UnmountCall, "unmount"));
+  exports.Set("mountOnNewTarget", Napi::Function::New(env, MountOnNewTargetCall, "mountOnNewTarget"));
+  exports.Set("unmountAndRemove", Napi::Function::New(env, UnmountAndRemoveCall, "unmountAndRemove"));
   exports.Set("mounts", Napi::Function::New(env, MountsCall, "mounts"));
   exports.Set("batch", Napi::Function::New(env, BatchCall, "batch"));
   exports.Set("readRecords", Napi::Function::New(env, ReadRecordsCall, "readRecords"));

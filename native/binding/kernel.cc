@@ -1,6 +1,7 @@
 #include "binding/kernel.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "binding/convert.h"
@@ -142,21 +143,34 @@ class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
   UniqueFd fd_;
 };
 
+const char* OutcomeName(UnmountOutcome outcome) {
+  switch (outcome) {
+    case UnmountOutcome::kStranger:
+      return "stranger";
+    case UnmountOutcome::kTargetKept:
+      return "kept";
+    case UnmountOutcome::kDone:
+      break;
+  }
+  return "done";
+}
+
 // An unmount that found the target busy tells who holds it.
 class UnmountJob : public Job {
  public:
-  UnmountJob(napi_deferred deferred, std::string target, bool detach)
-      : deferred_(deferred), target_(std::move(target)), detach_(detach) {}
+  using Work = std::function<Result<UnmountOutcome>(const std::string& target)>;
+  UnmountJob(napi_deferred deferred, std::string target, Work work)
+      : deferred_(deferred), target_(std::move(target)), work_(std::move(work)) {}
 
   void Run() override {
-    result_ = Unmount(target_, detach_);
+    result_ = work_(target_);
     if (!result_ && result_.error().err == EBUSY) holders_ = FindHolders(target_);
   }
   void Refuse(Error error) override { result_ = std::move(error); }
   void Cancel() override {}
   void Deliver(Napi::Env env) override {
     if (result_.ok()) {
-      napi_resolve_deferred(env, deferred_, env.Undefined());
+      napi_resolve_deferred(env, deferred_, Napi::String::New(env, OutcomeName(*result_)));
       return;
     }
     Napi::Object record = ErrorRecord(env, result_.error());
@@ -176,8 +190,8 @@ class UnmountJob : public Job {
  private:
   napi_deferred deferred_;
   std::string target_;
-  bool detach_;
-  Result<void> result_;
+  Work work_;
+  Result<UnmountOutcome> result_ = UnmountOutcome::kStranger;
   std::vector<Holder> holders_;
 };
 
@@ -185,10 +199,9 @@ class UnmountJob : public Job {
 
 Napi::Function DefineFileLock(Napi::Env env) { return FileLockObject::Define(env); }
 
-Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Guard guard(env);
-  const Napi::Object source = guard.Object(info[0], "mount");
+namespace {
+
+OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
   OverlayMount mount;
   mount.upper = guard.OptionalText(source.Get("upper"), "upper");
   mount.work = guard.OptionalText(source.Get("work"), "work");
@@ -196,6 +209,50 @@ Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
   mount.target = guard.Text(source.Get("target"), "target");
   mount.options = guard.TextList(source.Get("options"), "options");
   mount.tier = Named(guard, kTiers, guard.Text(source.Get("tier"), "tier"), "tier");
+  return mount;
+}
+
+Napi::Value StartUnmount(Napi::Env env, std::string target, UnmountJob::Work work) {
+  napi_deferred deferred = nullptr;
+  napi_value promise = nullptr;
+  if (napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
+  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), std::move(work)));
+  return Napi::Value(env, promise);
+}
+
+}  // namespace
+
+Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
+  const auto mode = static_cast<uint32_t>(guard.Count(info[1], "mode"));
+  if (guard.failed()) return env.Undefined();
+  // Without a token, as below.
+  return Environment::Of(env).Async<AttachedMount>(
+      nullptr, [mount = std::move(mount), mode] { return MountOnNewTarget(mount, mode); },
+      [](Napi::Env at, AttachedMount& attached) -> Napi::Value {
+        Napi::Object record = Napi::Object::New(at);
+        record.Set("tier", TierName(attached.tier));
+        record.Set("device", Number(at, attached.device));
+        return record;
+      });
+}
+
+Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string target = guard.Text(info[0], "target");
+  const uint64_t device = guard.Count(info[1], "device");
+  if (guard.failed()) return env.Undefined();
+  return StartUnmount(env, std::move(target),
+                      [device](const std::string& path) { return UnmountAndRemove(path, device); });
+}
+
+Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
   if (guard.failed()) return env.Undefined();
   // Without a token: a mount that succeeded is never reported as cancelled.
   return Environment::Of(env).Async<MountTier>(
@@ -208,11 +265,11 @@ Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
   Guard guard(env);
   std::string target = guard.Text(info[0], "target");
   const bool detach = guard.Flag(info[1], "detach");
-  napi_deferred deferred = nullptr;
-  napi_value promise = nullptr;
-  if (guard.failed() || napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
-  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), detach));
-  return Napi::Value(env, promise);
+  if (guard.failed()) return env.Undefined();
+  return StartUnmount(env, std::move(target), [detach](const std::string& path) -> Result<UnmountOutcome> {
+    LS_TRY(Unmount(path, detach));
+    return UnmountOutcome::kDone;
+  });
 }
 
 Napi::Value MountsCall(const Napi::CallbackInfo& info) {

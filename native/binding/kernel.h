@@ -7,6 +7,8 @@ namespace layerstore::binding {
 
 Napi::Value MountOverlayCall(const Napi::CallbackInfo& info);
 Napi::Value UnmountCall(const Napi::CallbackInfo& info);
+Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info);
+Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info);
 Napi::Value MountsCall(const Napi::CallbackInfo& info);
 Napi::Value BatchCall(const Napi::CallbackInfo& info);
 Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info);

@@ -137,6 +137,7 @@ Napi::Value SealCall(const Napi::CallbackInfo& info) {
   request.directory = guard.Text(source.Get("directory"), "directory");
   request.consume = guard.Flag(source.Get("consume"), "consume");
   request.tar_split_path = guard.Text(source.Get("tarSplit"), "tarSplit");
+  request.dropped_path = guard.OptionalText(source.Get("dropped"), "dropped");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<IngestResult>(

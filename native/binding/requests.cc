@@ -72,6 +72,8 @@ DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
   const Napi::Value lower = source.Get("lower");
   if (lower.IsObject()) request.lower = ReadStack(guard, lower.As<Napi::Object>());
   request.sparse = guard.Flag(source.Get("sparse"), "sparse");
+  const Napi::Value whiteouts_of = source.Get("whiteoutsOf");
+  if (whiteouts_of.IsObject()) request.whiteouts_of = ReadStack(guard, whiteouts_of.As<Napi::Object>());
   return request;
 }
 

@@ -15,6 +15,9 @@ Result<DiffStack> OpenDiff(const DiffRequest& request) {
   diff.below = static_cast<uint32_t>(directories.size());
   directories.insert(directories.end(), request.lower.directories.begin(), request.lower.directories.end());
   LS_ASSIGN(diff.stack, Stack::Open(directories, request.upper.whiteouts));
+  if (request.whiteouts_of) {
+    LS_ASSIGN(diff.filter, WhiteoutFilter::Open(*request.whiteouts_of));
+  }
   return diff;
 }
 

@@ -7,6 +7,7 @@
 
 #include "layer/stack.h"
 #include "layer/tree.h"
+#include "layer/whiteout_filter.h"
 
 namespace layerstore {
 
@@ -16,6 +17,10 @@ struct DiffStack {
   bool plain = false;   // Whiteouts::kApply: the upper and the lower one are whole trees
   // The difference is found by comparing two whole trees.
   [[nodiscard]] bool compares() const { return plain && below < stack->layers(); }
+  // Which whiteouts are written; none: all of them.
+  std::unique_ptr<WhiteoutFilter> filter;
+  // Whether the whiteout of `path` belongs to the difference.
+  Result<bool> Needs(const std::string& path) const { return filter == nullptr ? Result<bool>(true) : filter->Needs(path); }
 };
 
 // Fault::kInvalid for a request that says nothing sensible.

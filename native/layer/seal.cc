@@ -14,7 +14,9 @@
 #include "layer/tar_source.h"
 #include "layer/tree.h"
 #include "layer/walk.h"
+#include "sys/files.h"
 #include "sys/open.h"
+#include "tar/writer.h"
 
 namespace layerstore {
 namespace {
@@ -37,22 +39,54 @@ Error NoFormInTar(const std::string& path) {
   return DataError(Fault::kNotSupported, "a name that begins with .wh. means a removal in a tar", path);
 }
 
-// What cannot be written into a tar is found before anything of a layer that is taken over is touched.
-Result<void> CheckNames(const DiffStack& diff, const CancelToken& cancel) {
+// A file that is there whole or not at all, and on disk before what follows.
+Result<void> WriteDropped(const std::string& path, const std::string& content) {
+  const std::string unfinished = path + ".new";
+  {
+    LS_ASSIGN(const UniqueFd file, OpenPath(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
+    FdSink sink(file.get());
+    LS_TRY(sink.Write({reinterpret_cast<const uint8_t*>(content.data()), content.size()}));
+    if (fsync(file.get()) != 0) return SysError("fsync", unfinished);
+  }
+  if (rename(unfinished.c_str(), path.c_str()) != 0) return SysError("rename", unfinished, path);
+  LS_ASSIGN(const UniqueFd directory, OpenPath(path.substr(0, path.rfind('/') + 1), O_RDONLY | O_DIRECTORY));
+  if (fsync(directory.get()) != 0) return SysError("fsync", path);
+  return {};
+}
+
+// What cannot be written into a tar is found before anything of a layer that is taken over is touched, and the whiteouts
+// that will be removed from it are written down.
+Result<void> PrepareTakeOver(const DiffStack& diff, const std::string& dropped_path, const CancelToken& cancel) {
+  std::string dropped;
   LS_ASSIGN(const std::unique_ptr<TreeWalk> walk, TreeWalk::Open(*diff.stack, diff.below));
   WalkStep step;
   for (;;) {
     LS_ASSIGN(const bool more, walk->Next(step, cancel));
-    if (!more) return {};
-    if (step.kind == WalkStep::Kind::kEntry && step.node->exists() && IsWhiteoutName(step.path)) return NoFormInTar(step.path);
+    if (!more) break;
+    if (step.kind != WalkStep::Kind::kEntry) continue;
+    if (step.node->exists()) {
+      if (IsWhiteoutName(step.path)) return NoFormInTar(step.path);
+      continue;
+    }
+    if (dropped_path.empty()) continue;
+    LS_ASSIGN(const bool needed, diff.Needs(step.path));
+    if (needed) continue;
+    TarEntry entry;
+    entry.name = WhiteoutPath(step.path);
+    entry.mode = 0600;
+    LS_TRY(AppendTarHeader(entry, dropped));
   }
+  if (dropped.empty()) return {};
+  dropped.append(kTarEndBytes, '\0');
+  return WriteDropped(dropped_path, dropped);
 }
 
 // Turns the walk over an overlay-form difference into the layer's directory and the tar's entries, entry by entry.
 class Sealer {
  public:
-  Sealer(Stack& source, TargetTree& target, bool consume, TarEmitter& emitter, Progress& progress, const CancelToken& cancel)
-      : source_(source), target_(target), consume_(consume), emitter_(emitter), progress_(progress), cancel_(cancel) {}
+  Sealer(const DiffStack& diff, TargetTree& target, bool consume, TarEmitter& emitter, Progress& progress,
+         const CancelToken& cancel)
+      : diff_(diff), source_(*diff.stack), target_(target), consume_(consume), emitter_(emitter), progress_(progress), cancel_(cancel) {}
 
   Result<void> Step(const WalkStep& step);
 
@@ -68,6 +102,7 @@ class Sealer {
   // Whether the file is in the target already, being the RW layer's own.
   [[nodiscard]] bool InPlace(const StackNode& node) const { return consume_ && node.place.directory->layer == 0; }
 
+  const DiffStack& diff_;
   Stack& source_;
   TargetTree& target_;
   bool consume_;
@@ -83,6 +118,8 @@ Result<void> Sealer::Remove(int parent, const std::string& name, const std::stri
 }
 
 Result<void> Sealer::Whiteout(const WalkStep& step, int parent, const std::string& name) {
+  LS_ASSIGN(const bool needed, diff_.Needs(step.path));
+  if (!needed) return consume_ ? Remove(parent, name, step.path) : Result<void>();
   bool there = false;
   if (consume_) {
     struct stat st{};
@@ -208,9 +245,9 @@ Result<void> Sealer::Step(const WalkStep& step) {
 // The entries are those that EmitTree would write; the end of the tar is left to the caller.
 Result<void> SealOverlay(const SealRequest& request, const DiffStack& diff, TarEmitter& emitter, Progress& progress,
                          const CancelToken& cancel) {
-  if (request.consume) LS_TRY(CheckNames(diff, cancel));
+  if (request.consume) LS_TRY(PrepareTakeOver(diff, request.dropped_path, cancel));
   LS_ASSIGN(TargetTree target, TargetTree::Open(request.directory));
-  Sealer sealer(*diff.stack, target, request.consume, emitter, progress, cancel);
+  Sealer sealer(diff, target, request.consume, emitter, progress, cancel);
   LS_ASSIGN(const std::unique_ptr<TreeWalk> walk, TreeWalk::Open(*diff.stack, diff.below));
   WalkStep step;
   for (;;) {

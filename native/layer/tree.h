@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct DiffRequest {
   TreeStack upper;
   TreeStack lower;
   bool sparse = false;  // tar only: holes as GNU PAX 1.0 sparse entries
+  // Tar and seal: a whiteout is kept only where this tree has the name that it hides. Without: every one.
+  std::optional<TreeStack> whiteouts_of;
 };
 
 enum class ChangeKind : uint8_t { kModify, kAdd, kDelete };
@@ -60,6 +63,9 @@ struct SealRequest {
   std::string directory;       // becomes the layer's tree
   bool consume = false;
   std::string tar_split_path;
+  // `consume`, where not empty: a file that holds, before any of them is removed from `directory`, a tar of the whiteouts
+  // that the layer does not need, so that the RW layer can be given back whole. Not made where there are none.
+  std::string dropped_path;
 };
 // The changes of an RW layer become a layer: cloned (or taken over), hashed and recorded in one pass. The result is that
 // of Ingest over WriteTreeTar's bytes.

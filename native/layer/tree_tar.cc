@@ -28,7 +28,8 @@ Result<void> WalkTar(const DiffStack& diff, TarEmitter& emitter, const CancelTok
       if (step.node->exists()) {
         LS_TRY(EmitNode(*diff.stack, *step.node, step.path, links, emitter, cancel));
       } else {
-        LS_TRY(emitter.Whiteout(step.path));
+        LS_ASSIGN(const bool needed, diff.Needs(step.path));
+        if (needed) LS_TRY(emitter.Whiteout(step.path));
       }
     }
   }
@@ -42,7 +43,8 @@ Result<void> ChangesTar(const DiffStack& diff, TarEmitter& emitter, const Cancel
     if (cancel.cancelled()) return Cancelled();
     const std::string path = change.path.substr(1);
     if (change.kind == ChangeKind::kDelete) {
-      LS_TRY(emitter.Whiteout(path));
+      LS_ASSIGN(const bool needed, diff.Needs(path));
+      if (needed) LS_TRY(emitter.Whiteout(path));
       continue;
     }
     LS_ASSIGN(const StackNode node, FindPlain(*diff.stack, path));

@@ -27,6 +27,21 @@ Result<MountTier> MountOverlay(const OverlayMount& mount);
 
 Result<void> Unmount(const std::string& target, bool detach);
 
+struct AttachedMount {
+  MountTier tier = MountTier::kAuto;
+  uint64_t device = 0;  // of the mount's root, as stat has it
+};
+// MountOverlay on a directory that is made for it; EEXIST (mkdir) where there is one, whatever it is. On failure it is gone.
+Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode);
+
+enum class UnmountOutcome : uint8_t {
+  kStranger,    // what is there has another device number, or cannot be looked at: nothing was done
+  kTargetKept,  // unmounted, and the mount point could not be removed
+  kDone,        // unmounted, and the mount point is gone
+};
+// Unmounts what has this device number and removes the mount point.
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device);
+
 struct MountInfo {
   uint64_t id = 0, parent = 0;
   std::string fs_type, source, target, root, options;

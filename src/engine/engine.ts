@@ -190,6 +190,8 @@ export interface SealRequest extends TreeTarRequest {
   directory: string;
   /** The first directory of `upper` was already renamed to `directory`: take overlay's own xattrs off, copy nothing. */
   consume: boolean;
+  /** `consume`, `whiteoutsOf`: where a tar of the whiteouts that go lies, on disk before the first is gone; none, no file. */
+  dropped?: string;
   tarSplit: TarSplitTarget;
   onProgress?: ProgressListener;
 }
@@ -295,6 +297,11 @@ export interface EngineFeatures {
 
 export interface Engine {
   readonly name: 'native' | 'js';
+  /**
+   * It reads layers whose directories were renamed with `redirect_dir=on` and whose files were copied up with
+   * `metacopy=on`. Absent: it does not, and drivers mount writable layers with both off.
+   */
+  readonly followsRedirects?: boolean;
   features(): EngineFeatures;
 
   hashFile(path: string, options?: { signal?: AbortSignal }): Promise<HashFileResult>;
@@ -324,6 +331,13 @@ export interface Engine {
   mountOverlay(mount: OverlayMount): Promise<MountTier>;
   /** ERR_SYSTEM/EBUSY has `holders`; EINVAL where nothing is mounted. */
   unmount(target: string, options?: { detach?: boolean }): Promise<void>;
+  /** {@link mountOverlay} on a directory made for it (EEXIST of `mkdir` where there is one), gone after a failure. `device`: `stat`'s. */
+  mountOnNewTarget?(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
+  /**
+   * {@link unmount} of what has this device number, and the mount point removed: `done`. `kept`: it could not be removed.
+   * `stranger`: something else is there, or nothing can be seen, and nothing was done.
+   */
+  unmountAndRemove?(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
   /** The mount table of this process at or below `directory`, in mount order. */
   mounts(directory: string): Promise<MountEntry[]>;
 

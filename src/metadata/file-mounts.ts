@@ -6,9 +6,9 @@ import type { BatchOp } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { filesAt, optional, required } from './file-records.js';
 import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
-import type { MountRecord } from './metadata-store.js';
+import type { MountRecord, RecordSteps } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
-import { exists } from './record-directory.js';
+import { exists, removeAll } from './record-directory.js';
 import { corrupt } from './record-errors.js';
 import { Flaw, readDigest, readMountID } from './record-text.js';
 
@@ -19,22 +19,78 @@ export class FileMounts {
     this.#place = place;
   }
 
-  async set(name: string, { id, initID, parent }: MountRecord): Promise<void> {
+  async set(name: string, record: MountRecord): Promise<void> {
     const place = this.#place;
     place.mustWrite('write the record of an RW layer');
     const final = place.at(mountName(name));
+    await place.busyWith(temporaryName('mount'), async (path) => {
+      const ops = this.#writes(path, record);
+      // An older record changes places with the new one and then goes: there is no moment without one.
+      const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
+      await place.batch([...ops, publish, ...place.syncs(dirname(final))]);
+    });
+  }
+
+  /** The same of a new name as steps of somebody's batch. */
+  setSteps(name: string, record: MountRecord): RecordSteps {
+    const place = this.#place;
+    place.mustWrite('write the record of an RW layer');
+    const final = place.at(mountName(name));
+    const { path, settle } = this.#begin('mount');
+    return {
+      steps: [
+        ...this.#writes(path, record),
+        { op: 'rename', path, dest: final, noReplace: true },
+        ...place.syncs(dirname(final)),
+      ],
+      later: [],
+      settle,
+    };
+  }
+
+  /** Out of sight at once, the files later. */
+  removeSteps(name: string): RecordSteps {
+    const place = this.#place;
+    place.mustWrite('remove an RW layer');
+    const from = place.at(mountName(name));
+    const { path, settle } = this.#begin('removed');
+    const files = Object.values(MOUNT_FILES).map((file) => join(path, file));
+    return {
+      steps: [{ op: 'rename', path: from, dest: path }, ...place.syncs(dirname(from))],
+      later: [
+        ...files.map((file): BatchOp => ({ op: 'unlink', path: file, missingOk: true })),
+        { op: 'rmdir', path, missingOk: true },
+      ],
+      settle,
+    };
+  }
+
+  /** A path below `tmp/` that is no leftover until it is settled. */
+  #begin(kind: 'mount' | 'removed'): { path: string; settle: (done: boolean) => Promise<void> } {
+    const place = this.#place;
+    const temporary = temporaryName(kind);
+    const path = place.at(temporary);
+    place.busy.add(temporary);
+    const settle = async (done: boolean): Promise<void> => {
+      try {
+        if (!done) await removeAll(path);
+      } finally {
+        place.busy.delete(temporary);
+      }
+    };
+    return { path, settle };
+  }
+
+  #writes(path: string, { id, initID, parent }: MountRecord): BatchOp[] {
+    const place = this.#place;
     const files: [string, string][] = [[MOUNT_FILES.id, checkedID(id)]];
     if (initID !== undefined) files.push([MOUNT_FILES.initID, checkedID(initID)]);
     if (parent !== undefined) files.push([MOUNT_FILES.parent, parseChainID(parent)]);
-    await place.busyWith(temporaryName('mount'), async (path) => {
-      const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }];
-      for (const [file, data] of files) {
-        ops.push({ op: 'write', path: join(path, file), mode: MODES.file, data, sync: place.strict });
-      }
-      // An older record changes places with the new one and then goes: there is no moment without one.
-      const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
-      await place.batch([...ops, ...place.syncs(path), publish, ...place.syncs(dirname(final))]);
-    });
+    const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }];
+    for (const [file, data] of files) {
+      ops.push({ op: 'write', path: join(path, file), mode: MODES.file, data, sync: place.strict });
+    }
+    return [...ops, ...place.syncs(path)];
   }
 
   async setID(name: string, id: string): Promise<void> {

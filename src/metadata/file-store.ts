@@ -30,6 +30,7 @@ import type {
   MetadataStore,
   MetadataTransaction,
   MountRecord,
+  RecordSteps,
 } from './metadata-store.js';
 import { RecordDirectory, exists, removeAll } from './record-directory.js';
 import type { RecordEngine } from './record-directory.js';
@@ -127,6 +128,10 @@ class FileMetadataStore implements MetadataStore {
     return this.#mounts.set(name, record);
   }
 
+  setMountSteps(name: string, record: MountRecord): RecordSteps {
+    return this.#mounts.setSteps(name, record);
+  }
+
   setMountID(name: string, id: string): Promise<void> {
     return this.#mounts.setID(name, id);
   }
@@ -153,6 +158,10 @@ class FileMetadataStore implements MetadataStore {
 
   removeMount(name: string): Promise<void> {
     return this.#mounts.remove(name);
+  }
+
+  removeMountSteps(name: string): RecordSteps {
+    return this.#mounts.removeSteps(name);
   }
 
   async list(): Promise<{ layers: ChainID[]; mounts: string[] }> {

@@ -4,6 +4,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
+import type { BatchOp } from '../engine/engine.js';
 
 /** The compressed form a layer came in, as image manifests describe it (OCI image-spec, descriptor.md). */
 export interface Descriptor {
@@ -85,6 +86,16 @@ export interface LoadedRecords {
   broken: BrokenRecord[];
 }
 
+/** What a change of a record takes, for one batch together with the steps of others. */
+export interface RecordSteps {
+  /** Up to and with the rename that makes the change, and its sync in a strict store. */
+  readonly steps: readonly BatchOp[];
+  /** What may follow at any time after it. */
+  readonly later: readonly BatchOp[];
+  /** To be called when the batch is over. `done`: it went well; else what it left of this is removed. */
+  settle(done: boolean): Promise<void>;
+}
+
 export interface MetadataStore {
   startTransaction(): Promise<MetadataTransaction>;
 
@@ -103,6 +114,8 @@ export interface MetadataStore {
   setMountParent(name: string, parent: ChainID): Promise<void>;
   /** Whole and atomic; used when present. */
   setMount?(name: string, record: MountRecord): Promise<void>;
+  /** `setMount` of a name that has no record, as steps: fails with EEXIST where it has one. */
+  setMountSteps?(name: string, record: MountRecord): RecordSteps;
   getMountID(name: string): Promise<string>;
   getInitID(name: string): Promise<string | undefined>;
   getMountParent(name: string): Promise<ChainID | undefined>;
@@ -117,6 +130,8 @@ export interface MetadataStore {
    */
   remove(id: ChainID, cacheID?: string): Promise<void>;
   removeMount(name: string): Promise<void>;
+  /** `removeMount` as steps: fails with ENOENT where there is no record. */
+  removeMountSteps?(name: string): RecordSteps;
 
   /** Every record at once, for opening a large store; the same answers as `list` and the getters. Never fails because of one record. */
   loadAll?(): Promise<LoadedRecords>;

@@ -25,6 +25,13 @@ export interface StoredIntent extends Partial<Intent> {
   id: string;
 }
 
+/** See {@link Intents.steps}. */
+export interface IntentSteps {
+  readonly begin: readonly BatchOp[];
+  readonly end: readonly BatchOp[];
+  settle(): void;
+}
+
 const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 
 /** Whether a text can be a driver's id, and so part of a path. */
@@ -52,17 +59,41 @@ export class Intents {
   }
 
   /**
+   * The same as steps of one batch with the work itself; `end` comes after the work's last step. Whoever runs them
+   * calls `settle` when the batch is over: one that failed took the intent back, or left it for recovery.
+   */
+  steps(id: string, intent: Intent, options: { sync?: boolean } = {}): IntentSteps {
+    this.#live.add(id);
+    return {
+      begin: this.#begin(id, intent, options.sync === true),
+      end: [this.#end(id)],
+      settle: () => this.#live.delete(id),
+    };
+  }
+
+  #begin(id: string, intent: Intent, sync: boolean): BatchOp[] {
+    const write: BatchOp = {
+      op: 'write',
+      path: join(this.directory, id),
+      mode: 0o600,
+      data: JSON.stringify(intent),
+      sync,
+    };
+    return sync ? [write, { op: 'fsync', path: this.directory }] : [write];
+  }
+
+  #end(id: string): BatchOp {
+    return { op: 'unlink', path: join(this.directory, id), missingOk: true };
+  }
+
+  /**
    * `sync` makes it durable at once. Without, the journal's order does: the intent's name is written before the names it
    * speaks of, so that no power cut keeps those and loses it.
    */
   async begin(id: string, intent: Intent, options: { sync?: boolean } = {}): Promise<void> {
     this.#live.add(id);
-    const sync = options.sync === true;
-    const data = JSON.stringify(intent);
-    const ops: BatchOp[] = [{ op: 'write', path: join(this.directory, id), mode: 0o600, data, sync }];
-    if (sync) ops.push({ op: 'fsync', path: this.directory });
     try {
-      await this.#engine.batch(ops);
+      await this.#engine.batch(this.#begin(id, intent, options.sync === true));
     } catch (error) {
       this.#live.delete(id);
       throw error;
@@ -70,7 +101,7 @@ export class Intents {
   }
 
   async end(id: string): Promise<void> {
-    await this.#engine.batch([{ op: 'unlink', path: join(this.directory, id), missingOk: true }]);
+    await this.#engine.batch([this.#end(id)]);
     this.#live.delete(id);
   }
 

@@ -9,6 +9,7 @@ import type { StoreContext } from './context.js';
 import { syncData } from './durability.js';
 import type { LayerNode } from './layer-map.js';
 import { discardFiles, removeUnheld, unpin } from './removal.js';
+import { createAtOnce, removeAtOnce } from './rw-at-once.js';
 import { createRWHandle, rwNodeOf } from './rw-handle.js';
 import type { RWNode } from './rw-map.js';
 import { isInMountTable } from './rw-mounts.js';
@@ -61,13 +62,14 @@ async function makeRWLayer(
       'a failed RW layer cannot be taken back wholly; cleanup() tries again',
     );
   });
-  await ctx.intents.begin(
-    id,
-    { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) },
-    { sync: strict },
-  );
   back.push('drop its files', () => discardFiles(ctx, id, initID === undefined ? [id] : [id, initID]));
   try {
+    if (await makeAtOnce(ctx, name, record, parent, options, back)) return record;
+    await ctx.intents.begin(
+      id,
+      { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) },
+      { sync: strict },
+    );
     const label = options.mountLabel === undefined ? {} : { mountLabel: options.mountLabel };
     if (initID !== undefined && options.initFunc !== undefined) {
       await makeInitLayer(ctx, initID, parent?.cacheID, options.initFunc, options.mountLabel);
@@ -92,6 +94,23 @@ async function makeRWLayer(
     ctx.logger.warn({ name, id, ...errorFields(error) }, 'an intent that is done stays behind; cleanup() drops it');
   }
   return record;
+}
+
+async function makeAtOnce(
+  ctx: StoreContext,
+  name: string,
+  record: MountRecord,
+  parent: LayerNode | undefined,
+  options: CreateRWLayerOptions,
+  back: Rollback,
+): Promise<boolean> {
+  try {
+    return await createAtOnce(ctx, name, record, parent?.cacheID, options);
+  } catch (error) {
+    // Its rename may have been done before a later step failed.
+    back.push('drop its record', () => ctx.metadata.removeMount(name));
+    throw error;
+  }
 }
 
 /** What `initFunc` writes is no part of the RW layer's changes; its own error comes through as it is. */
@@ -151,6 +170,10 @@ export async function releaseRWLayer(ctx: StoreContext, layer: unknown): Promise
 
 /** The record goes first, by an intent that names the files; rejects only while nothing has changed. */
 export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
+  if (await removeAtOnce(ctx, node)) {
+    ctx.rwLayers.take(node);
+    return removeParents(ctx, node);
+  }
   const ids = node.initID === undefined ? [node.mountID] : [node.mountID, node.initID];
   const more = node.initID === undefined ? {} : { with: [node.initID] };
   await ctx.intents.begin(
@@ -169,6 +192,10 @@ export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<La
   const discarded = discardFiles(ctx, node.mountID, ids, node.readers);
   // The renames are awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
   if (node.readers.count === 0 && ctx.driver.detach !== undefined) await discarded;
+  return removeParents(ctx, node);
+}
+
+async function removeParents(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
   if (node.parent === undefined) return [];
   try {
     return await removeUnheld(ctx, node.parent);

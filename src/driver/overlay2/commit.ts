@@ -51,6 +51,7 @@ export class Commits {
       ...difference,
       directory: this.#layout.diff(id),
       consume,
+      ...(consume ? { dropped: this.#layout.dropped(rwID) } : {}),
       tarSplit,
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
@@ -95,12 +96,15 @@ export class Commits {
   async undoConsume(id: string, rwID: string): Promise<void> {
     const [ours, theirs] = await Promise.all([kindOf(this.#layout.diff(id)), kindOf(this.#layout.diff(rwID))]);
     if (theirs === undefined && ours !== undefined) {
+      await this.#restoreWhiteouts(id, rwID);
       try {
         await this.#context.engine.batch([
           { op: 'rename', path: this.#layout.diff(id), dest: this.#layout.diff(rwID), noReplace: true },
           ...(this.#context.durability === 'strict'
             ? ([{ op: 'fsync', path: this.#layout.directory(rwID) }] as const)
             : []),
+          // Only now: until here a second attempt needs it.
+          { op: 'unlink', path: this.#layout.dropped(rwID), missingOk: true },
         ]);
       } catch (error) {
         // The RW layer itself is gone: its files are all that is left, and they stay where they are.
@@ -111,6 +115,13 @@ export class Commits {
     const unlink = await this.#removal.detach(id, undefined);
     this.#chains.forget(id);
     await unlink();
+  }
+
+  /** What a seal removed from the consumed directory comes back; putting it back twice is no harm. */
+  async #restoreWhiteouts(id: string, rwID: string): Promise<void> {
+    const dropped = this.#layout.dropped(rwID);
+    if ((await kindOf(dropped)) !== 'file') return;
+    await this.#context.engine.ingest({ path: dropped }, { directory: this.#layout.diff(id), whiteouts: 'overlay' });
   }
 
   async #takeBack(id: string, rwID: string, consume: boolean): Promise<void> {

@@ -12,6 +12,7 @@ import type {
   DriverCapabilities,
   GraphDriver,
   LiveMount,
+  StepsAround,
 } from '../graph-driver.js';
 import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
@@ -36,6 +37,7 @@ export interface Overlay2Setup {
 }
 
 const WHITEOUTS = 'overlay';
+const NOTHING: StepsAround = { before: [], after: [] };
 
 export class Overlay2Driver implements GraphDriver {
   readonly name = 'overlay2';
@@ -73,15 +75,24 @@ export class Overlay2Driver implements GraphDriver {
 
   async create(id: string, parent?: string): Promise<void> {
     this.#writable(`make the layer "${id}"`);
-    await this.#create(id, parent, false);
+    await this.#create(id, parent, false, NOTHING);
   }
 
   async createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void> {
+    return this.createReadWriteWith(id, parent, options, NOTHING);
+  }
+
+  async createReadWriteWith(
+    id: string,
+    parent: string | undefined,
+    options: CreateReadWriteOptions,
+    around: StepsAround,
+  ): Promise<void> {
     this.#writable(`make the layer "${id}"`);
     this.#checkLabel(options.mountLabel);
     const size = parseStorageOpt(options.storageOpt) ?? this.#setup.size;
     if (size !== undefined) await refuseSize(this.#layout.home);
-    await this.#create(id, parent, true);
+    await this.#create(id, parent, true, around);
   }
 
   async applyDiff(
@@ -175,10 +186,18 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   async detach(id: string): Promise<Unlink> {
+    return this.#detach(id, (link) => this.#removal.detach(id, link));
+  }
+
+  async detachWith(id: string, around: StepsAround): Promise<Unlink> {
+    return this.#detach(id, (link) => this.#removal.detachWith(id, link, around));
+  }
+
+  #detach(id: string, work: (link: string | undefined) => Promise<Unlink>): Promise<Unlink> {
     this.#writable(`remove the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     return this.#mounts.whileIdle(id, async () => {
-      const unlink = await this.#removal.detach(id, this.#chains.knownLink(id));
+      const unlink = await work(this.#chains.knownLink(id));
       this.#chains.forget(id);
       this.#volatile.forget(id);
       return unlink;
@@ -243,7 +262,7 @@ export class Overlay2Driver implements GraphDriver {
     return this.#context.engine.usage(this.#layout.diff(id));
   }
 
-  async #create(id: string, parent: string | undefined, writable: boolean): Promise<void> {
+  async #create(id: string, parent: string | undefined, writable: boolean, around: StepsAround): Promise<void> {
     checkLayerID(id, LINK_DIRECTORY);
     // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
     const durable = writable && this.#context.durability === 'strict';
@@ -252,16 +271,15 @@ export class Overlay2Driver implements GraphDriver {
     try {
       const steps = creationSteps(this.#layout, { id, link, lower, diff: true, durable });
       const make = ({ write, sync }: CommitMark): Promise<void> =>
-        this.#context.engine.batch([...write, ...steps, ...sync]);
+        this.#context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
       await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, durable, make));
     } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
+      const ours = LayerStoreError.is(error) && error.path?.startsWith(this.#layout.directory(id)) === true;
+      if (!hasErrno(error, 'EEXIST') || !ours) throw error;
       throw new LayerStoreError(
         'ERR_INVALID_ARGUMENT',
         `cannot make the layer "${id}": there is one of that id; choose another`,
-        {
-          cause: error,
-        },
+        { cause: error },
       );
     }
     this.#chains.add(id, link, lower, !writable);

@@ -50,6 +50,10 @@ export class Layout {
   merged(id: string): string {
     return `${this.home}/${id}/merged`;
   }
+  /** In the directory of an RW layer while it is consumed: the whiteouts that its layer does without. */
+  dropped(id: string): string {
+    return `${this.home}/${id}/dropped-whiteouts.tar`;
+  }
   link(link: string): string {
     return `${this.links}/${link}`;
   }

@@ -18,6 +18,8 @@ import type { Chains, KnownLayer } from './chains.js';
 import { type Layout, lowerPaths } from './layout.js';
 import type { VolatileMarkers } from './volatile.js';
 
+const TARGET_MODE = 0o700;
+
 interface Mounted {
   count: number;
   readonly label: string;
@@ -92,6 +94,14 @@ export class OverlayMounts {
       }
       if (held.count > 1) {
         held.count--;
+        return;
+      }
+      // One call where nothing is odd; whatever is, is looked into step by step.
+      const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device);
+      if (outcome !== undefined && outcome !== 'stranger') {
+        this.#mounted.delete(id);
+        if (outcome === 'kept') await this.#removeTarget(id);
+        if (held.writable) await this.#volatile.finish(id);
         return;
       }
       const there = await this.#verify(id, held);
@@ -187,25 +197,16 @@ export class OverlayMounts {
 
   async #mount(layer: KnownLayer, label: string, writable: boolean): Promise<Omit<Mounted, 'count'>> {
     const { id } = layer;
-    const options = [
-      ...(writable ? this.#profile.writable : this.#profile.readOnly),
-      ...(label === '' ? [] : [contextOption(label)]),
-    ];
+    const mount = this.#request(layer, label, writable);
+    const { target } = mount;
+    const device = writable && this.#volatile.concerns(id) ? undefined : await this.#mountAtOnce(mount);
+    if (device !== undefined) return { label, writable, device };
     const live = await this.#makeTarget(id);
     if (live !== undefined) {
       if (isWritable(live) !== writable)
         throw active(id, 'an earlier process left it mounted, and not in the way that is asked for');
       return { label, writable, device: await this.#device(id) };
     }
-    const target = this.#layout.merged(id);
-    const lowers = lowerPaths(layer.lower, ({ link }) => this.#layout.link(link));
-    if (!writable) {
-      lowers.unshift(this.#layout.diff(id));
-      // Without an upper directory overlayfs wants two lower ones; the mount point below the mount is an empty one.
-      if (lowers.length === 1) lowers.push(target);
-    }
-    const upper = { upper: this.#layout.diff(id), work: this.#layout.work(id) };
-    const mount: OverlayMount = { ...(writable ? upper : {}), lowers, target, options };
     const undo = new Rollback((label, error) => {
       // The failure that made this necessary is the one to report.
       this.#context.logger.warn(
@@ -228,10 +229,38 @@ export class OverlayMounts {
     }
   }
 
+  #request({ id, lower }: KnownLayer, label: string, writable: boolean): OverlayMount {
+    const options = [
+      ...(writable ? this.#profile.writable : this.#profile.readOnly),
+      ...(label === '' ? [] : [contextOption(label)]),
+    ];
+    const target = this.#layout.merged(id);
+    const lowers = lowerPaths(lower, ({ link }) => this.#layout.link(link));
+    if (!writable) {
+      lowers.unshift(this.#layout.diff(id));
+      // Without an upper directory overlayfs wants two lower ones; the mount point below the mount is an empty one.
+      if (lowers.length === 1) lowers.push(target);
+    }
+    const upper = { upper: this.#layout.diff(id), work: this.#layout.work(id) };
+    return { ...(writable ? upper : {}), lowers, target, options };
+  }
+
+  /** Mount point and mount in one call; `undefined` where the engine has none, or a mount point is there already. */
+  async #mountAtOnce(mount: OverlayMount): Promise<number | undefined> {
+    try {
+      const made = await this.#context.engine.mountOnNewTarget?.(mount, TARGET_MODE);
+      if (made !== undefined) this.#tier = made.tier;
+      return made?.device;
+    } catch (error) {
+      if (hasErrno(error, 'EEXIST') && (error as { syscall?: string }).syscall === 'mkdir') return undefined;
+      throw error;
+    }
+  }
+
   /** Makes the mount point. A directory that could be made has no mount on it; one that is there is looked at. */
   async #makeTarget(id: string): Promise<MountEntry | undefined> {
     try {
-      await this.#context.engine.batch([{ op: 'mkdir', path: this.#layout.merged(id), mode: 0o700 }]);
+      await this.#context.engine.batch([{ op: 'mkdir', path: this.#layout.merged(id), mode: TARGET_MODE }]);
       return undefined;
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;

@@ -9,6 +9,7 @@ import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
 import { isLayerID } from '../layer-id.js';
+import type { StepsAround } from '../graph-driver.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
 import { active } from './mounts.js';
@@ -30,6 +31,31 @@ export class Removal {
    */
   async detach(id: string, link: string | undefined): Promise<Unlink> {
     const directory = this.#layout.directory(id);
+    const { aside, steps } = await this.#steps(id, link);
+    try {
+      await this.#run(steps, id);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
+      return async () => undefined;
+    }
+    return this.#unlinking(aside);
+  }
+
+  /** The same together with steps of the store's, in one batch; rejects wherever anything is odd. */
+  async detachWith(id: string, link: string | undefined, { before, after }: StepsAround): Promise<Unlink> {
+    const { aside, steps } = await this.#steps(id, link);
+    const [unmounted, ...rest] = steps;
+    // The mount point first: where something is mounted on it, nothing else has happened.
+    await this.#context.engine.batch([...(unmounted === undefined ? [] : [unmounted]), ...before, ...rest, ...after]);
+    return this.#unlinking(aside);
+  }
+
+  #unlinking(aside: string): Unlink {
+    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+  }
+
+  async #steps(id: string, link: string | undefined): Promise<{ aside: string; steps: BatchOp[] }> {
+    const directory = this.#layout.directory(id);
     const aside = `${this.#layout.home}/${removingName(id)}`;
     const own = link ?? (await this.#ownLink(directory, id));
     const strict = this.#context.durability === 'strict';
@@ -40,13 +66,7 @@ export class Removal {
       ...(own === undefined ? [] : [{ op: 'unlink' as const, path: this.#layout.link(own), missingOk: true }]),
       ...(strict ? [{ op: 'fsync' as const, path: this.#layout.home }] : []),
     ];
-    try {
-      await this.#run(steps, id);
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
-      return async () => undefined;
-    }
-    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+    return { aside, steps };
   }
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */

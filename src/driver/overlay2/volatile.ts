@@ -31,6 +31,11 @@ export class VolatileMarkers {
     this.#clean.add(id);
   }
 
+  /** Whether a writable mount of the layer needs no look at markers and leaves none. */
+  concerns(id: string): boolean {
+    return this.#enabled || !this.#clean.has(id);
+  }
+
   forget(id: string): void {
     this.#clean.delete(id);
   }

@@ -38,7 +38,7 @@ export type Visit =
       opaque: boolean;
     }
   /** A whiteout of the upper tree; `lower`: of something that is there. */
-  | { kind: 'whiteout'; path: string; lower: boolean }
+  | { kind: 'whiteout'; path: string; source: Source; lower: boolean }
   /** In the lower tree, not in the upper one, hidden by an opaque directory or missing from the whole tree. */
   | { kind: 'gone'; path: string };
 
@@ -50,7 +50,12 @@ export class TreeComparison {
   readonly #signal: AbortSignal | undefined;
   #lookBelow = true;
 
-  private constructor(upper: LayerDirectory[], lower: LayerDirectory[], overlay: boolean, signal: AbortSignal | undefined) {
+  private constructor(
+    upper: LayerDirectory[],
+    lower: LayerDirectory[],
+    overlay: boolean,
+    signal: AbortSignal | undefined,
+  ) {
     this.#upper = upper;
     this.#lower = lower;
     this.hasLower = lower.length > 0;
@@ -64,12 +69,16 @@ export class TreeComparison {
     signal?.throwIfAborted();
     const overlay = checkStack(upper) !== 'apply';
     if (lower !== undefined && lower.directories.length > 0 && (checkStack(lower) !== 'apply') !== overlay) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'the two trees to compare must have whiteouts of the same form');
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        'the two trees to compare must have whiteouts of the same form',
+      );
     }
     const opened: LayerDirectory[] = [];
     try {
       for (const directory of upper.directories) opened.push(await LayerDirectory.open(directory, true, signal));
-      for (const directory of lower?.directories ?? []) opened.push(await LayerDirectory.open(directory, false, signal));
+      for (const directory of lower?.directories ?? [])
+        opened.push(await LayerDirectory.open(directory, false, signal));
     } catch (error) {
       for (const layer of opened) await layer.close();
       throw error;
@@ -95,6 +104,17 @@ export class TreeComparison {
     return this.#directory('', this.#upper.map(root), this.#lookBelow ? this.#lower.map(root) : [], !this.#overlay);
   }
 
+  /** Whether the upper tree has anything at `path`. */
+  async has(path: string): Promise<boolean> {
+    let parents = this.#upper.map((layer): Source => ({ layer, path: '' }));
+    for (const name of path.split('/')) {
+      const found = await this.#find(parents, name);
+      if (found === undefined || this.#whiteout(found.stat)) return false;
+      parents = found.merged;
+    }
+    return true;
+  }
+
   async *#directory(path: string, upper: Source[], lower: Source[], whole: boolean): AsyncGenerator<Visit> {
     const names = await this.#names(upper);
     const gone = whole && lower.length > 0 ? await this.#names(lower) : new Set<string>();
@@ -109,7 +129,7 @@ export class TreeComparison {
         continue;
       }
       if (this.#whiteout(above.stat)) {
-        yield { kind: 'whiteout', path: child, lower: belowThere !== undefined };
+        yield { kind: 'whiteout', path: child, source: above.source, lower: belowThere !== undefined };
         continue;
       }
       const opaque = this.#overlay && above.stat.isDirectory() && above.closed;
@@ -121,7 +141,8 @@ export class TreeComparison {
         lower: belowThere === undefined ? undefined : { stat: belowThere.stat, source: belowThere.source },
         opaque,
       };
-      if (above.stat.isDirectory()) yield* this.#directory(child, above.merged, belowThere?.merged ?? [], whole || opaque);
+      if (above.stat.isDirectory())
+        yield* this.#directory(child, above.merged, belowThere?.merged ?? [], whole || opaque);
     }
   }
 
@@ -182,9 +203,13 @@ export class TreeComparison {
 }
 
 function checkStack(stack: TreeStack): TreeStack['whiteouts'] {
-  if (stack.directories.length === 0) throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a tree needs at least one directory');
+  if (stack.directories.length === 0)
+    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a tree needs at least one directory');
   if (stack.whiteouts === 'apply' && stack.directories.length > 1) {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a plain tree is one directory; only trees in overlay form are stacked');
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      'a plain tree is one directory; only trees in overlay form are stacked',
+    );
   }
   return stack.whiteouts;
 }

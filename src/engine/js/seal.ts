@@ -1,16 +1,18 @@
 /** Seal: the changes of an RW layer become a read-only layer's directory. */
 import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, open, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { DiffID } from '../../digest.js';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { IngestResult, SealRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
+import * as fs from './fs.js';
 import { ingest } from './ingest.js';
 import { stripOverlayXattrs } from './overlay-xattrs.js';
 import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './split-writer.js';
-import { openForTar, tarPieces, treeTar } from './tree-tar.js';
+import { type DroppedWhiteout, openForTar, tarPieces, treeTar, whiteoutTar } from './tree-tar.js';
 
 /** See {@link Engine.seal}. */
 export async function seal(request: SealRequest): Promise<IngestResult> {
@@ -57,7 +59,10 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
   const { directory, signal } = request;
   const upper = { ...request.upper, directories: [directory, ...request.upper.directories.slice(1)] };
   if (upper.directories.length !== 1 || upper.whiteouts === 'apply') {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'only one directory in overlay form can be taken over as a layer; seal it without "consume"');
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      'only one directory in overlay form can be taken over as a layer; seal it without "consume"',
+    );
   }
   const comparison = await openForTar({ ...request, upper });
   const progress = new ProgressMeter(request.onProgress, undefined);
@@ -70,10 +75,11 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
     progress.report(tarSize, tarSize, entries);
   };
   let split: SplitWriter | undefined;
+  const dropped: DroppedWhiteout[] = [];
   try {
     split = await SplitWriter.open(request.tarSplit);
     let raw: Buffer[] = [];
-    for await (const piece of tarPieces({ ...request, upper }, comparison)) {
+    for await (const piece of tarPieces({ ...request, upper }, comparison, dropped)) {
       signal?.throwIfAborted();
       if ('raw' in piece) {
         count(piece.raw);
@@ -102,6 +108,7 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
       },
     });
     split = undefined;
+    await dropWhiteouts(dropped, request.dropped);
     await stripOverlayXattrs(directory, signal);
   } catch (error) {
     signal?.throwIfAborted();
@@ -113,5 +120,53 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
   const { size } = await usage(directory);
   const diffID = `sha256:${hash.digest('hex')}` as DiffID;
   progress.finish(tarSize, tarSize, entries);
-  return { diffID, tarSize, size, entries, compression: 'none', blobSize: tarSize, blobDigest: diffID, ignoredXattrs: 0 };
+  return {
+    diffID,
+    tarSize,
+    size,
+    entries,
+    compression: 'none',
+    blobSize: tarSize,
+    blobDigest: diffID,
+    ignoredXattrs: 0,
+  };
+}
+
+/** Last of all, and written down first: a seal that is stopped before leaves each of them where it was. */
+async function dropWhiteouts(dropped: readonly DroppedWhiteout[], list: string | undefined): Promise<void> {
+  if (dropped.length === 0) return;
+  if (list !== undefined) {
+    await writeDurably(list, whiteoutTar(dropped.map(({ path }) => path)));
+  }
+  for (const { source } of dropped) {
+    if (source === undefined) continue; // of a plain tree: there is no file that stands for it
+    try {
+      await fs.unlink((await source.layer.root.place(source.path)).path);
+    } catch (error) {
+      throw systemError(error, 'remove the whiteout', undefined, { path: source.layer.root.describe(source.path) });
+    }
+  }
+}
+
+/** There whole or not at all, and on disk when this resolves. */
+async function writeDurably(path: string, data: Buffer): Promise<void> {
+  const unfinished = `${path}.new`;
+  try {
+    const file = await open(unfinished, 'w', 0o600);
+    try {
+      await file.writeFile(data);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(unfinished, path);
+    const directory = await open(dirname(path), 'r');
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  } catch (error) {
+    throw systemError(error, 'write', undefined, { path });
+  }
 }

@@ -16,7 +16,9 @@ const READ_SIZE = 256 * 1024;
 const CHUNK = 64 * 1024;
 
 /** A part of a tar: bytes as they are, or a file whose content follows. */
-export type TarPiece = { raw: Buffer; entry?: { name: string } } | { file: { name: string; size: number; content: () => AsyncGenerator<Buffer> } };
+export type TarPiece =
+  | { raw: Buffer; entry?: { name: string } }
+  | { file: { name: string; size: number; content: () => AsyncGenerator<Buffer> } };
 
 /** See {@link Engine.treeTar}. */
 export async function treeTar(request: TreeTarRequest): Promise<Readable> {
@@ -58,13 +60,27 @@ async function* joined(request: TreeTarRequest, comparison: TreeComparison): Asy
 /** Something to write, with the path that tells its place. */
 type Item = { key: string } & (
   | { kind: 'entry'; path: string; stat: BigIntStats; source: Source }
-  | { kind: 'whiteout'; path: string }
+  | { kind: 'whiteout'; path: string; source?: Source }
   | { kind: 'opaque'; path: string; stat: BigIntStats }
 );
 
-/** The tar in pieces; file contents must be read in their turn, and to their end. */
-export async function* tarPieces(request: TreeTarRequest, comparison: TreeComparison): AsyncGenerator<TarPiece> {
-  const items = request.upper.whiteouts === 'apply' ? await plainItems(comparison) : await overlayItems(comparison);
+/** A whiteout that the tar leaves out, since what it hides is not in `whiteoutsOf`. */
+export interface DroppedWhiteout {
+  path: string;
+  source: Source | undefined;
+}
+
+/**
+ * The tar in pieces; file contents must be read in their turn, and to their end.
+ * @param dropped gets the whiteouts that are left out, all of them before the first piece comes
+ */
+export async function* tarPieces(
+  request: TreeTarRequest,
+  comparison: TreeComparison,
+  dropped: DroppedWhiteout[] = [],
+): AsyncGenerator<TarPiece> {
+  const all = request.upper.whiteouts === 'apply' ? await plainItems(comparison) : await overlayItems(comparison);
+  const items = await withoutNeedless(request, all, dropped);
   items.sort((a, b) => byBytes(a.key, b.key));
   const names = new Map<string, string>();
   for (const item of items) {
@@ -75,15 +91,42 @@ export async function* tarPieces(request: TreeTarRequest, comparison: TreeCompar
   yield { raw: Buffer.alloc(1024) };
 }
 
+async function withoutNeedless(request: TreeTarRequest, items: Item[], dropped: DroppedWhiteout[]): Promise<Item[]> {
+  const { whiteoutsOf, signal } = request;
+  if (whiteoutsOf === undefined) return items;
+  const tree =
+    whiteoutsOf.directories.length === 0
+      ? undefined // nothing to hide anything of
+      : await TreeComparison.open({ upper: whiteoutsOf, ...(signal === undefined ? {} : { signal }) });
+  try {
+    const kept: Item[] = [];
+    for (const item of items) {
+      if (item.kind !== 'whiteout' || (await tree?.has(item.path)) === true) kept.push(item);
+      else dropped.push({ path: item.path, source: item.source });
+    }
+    return kept;
+  } finally {
+    await tree?.close();
+  }
+}
+
+/** The tar that puts whiteouts back. */
+export function whiteoutTar(paths: readonly string[]): Buffer {
+  const headers = paths.map((path) => encodeHeader(markerFields({ key: path, kind: 'whiteout', path })));
+  return Buffer.concat([...headers, Buffer.alloc(1024)]);
+}
+
 /** Every name of the upper directories, as it is. */
 async function overlayItems(comparison: TreeComparison): Promise<Item[]> {
   const items: Item[] = [];
   for await (const visit of comparison.walk()) {
     if (visit.kind === 'whiteout') {
-      if (comparison.hasLower) items.push({ key: visit.path, kind: 'whiteout', path: visit.path });
+      if (comparison.hasLower)
+        items.push({ key: visit.path, kind: 'whiteout', path: visit.path, source: visit.source });
     } else if (visit.kind === 'present') {
       addPresent(items, visit);
-      if (visit.opaque && comparison.hasLower) items.push({ key: `${visit.path}/`, kind: 'opaque', path: visit.path, stat: visit.stat });
+      if (visit.opaque && comparison.hasLower)
+        items.push({ key: `${visit.path}/`, kind: 'opaque', path: visit.path, stat: visit.stat });
     }
   }
   return items;
@@ -103,9 +146,13 @@ function addPresent(items: Item[], visit: Extract<Visit, { kind: 'present' }>): 
   const { path, stat, source } = visit;
   if (stat.isSocket()) return; // a tar has no sockets
   if (path.slice(path.lastIndexOf('/') + 1).startsWith('.wh.')) {
-    throw new LayerStoreError('ERR_NOT_SUPPORTED', `"${shown(path)}" cannot be put into a layer: its name is that of a whiteout; rename it`, {
-      path: shown(path),
-    });
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `"${shown(path)}" cannot be put into a layer: its name is that of a whiteout; rename it`,
+      {
+        path: shown(path),
+      },
+    );
   }
   items.push({ key: path, kind: 'entry', path, stat, source });
 }
@@ -122,7 +169,11 @@ function markerFields(item: Extract<Item, { kind: 'whiteout' | 'opaque' }>): Hea
   return { ...common, mode: Number(item.stat.mode) & 0o777, uid: Number(item.stat.uid), gid: Number(item.stat.gid) };
 }
 
-async function* entryPieces(item: Extract<Item, { kind: 'entry' }>, names: Map<string, string>, sparse: boolean): AsyncGenerator<TarPiece> {
+async function* entryPieces(
+  item: Extract<Item, { kind: 'entry' }>,
+  names: Map<string, string>,
+  sparse: boolean,
+): AsyncGenerator<TarPiece> {
   const { path, stat, source } = item;
   const fields: HeaderFields = {
     name: stat.isDirectory() ? `${path}/` : path,
@@ -167,7 +218,11 @@ async function linkTarget(source: Source): Promise<string> {
   }
 }
 
-async function* filePieces(item: Extract<Item, { kind: 'entry' }>, fields: HeaderFields, sparse: boolean): AsyncGenerator<TarPiece> {
+async function* filePieces(
+  item: Extract<Item, { kind: 'entry' }>,
+  fields: HeaderFields,
+  sparse: boolean,
+): AsyncGenerator<TarPiece> {
   const { source, stat } = item;
   const size = Number(stat.size);
   if (sparse && stat.blocks * 512n < stat.size) {
@@ -194,7 +249,7 @@ async function* fileContent(source: Source, size: number): AsyncGenerator<Buffer
     throw systemError(error, 'read the file', undefined, { path: source.layer.root.describe(source.path) });
   }
   try {
-    for (let at = 0; at < size; ) {
+    for (let at = 0; at < size;) {
       const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, size - at));
       const count = await fs.read(fd, buffer, 0, buffer.length, at);
       const chunk = count === 0 ? buffer.fill(0) : buffer.subarray(0, count);

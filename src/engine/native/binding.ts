@@ -111,6 +111,7 @@ export interface NativeSealRequest extends NativeDiffRequest {
   directory: string;
   consume: boolean;
   tarSplit: string;
+  dropped: string | undefined;
 }
 
 export interface NativeVerifyRequest {
@@ -122,7 +123,6 @@ export interface NativeVerifyRequest {
   bytesPerSecond: number;
 }
 
-export interface NativeHashResult {
 export interface NativeBlobResult {
   /** Of the tar. */
   bytes: number;
@@ -132,6 +132,7 @@ export interface NativeBlobResult {
   blobDigest: string;
 }
 
+export interface NativeHashResult {
   digest: string;
   diffID: string;
   size: number;
@@ -171,7 +172,6 @@ export interface Binding {
   TarReader: new (request: NativeTarRequest) => TarReader;
 
   exportTar(request: NativeTarRequest, fd: number, token: CancelToken): Promise<{ bytes: number; diffID: string }>;
-  hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
   exportBlob(
     request: NativeTarRequest & { kind: 'assemble' },
     compression: 'none' | 'gzip' | 'zstd',
@@ -179,6 +179,7 @@ export interface Binding {
     token: CancelToken,
   ): Promise<NativeBlobResult>;
   recordedSize(tarSplit: string, token: CancelToken): Promise<number>;
+  hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
   changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;
   diffSize(request: NativeDiffRequest, token: CancelToken): Promise<number>;
   seal(request: NativeSealRequest, token: CancelToken): Promise<NativeIngestResult>;
@@ -189,6 +190,8 @@ export interface Binding {
 
   mountOverlay(mount: NativeOverlayMount): Promise<MountTier>;
   unmount(target: string, detach: boolean): Promise<void>;
+  mountOnNewTarget(mount: NativeOverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
+  unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordRow[]>;

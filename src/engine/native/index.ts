@@ -149,7 +149,7 @@ class NativeEngine implements Engine {
   }
 
   async seal(request: SealRequest): Promise<IngestResult> {
-    const { directory, consume, upper, signal, onProgress } = request;
+    const { directory, consume, dropped, upper, signal, onProgress } = request;
     // Where it is taken over, the first directory of `upper` lies under its new name.
     const diff = consume ? { ...request, upper: { ...upper, directories: [directory, ...upper.directories.slice(1)] } } : request;
     signal?.throwIfAborted();
@@ -157,7 +157,7 @@ class NativeEngine implements Engine {
     try {
       const native = await withRecordFile(request.tarSplit, (tarSplit) =>
         runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
-          this.#binding.seal({ ...nativeDiff(diff), directory, consume, tarSplit: tarSplit ?? '' }, token),
+          this.#binding.seal({ ...nativeDiff(diff), directory, consume, dropped, tarSplit: tarSplit ?? '' }, token),
         ),
       );
       return toResult(native);
@@ -193,6 +193,17 @@ class NativeEngine implements Engine {
 
   async unmount(target: string, options: { detach?: boolean } = {}): Promise<void> {
     await plainNative('unmount', () => this.#binding.unmount(target, options.detach === true));
+  }
+
+  async mountOnNewTarget(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }> {
+    const { upper, work, lowers, target, options } = mount;
+    return plainNative('mount the layers', () =>
+      this.#binding.mountOnNewTarget({ upper, work, lowers, target, options, tier: this.#tier }, mode),
+    );
+  }
+
+  async unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'> {
+    return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device));
   }
 
   async mounts(directory: string): Promise<MountEntry[]> {
