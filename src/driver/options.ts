@@ -108,10 +108,19 @@ export function parseStorageOpt(storageOpt: Readonly<Record<string, string>> | u
   return size === 0 ? undefined : size;
 }
 
-/** Mount options for writable and for read-only mounts. `hasIndex`: the kernel knows `index`, which Docker then switches off. */
-export function mountProfile(chosen: ReadonlyMap<string, string | undefined>, hasIndex: boolean): MountProfile {
-  const all = new Map(hasIndex ? [['index', 'off'] as [string, string | undefined], ...chosen] : chosen);
-  const readOnly = new Map(all);
+/**
+ * Mount options for writable and for read-only mounts. `hasIndex`: the kernel knows `index`, which Docker then switches
+ * off. `switchedOff`: what writable mounts go without, whatever the kernel's own default is, unless it was chosen.
+ */
+export function mountProfile(
+  chosen: ReadonlyMap<string, string | undefined>,
+  hasIndex: boolean,
+  switchedOff: readonly string[] = [],
+): MountProfile {
+  const readOnly = new Map(hasIndex ? [['index', 'off'] as [string, string | undefined], ...chosen] : chosen);
+  const all = new Map(readOnly);
+  // Files copied up as metadata alone need redirects: who chose the one has the other on.
+  if (chosen.get('metacopy') !== 'on') for (const key of switchedOff) if (!all.has(key)) all.set(key, 'off');
   // Both mean something only where there is an upper directory; redirects of lower layers are followed all the same.
   readOnly.delete('volatile');
   if (readOnly.get('index') === 'on') readOnly.set('index', 'off');

@@ -122,8 +122,16 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
   const { root, engine, readOnly } = context;
   const layout = new Layout(root);
   const known = await kernelFileSystems();
-  const [index, metacopy] = await Promise.all([overlayParameter('index'), overlayParameter('metacopy')]);
-  const profile = mountProfile(parsed.mountOptions, index !== undefined);
+  const [index, metacopy, redirects] = await Promise.all(
+    ['index', 'metacopy', 'redirect_dir'].map((name) => overlayParameter(name)),
+  );
+  // The kernel's default may be on, and then an engine that cannot follow them could not tell what a layer changed.
+  const pinned = engine.followsRedirects !== true;
+  const switchedOff = [
+    ...(pinned && redirects !== undefined ? ['redirect_dir'] : []),
+    ...(pinned && metacopy !== undefined ? ['metacopy'] : []),
+  ];
+  const profile = mountProfile(parsed.mountOptions, index !== undefined, switchedOff);
   let tier = 'none tried';
   if (!readOnly) {
     const probe = await probeOverlay(engine, await scratchHome(context, layout.home), profile.writable, context.logger);
@@ -135,7 +143,7 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
   }
   const home = (await kindOf(layout.home)) === undefined ? root : layout.home;
   if (parsed.size !== undefined && !readOnly) await refuseSize(home);
-  const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' ? 'on' : 'off');
+  const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' && !pinned ? 'on' : 'off');
   return new Overlay2Driver(context, {
     profile,
     ...(parsed.size === undefined ? {} : { size: parsed.size }),

@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 export const open = promisify(fs.open);
 export const close = promisify(fs.close);
 export const mkdir: (path: fs.PathLike, mode: number) => Promise<void> = promisify<fs.PathLike, number>(fs.mkdir);
-export const rmdir = promisify(fs.rmdir) as (path: fs.PathLike) => Promise<void>;
+export const rmdir = promisify<fs.PathLike>(fs.rmdir);
 export const unlink = promisify(fs.unlink);
 export const symlink = promisify<fs.PathLike, fs.PathLike>(fs.symlink);
 export const link = promisify(fs.link);

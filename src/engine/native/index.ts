@@ -58,6 +58,7 @@ function forcedTier(): MountTier | 'auto' {
 
 class NativeEngine implements Engine {
   readonly name = 'native';
+  readonly followsRedirects = true;
   readonly #binding: Binding;
   readonly #tier: MountTier | 'auto';
 

@@ -93,6 +93,15 @@ test('a profile leaves away what a mount without an upper directory cannot have'
     index: true,
   });
   assert.deepEqual(mountProfile(new Map(), true).writable, ['index=off']);
+  const off = ['redirect_dir', 'metacopy'];
+  const plain = mountProfile(new Map(), true, off);
+  assert.deepEqual(plain.writable, ['index=off', 'redirect_dir=off', 'metacopy=off']);
+  assert.deepEqual(plain.readOnly, ['index=off'], 'what lies below was made by others');
+  assert.deepEqual(mountProfile(parseMountOptions('redirect_dir=on'), false, off).writable, [
+    'redirect_dir=on',
+    'metacopy=off',
+  ]);
+  assert.deepEqual(mountProfile(parseMountOptions('metacopy=on'), false, off).writable, ['metacopy=on']);
   assert.deepEqual(mountProfile(new Map(), false).writable, []);
 });
 
