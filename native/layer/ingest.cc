@@ -217,6 +217,7 @@ class ApplyStage {
     if (named) LS_TRY(FlushRaw());
     uint64_t crc = 0;
     while (reader_.data_left() > 0) {
+      LS_TRY(CheckFreeSpace());
       LS_ASSIGN(const std::span<const uint8_t> bytes, reader_.ReadData(SIZE_MAX));
       LS_TRY(applier_->Write(bytes));
       if (record_ == nullptr) continue;

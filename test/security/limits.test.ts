@@ -74,12 +74,43 @@ test('every limit is in this table', () => {
   assert.deepEqual(Object.keys(OVER).sort(), all.sort());
 });
 
-/** Files below a root, its lock and its format version aside. */
+/** Files below a root; what the background is still unlinking is not there any more for anybody. */
 function filesOf(root: string): string[] {
-  return execFileSync('find', [root, '-mindepth', '1', '-printf', '%P\n'], { encoding: 'utf8' }).split('\n').sort();
+  return execFileSync('find', [root, '-mindepth', '1', '-printf', '%P\n'], { encoding: 'utf8' })
+    .split('\n')
+    .filter((path) => !path.includes('/.removing-'))
+    .sort();
 }
 
 for (const engine of ENGINES) {
+  test(`directories that no entry names count as entries (${engine})`, async (t) => {
+    const run = await openEngine({ engine });
+    const take = (depth: number): Promise<unknown> =>
+      run.ingest(streamOf([buildTar([{ name: `${'d/'.repeat(depth)}f` }])]), {
+        directory: tempDir(t, 'implied'),
+        whiteouts: 'overlay',
+        limits: { maxEntries: 10 },
+      });
+    await assert.rejects(take(10), exceeds('maxEntries'));
+    await take(9);
+  });
+
+  test(`the reserve of free space is kept in the middle of one large file, too (${engine})`, async (t) => {
+    const directory = tempDir(t, 'reserve');
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'tmpfs', directory]);
+    const run = await openEngine({ engine });
+    const size = 200 << 20; // more than there is: a check between entries would come too late
+    const header = buildTar([{ name: 'large', size }], { end: false });
+    await assert.rejects(
+      run.ingest(streamOf([header, ...repeated(Buffer.alloc(1 << 20, 'x'), 200)]), {
+        directory,
+        whiteouts: 'overlay',
+        limits: { minFreeBytes: 40 << 20 },
+      }),
+      exceeds('minFreeBytes'),
+    );
+  });
+
   test(`limits of a store and of a call, and nothing left behind (${engine})`, async (t) => {
     for (const [name, { limits, tar, enough = Infinity }] of Object.entries(OVER)) {
       const root = join(tempDir(t, 'limits'), 'root');
@@ -97,7 +128,7 @@ for (const engine of ENGINES) {
       assert.deepEqual([...plain.map().keys()], []);
       await plain.close();
       assert.deepEqual(
-        readdirSync(join(root, 'overlay2')).filter((item) => item !== 'l'),
+        readdirSync(join(root, 'overlay2')).filter((item) => item !== 'l' && !item.startsWith('.removing-')),
         [],
         name,
       );

@@ -75,6 +75,9 @@ class IngestJob {
     this.#meter = new TarMeter(source, request, limits);
     this.#writer = new TreeWriter(root, {
       whiteouts: request.whiteouts,
+      onImplied: () => {
+        this.#meter.countImplied();
+      },
       ...(request.signal === undefined ? {} : { signal: request.signal }),
       ...(split === undefined ? {} : { onReplaced: (path, content, size) => this.#replaced(path, content, size) }),
     });

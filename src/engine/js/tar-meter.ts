@@ -21,6 +21,7 @@ export class TarMeter {
   readonly #hash = createHash('sha256');
   #size = 0;
   #entries = 0;
+  #implied = 0;
   #nextSpaceCheck = 0;
 
   constructor(source: SourceReader, request: IngestRequest, limits: CompleteLimits) {
@@ -41,7 +42,17 @@ export class TarMeter {
 
   countEntry(offset: number): void {
     const { maxEntries } = this.#limits;
-    if (++this.#entries > maxEntries) throw overLimit('maxEntries', maxEntries, 'the tar has more entries', offset);
+    if (++this.#entries + this.#implied > maxEntries) {
+      throw overLimit('maxEntries', maxEntries, 'the tar has more entries', offset);
+    }
+  }
+
+  /** A directory that no entry names and some need: it costs as much as an entry. */
+  countImplied(): void {
+    const { maxEntries } = this.#limits;
+    if (this.#entries + ++this.#implied > maxEntries) {
+      throw overLimit('maxEntries', maxEntries, 'the tar has more entries, and directories that they need');
+    }
   }
 
   /** The bytes of the tar as they are, each counted, hashed and held against the limits before it is given on. */

@@ -3,8 +3,8 @@
  * extension headers, padding, end blocks. `tar-stream` gives no raw bytes and no byte names, so reading is done here.
  * What a sequence of headers means is what Go's archive/tar makes of it, since that is what Docker registers with.
  */
-import { LayerStoreError } from '../../errors.js';
 import type { ByteReader } from './byte-reader.js';
+import { overLimit } from './names.js';
 import { applyPax, parsePax, xattrsOf, type PaxRecords } from './pax.js';
 import {
   applySparse,
@@ -138,10 +138,11 @@ export class TarReader {
     if (header.size < 0) throw badTar('the size of a header is negative', offset);
     extension.bytes += header.size;
     if (extension.bytes > this.#limits.maxHeaderBytes) {
-      throw new LayerStoreError(
-        'ERR_LIMIT_EXCEEDED',
-        `an entry has more than ${String(this.#limits.maxHeaderBytes)} bytes of extension headers, at byte ${String(offset)} of the tar; raise the limit maxHeaderBytes`,
-        { detail: 'maxHeaderBytes', offset },
+      throw overLimit(
+        'maxHeaderBytes',
+        this.#limits.maxHeaderBytes,
+        `an entry has ${String(extension.bytes)} bytes of extension headers`,
+        offset,
       );
     }
     const data = await this.#reader.exactly(header.size);
@@ -227,10 +228,11 @@ export class TarReader {
 
   #limitMap(bytes: number, entry: TarEntry): void {
     if (bytes <= this.#limits.maxHeaderBytes) return;
-    throw new LayerStoreError(
-      'ERR_LIMIT_EXCEEDED',
-      `a sparse map is longer than ${String(this.#limits.maxHeaderBytes)} bytes, at byte ${String(entry.offset)} of the tar; raise the limit maxHeaderBytes`,
-      { detail: 'maxHeaderBytes', offset: entry.offset },
+    throw overLimit(
+      'maxHeaderBytes',
+      this.#limits.maxHeaderBytes,
+      `a sparse map has ${String(bytes)} bytes or more`,
+      entry.offset,
     );
   }
 }

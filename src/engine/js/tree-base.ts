@@ -24,6 +24,8 @@ export interface TreeWriterOptions {
   whiteouts: WhiteoutForm;
   /** An entry of this layer is about to go: its path, and what to hand to node:fs where it is a file with content. */
   onReplaced?: (path: string, content: Buffer | undefined, size: number) => Promise<void>;
+  /** A directory was made that no entry named so far. */
+  onImplied?: () => void;
   signal?: AbortSignal;
 }
 
@@ -88,6 +90,7 @@ export abstract class TreeBase {
       await fs.mkdir(place.path, 0o755);
       await fs.chmod(place.path, 0o755);
     });
+    this.options.onImplied?.();
     this.implied.add(place.real);
     this.made?.add(place.real);
   }

@@ -9,6 +9,7 @@ import type * as fzstdModule from 'fzstd';
 import { LayerStoreError } from '../../errors.js';
 import { ByteReader } from './byte-reader.js';
 import { compressionError, through } from './decode.js';
+import { overLimit } from './names.js';
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -149,11 +150,7 @@ async function readHeader(reader: ByteReader, maxWindow: number): Promise<FrameH
     window = base + (base >> 3n) * BigInt(rest[0]! & 7);
   }
   if (Number(window) > maxWindow) {
-    throw new LayerStoreError(
-      'ERR_LIMIT_EXCEEDED',
-      `the zstd data wants a window of ${String(window)} bytes; the limit maxWindow is ${String(maxWindow)}: raise it in limits`,
-      { detail: 'maxWindow' },
-    );
+    throw overLimit('maxWindow', maxWindow, `the zstd data wants a window of ${String(window)} bytes`);
   }
   return { bytes: Buffer.concat([Buffer.of(descriptor), rest]), checksum: (descriptor & 4) !== 0, contentSize };
 }
