@@ -21,11 +21,13 @@ export class Input {
   readonly small: boolean;
   /** Where each form is or will be; `oci` is an OCI layout with the gzip layer alone, tagged `layer`. */
   readonly paths: Readonly<Record<Form, string>>;
+  readonly #folder: string;
   readonly #pack: (path: string) => Promise<void>;
   readonly #made = new Map<Form, Promise<void>>();
 
   constructor(name: string, folder: string, source: string | ((path: string) => Promise<void>)) {
     this.name = name;
+    this.#folder = folder;
     this.small = /node_modules|small/.test(name);
     this.#pack = typeof source === 'string' ? () => Promise.resolve() : source;
     this.paths = {
@@ -51,6 +53,7 @@ export class Input {
 
   async #make(form: Form): Promise<void> {
     const { plain, gzip, zstd, oci } = this.paths;
+    await mkdir(this.#folder, { recursive: true });
     if (form === 'plain') return this.#pack(plain);
     await this.make('plain');
     if (form === 'gzip') await execute('sh', ['-c', 'gzip -6 -n -c "$1" >"$2"', 'sh', plain, gzip]);
@@ -80,7 +83,6 @@ function fromCorpus(corpus: string): [string, Source][] {
 
 function fromThisMachine(folder: string): [string, Source][] {
   const pack = async (path: string, directory: string, names: readonly string[]): Promise<void> => {
-    await mkdir(folder, { recursive: true });
     await execute('tar', ['--xattrs', '--sort=name', '-cf', path, '-C', directory, '--', ...names]);
   };
   return [

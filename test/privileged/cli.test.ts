@@ -27,12 +27,12 @@ class Cli {
     this.root = join(this.directory, 'root');
   }
 
-  run(words: readonly string[], input?: Uint8Array): Outcome {
+  run(words: readonly string[], input?: Uint8Array, env: NodeJS.ProcessEnv = {}): Outcome {
     const { status, stdout, stderr } = spawnSync(process.execPath, [main, '--root', this.root, ...words], {
       cwd: top,
       encoding: 'utf8',
       maxBuffer: 64 << 20,
-      env: { ...process.env, NO_COLOR: '', NODE_OPTIONS: '' },
+      env: { ...process.env, NO_COLOR: '', NODE_OPTIONS: '', ...env },
       ...(input === undefined ? {} : { input }),
     });
     return { code: status, stdout, stderr };
@@ -265,4 +265,29 @@ test('completion scripts parse, and name every command', (t) => {
   for (const name of ['register', 'umount', 'completion']) assert.ok(script.includes(name), name);
   assert.match(cli.ok('completion', 'fish'), /complete -c layerstore/);
   assert.match(cli.fails(2, 'completion', 'tcsh'), /bash, zsh and fish/);
+});
+
+test('without the addon the commands work on JavaScript, say so in one line, and info shows it', async (t) => {
+  const cli = new Cli(t);
+  const hidden = { LAYERSTORE_HIDE_ADDON: '1' };
+  const tar = await tarFile(join(cli.directory, 'layer.tar'), { 'etc/motd': 'hello\n' });
+  const said = /^[^\n]*using the pure-JavaScript engine: [^\n]*LAYERSTORE_HIDE_ADDON[^\n]*\n$/;
+
+  const registered = cli.run(['register', tar], undefined, hidden);
+  assert.equal(registered.code, 0, registered.stderr);
+  assert.match(registered.stderr, said, 'one line that gives the reason');
+  assert.equal(registered.stdout, `sha256:${sha256(readFileSync(tar))}\n`);
+
+  const info = cli.run(['--json', 'info'], undefined, hidden);
+  assert.equal(info.code, 0, info.stderr);
+  assert.match(info.stderr, said);
+  const shown = JSON.parse(info.stdout) as { engine: string; features: Record<string, string> };
+  assert.equal(shown.engine, 'js');
+  assert.match(shown.features['fsopen'] ?? '', /only the native engine/);
+  assert.match(cli.run(['info'], undefined, hidden).stdout, /^engine +js$/m);
+
+  const refused = cli.run(['--engine', 'native', 'ls'], undefined, hidden);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /^layerstore: [^\n]*native engine[^\n]*LAYERSTORE_HIDE_ADDON[^\n]*\n$/);
+  assert.equal(cli.run(['--engine', 'js', 'ls'], undefined, hidden).stderr, '', 'asked for: nothing to say');
 });
