@@ -10,7 +10,11 @@ const jobs = String(availableParallelism());
 const [what = 'asan', argument] = process.argv.slice(2);
 
 function run(command, args, options = {}) {
-  const { status, signal, error } = spawnSync(command, args, { cwd: top, stdio: ['ignore', 'inherit', 'inherit'], ...options });
+  const { status, signal, error } = spawnSync(command, args, {
+    cwd: top,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    ...options,
+  });
   if (error) {
     console.error(`native-tests: ${command} does not run: ${error.message}`);
     process.exit(1);
@@ -23,7 +27,9 @@ function run(command, args, options = {}) {
 
 function build(preset) {
   run('cmake', ['--preset', preset], { stdio: ['ignore', 'ignore', 'inherit'] });
-  run('cmake', ['--build', '--preset', preset, '--parallel', jobs, '--', '--quiet'], { stdio: ['ignore', 'ignore', 'inherit'] });
+  run('cmake', ['--build', '--preset', preset, '--parallel', jobs, '--', '--quiet'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
 }
 
 function fuzz(seconds) {
@@ -38,18 +44,20 @@ function fuzz(seconds) {
     const scratch = mkdtempSync(join(tmpdir(), 'layerstore-fuzz-'));
     const corpus = join(scratch, 'corpus');
     mkdirSync(corpus);
-    const seeds = [join(top, 'test/data/tar'), join(top, 'native/fuzz/corpus', name.replace(/^fuzz_/, ''))].filter((path) => {
-      try {
-        return readdirSync(path).length > 0;
-      } catch {
-        return false; // a fuzzer without seeds of its own
-      }
-    });
+    const seeds = [join(top, 'test/data/tar'), join(top, 'native/fuzz/corpus', name.replace(/^fuzz_/, ''))].filter(
+      (path) => {
+        try {
+          return readdirSync(path).length > 0;
+        } catch {
+          return false; // a fuzzer without seeds of its own
+        }
+      },
+    );
     console.log(`--- ${name}, ${seconds} s`);
     run(join(folder, name), [
       `-max_total_time=${seconds}`,
       '-rss_limit_mb=1024',
-      '-timeout=20',
+      '-timeout=60',
       '-print_final_stats=1',
       '-verbosity=0',
       `-artifact_prefix=${scratch}/`,
