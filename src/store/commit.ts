@@ -86,17 +86,25 @@ async function consume(
     options.signal?.throwIfAborted();
     const published = await publishDraft(ctx, draft, parent);
     node = published.node;
-    // The same layer was there already: the files taken over are not needed, and the RW layer goes as asked.
-    if (!published.fresh) draft.publishing = false;
+    if (!published.fresh) {
+      // The same layer was there already: the files taken over are not needed, and the RW layer goes as asked.
+      draft.publishing = false;
+      try {
+        await removeRWLayer(ctx, rw);
+      } catch (error) {
+        await unpin(ctx, node);
+        throw error;
+      }
+    }
   } catch (error) {
     await giveBack(ctx, draft, rw);
     throw error;
   }
   try {
     const handle = createHandle(ctx, node);
-    await dropConsumed(ctx, rw);
-    if (draft.publishing === true) await endDraft(ctx, draft);
-    else await discardDraft(ctx, draft);
+    if (draft.publishing !== true) await discardDraft(ctx, draft);
+    else if (await dropConsumed(ctx, rw)) await endDraft(ctx, draft);
+    else ctx.intents.abandon(draft.cacheID); // by it the next open drops the RW layer's record
     return handle;
   } finally {
     await unpin(ctx, node);
@@ -119,10 +127,11 @@ async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<vo
   await discardDraft(ctx, draft);
 }
 
-/** The layer is published: from here on the RW layer only goes, now or by recovery. */
-async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<void> {
+/** The layer is published: from here on the RW layer only goes, now or by recovery. Whether it is gone now. */
+async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<boolean> {
   try {
     await removeRWLayer(ctx, rw);
+    return true;
   } catch (error) {
     ctx.rwLayers.take(rw);
     rw.owners.clear();
@@ -130,6 +139,7 @@ async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<void> {
       { name: rw.name, ...errorFields(error) },
       'the record of a consumed RW layer cannot be removed; the next open does it',
     );
+    return false;
   }
 }
 

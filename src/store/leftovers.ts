@@ -4,7 +4,9 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { LayerStoreError } from '../errors.js';
 import type { StoreContext } from './context.js';
+import type { StoredIntent } from './intents.js';
 import type { CleanupReport, FreedItem } from './types.js';
 
 export interface Leftover {
@@ -35,10 +37,10 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   const recorded = recordedIDs(ctx);
   const named = new Set<string>();
   for (const intent of await ctx.intents.stored()) {
-    const ids = [intent.id, ...(intent.with ?? [])];
+    const ids = [intent.id, ...(intent.with ?? []), ...consumedIDs(intent)];
     for (const id of ids) named.add(id);
-    // A taken-over RW layer is for recovery alone to decide on.
-    if (intent.kind === 'consume') continue;
+    // A taken-over RW layer that still has its record is for recovery alone to decide on.
+    if (intent.kind === 'consume' && (await hasRecord(ctx, intent))) continue;
     const gone = ids.filter((id) => there.has(id) && !recorded.has(id));
     found.ours.push({
       item: {
@@ -60,6 +62,20 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   await addBrokenRecords(ctx, named, found);
   await addForeign(ctx, there, recorded, named, found);
   return found;
+}
+
+function consumedIDs({ kind, rwID }: StoredIntent): string[] {
+  return kind === 'consume' && rwID !== undefined ? [rwID, `${rwID}-init`] : [];
+}
+
+/** Whether the RW layer that an intent speaks of is on record, also where this process believes it gone. */
+async function hasRecord(ctx: StoreContext, { name, rwID }: StoredIntent): Promise<boolean> {
+  if (name === undefined || rwID === undefined) return true; // a torn intent says too little to act on
+  try {
+    return (await ctx.metadata.getMountID(name)) === rwID;
+  } catch (error) {
+    return !LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST');
+  }
 }
 
 async function addRemovals(

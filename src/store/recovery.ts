@@ -102,8 +102,11 @@ async function settleConsumed(
         for (const files of [rwID, rw?.initID ?? `${rwID}-init`]) {
           if (await ctx.driver.exists(files)) await ctx.driver.remove(files);
         }
-      } else {
+      } else if (joinedRW(ctx, joined, name, rwID)) {
         await ctx.driver.undoConsume?.(id, rwID);
+      } else {
+        // The layer was there already, so the RW layer was dropped and its files, which nobody needs, were to go next.
+        for (const files of [id, rwID, `${rwID}-init`]) if (!recorded.has(files)) await discard(ctx, files);
       }
       await ctx.intents.end(id);
       changed = true;
@@ -121,6 +124,12 @@ async function settleConsumed(
   populate(ctx, again);
   for (const id of recordedIDs(ctx)) recorded.add(id);
   return again;
+}
+
+/** Whether a record, be it a damaged one, still says that the RW layer is there. */
+function joinedRW(ctx: StoreContext, joined: Joined, name: string, rwID: string): boolean {
+  if (ctx.rwLayers.find(name)?.mountID === rwID) return true;
+  return joined.broken.some((one) => one.kind === 'mount' && (one.name === name || one.cacheID === rwID));
 }
 
 /** Directories that an intent names and no record does were never finished, or their removal was begun. */

@@ -33,6 +33,7 @@ import type {
   VerifyOptions,
   VerifyReport,
 } from './types.js';
+import { errorFields } from '../util/logger.js';
 import { usage } from './usage.js';
 import { verify } from './verify.js';
 
@@ -158,7 +159,15 @@ export class LayerStore implements Store {
       details.chainID = reference.chainID;
       await this.#ctx.references.drop([dropped]);
       const node = this.#ctx.layers.find(reference.chainID);
-      return node === undefined ? [] : this.#removed(details, removeUnheld(this.#ctx, node));
+      if (node === undefined) return [];
+      try {
+        return await this.#removed(details, removeUnheld(this.#ctx, node));
+      } catch (error) {
+        // The reference is gone, as was asked: what it kept is unreferenced now, and stays until it can be removed.
+        const { chainID } = node;
+        this.#ctx.logger.error({ chainID, ...errorFields(error) }, 'an unreferenced layer stays; gc tries again');
+        return [];
+      }
     });
   }
 
