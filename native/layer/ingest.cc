@@ -1,11 +1,13 @@
-// The ingest pipeline. Threads: `ls-decode` reads, decodes and hashes; `ls-apply` splits, computes checksums and makes
-// the tree; `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
+// The ingest pipeline. Threads: `ls-decode` reads and decodes, and hashes a plain tar; `ls-hash` hashes what had to be
+// decoded; `ls-apply` splits, computes checksums and makes the tree; `ls-record` (RecordWriter) compresses the record.
+// They share blocks of a MiB and hand them over seldom.
 #include "layer/ingest.h"
 
 #include <fcntl.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "hash/crc64.h"
 #include "layer/applier.h"
@@ -42,6 +44,53 @@ class BlobSource final : public ByteSource {
   Sha256 sha_;
 };
 
+// Hashes the tar: on the calling thread, or on one of its own (`ls-hash`), which shares the blocks with the other
+// stages. One thread at a time uses it; the hashing thread ends in Finish() or in the destructor.
+class TarHash {
+ public:
+  TarHash() = default;
+  ~TarHash() { Stop(); }
+  TarHash(const TarHash&) = delete;
+  TarHash& operator=(const TarHash&) = delete;
+
+  // Decoding is work enough for a thread; reading alone is not, and a wake-up costs more than it gives.
+  Result<void> StartThread() {
+    LS_ASSIGN(thread_, Thread::Start([this] { Run(); }, {.name = "ls-hash"}));
+    threaded_ = true;
+    return {};
+  }
+  void Add(BlockQueue::Ref block) {
+    if (threaded_) {
+      queue_.Push(std::move(block));
+    } else {
+      sha_.Update(block->data());
+    }
+  }
+  Sha256Digest Finish() {
+    Stop();
+    return sha_.Finish();
+  }
+
+ private:
+  void Run() {
+    while (true) {
+      auto block = queue_.Pop();
+      if (!block.ok() || *block == nullptr) return;
+      sha_.Update((*block)->data());
+    }
+  }
+  void Stop() {
+    if (!std::exchange(threaded_, false)) return;
+    queue_.End(std::nullopt);
+    thread_.Join();
+  }
+
+  BlockQueue queue_;  // of blocks that belong to the pipeline's
+  Sha256 sha_;
+  bool threaded_ = false;
+  Thread thread_;
+};
+
 // The decoding thread's work: from the source to full blocks.
 class DecodeStage {
  public:
@@ -67,7 +116,8 @@ class DecodeStage {
     LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(blob_, {request_.limits.max_window}));
     compression_ = decoder->compression();
     if (compression_ == Compression::kNone) blob_.StopHashing();  // its digest is the tar's
-    Sha256 sha;
+    TarHash hash;
+    if (compression_ != Compression::kNone) LS_TRY(hash.StartThread());
     while (true) {
       BlockQueue::Ref block = queue_.Acquire();
       if (block == nullptr) return {};  // the other side has failed and says why
@@ -83,11 +133,11 @@ class DecodeStage {
       LS_TRY(CheckLimits(decoder->bytes_in()));
       if (block->used > 0) {
         queue_.Push(block);
-        sha.Update(block->data());
+        hash.Add(std::move(block));
       }
       if (!ended) continue;
       blob_size_ = decoder->bytes_in();
-      diff_id_ = sha.Finish();
+      diff_id_ = hash.Finish();
       return {};
     }
   }
