@@ -1,9 +1,34 @@
 /** The public shapes of the store: options, handles, reports. No logic. */
 import type { Readable } from 'node:stream';
-import type { ChainID, DiffID, Digest } from '../digest.js';
-import type { Change, ProgressListener, TarSource, TreeProblem, UnpackLimits } from '../engine/engine.js';
+import type { ChainID, DiffID } from '../digest.js';
+import type { Change, ProgressListener, TarSource, UnpackLimits } from '../engine/engine.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
 import type { Descriptor, MetadataStore } from '../metadata/metadata-store.js';
+import type {
+  CleanupReport,
+  Exported,
+  GcReport,
+  LayerMetadata,
+  Reference,
+  RWLayerInfo,
+  StoreUsage,
+  VerifyOptions,
+  VerifyReport,
+} from './reports.js';
+
+export type {
+  CleanupReport,
+  Exported,
+  FreedItem,
+  GcReport,
+  LayerMetadata,
+  LayerProblem,
+  Reference,
+  RWLayerInfo,
+  StoreUsage,
+  VerifyOptions,
+  VerifyReport,
+} from './reports.js';
 
 /** pino's shape: `logger.warn({ layer }, 'message')`. `console` fits too. */
 export interface Logger {
@@ -13,6 +38,7 @@ export interface Logger {
   error(fields: object, message: string): void;
 }
 
+/** What `openStore` takes. Only `root` is needed. */
 export interface StoreOptions {
   /** Data root, made if missing, mode 0710. */
   root: string;
@@ -40,12 +66,15 @@ export interface StoreOptions {
   acceptVolatile?: boolean;
 }
 
+/** Options of everything that unpacks a tar. */
 export interface RegisterOptions {
   /** Stops within 100 ms and leaves nothing behind; rejects with `signal.reason`. */
   signal?: AbortSignal;
+  /** Called at most ten times a second. What it throws ends the registration. */
   onProgress?: ProgressListener;
   /** Expected; ERR_DIGEST_MISMATCH otherwise, and nothing is kept. */
   diffID?: DiffID;
+  /** Over one: ERR_LIMIT_EXCEEDED. They win over those of the store. */
   limits?: UnpackLimits;
   /** The layer is there already: check it, and repair it from this tar if it is damaged. */
   verifyExisting?: boolean;
@@ -53,35 +82,21 @@ export interface RegisterOptions {
 
 /** One layer of an image for `registerChain`. */
 export interface ChainLink {
+  /** Plain, gzip or zstd, told by content. */
   tar: TarSource;
+  /** Expected: what is there already is found by it, and not read. */
   diffID: DiffID;
+  /** Its digest and size are checked against the bytes as they come. */
   descriptor?: Descriptor;
   /** Counters of this layer alone; not called where the layer is there already. */
   onProgress?: ProgressListener;
 }
 
-export interface LayerMetadata {
-  chainID: ChainID;
-  diffID: DiffID;
-  /** This layer and every parent, bytes. */
-  size: number;
-  /** This layer alone, bytes. */
-  diffSize: number;
-}
-
-export interface RWLayerInfo {
-  name: string;
-  mountID: string;
-  initID?: string;
-  parent?: ChainID;
-  mountCount: number;
-  path?: string;
-}
-
+/** Options of `createRWLayer`. */
 export interface CreateRWLayerOptions {
   /** SELinux context; ERR_NOT_SUPPORTED where the kernel has none. */
   mountLabel?: string;
-  /** Fills an init layer between parent and writable layer. */
+  /** Fills an init layer between parent and writable layer; no part of its changes, size or tar. What it throws is thrown. */
   initFunc?: (root: string) => void | Promise<void>;
   /** `{ size: '10G' }`; what cannot be enforced: ERR_NOT_SUPPORTED; unknown: ERR_INVALID_ARGUMENT. */
   storageOpt?: Readonly<Record<string, string>>;
@@ -95,6 +110,7 @@ export interface TarStreamer {
 /** A path that is there until disposed of. */
 export type MountedPath = { readonly path: string } & AsyncDisposable;
 
+/** Options of `exportTo`. */
 export interface ExportOptions {
   /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */
   compression?: 'gzip' | 'zstd';
@@ -103,104 +119,109 @@ export interface ExportOptions {
   onProgress?: ProgressListener;
 }
 
-export interface Exported {
-  /** Of the tar. */
-  bytes: number;
-  diffID: DiffID;
-  /** What was written, where it was compressed. */
-  blob?: { digest: Digest; size: number };
-}
-
-/** A handle on a read-only layer. */
+/**
+ * A handle on a read-only layer; it keeps the layer until `store.release(layer)`. A released handle, and what `map()` or
+ * `parent` gives once the layer is gone, rejects with ERR_LAYER_NOT_RETAINED.
+ */
 export interface Layer extends TarStreamer {
   readonly chainID: ChainID;
   readonly diffID: DiffID;
+  /** No handle: not to be released. */
   readonly parent: Layer | undefined;
+  /** As given to `registerWithDescriptor`. */
   readonly descriptor: Descriptor | undefined;
+  /**
+   * The exact tar that was registered, uncompressed. The stream errors with ERR_LAYER_CORRUPT rather than end on other bytes.
+   *
+   * ```ts
+   * let bytes = 0;
+   * for await (const chunk of await layer.tarStream()) bytes += (chunk as Buffer).length;
+   * ```
+   */
+  tarStream(): Promise<Readable>;
+  /** The difference from an ancestor as a tar; without one the whole tree. No ancestor of it: ERR_INVALID_ARGUMENT. */
   tarStreamFrom(ancestor?: ChainID): Promise<Readable>;
+  /**
+   * As `tarStream`, written without JavaScript in the way. A path appears only when it is complete.
+   *
+   * ```ts
+   * const { bytes, diffID } = await layer.exportTo({ path: 'exported.tar' });
+   * console.log(bytes, diffID === layer.diffID);
+   * ```
+   */
   exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported>;
   /** Bytes of the layer's tar. From its record: no file of the layer is read. */
   tarSize(): Promise<number>;
+  /**
+   * The layer's whole tree, read-only, until disposed of. Counted as mounts are.
+   *
+   * ```ts
+   * const { readdir } = await import('node:fs/promises');
+   * await using view = await layer.view();
+   * console.log(await readdir(view.path));
+   * ```
+   */
   view(): Promise<MountedPath>;
+  /** Bytes of this layer and every parent: the apparent size of each inode that is no directory, hard links once. */
   size(): Promise<number>;
+  /** Bytes of this layer alone. */
   diffSize(): Promise<number>;
+  /** The driver's own words: `LowerDir`, `UpperDir` … */
   metadata(): Promise<Record<string, string>>;
 }
 
-/** A handle on a writable layer. */
+/** A handle on a writable layer. Releasing the last one with `store.releaseRWLayer(rw)` removes the RW layer. */
 export interface RWLayer extends TarStreamer {
   readonly name: string;
+  /** No handle: not to be released. */
   readonly parent: Layer | undefined;
+  /** Mounts that were not undone, over all handles. */
   readonly mountCount: number;
+  /** Its changes as a tar, the same bytes for the same tree; `sparse`: holes as GNU PAX 1.0 sparse entries. */
   tarStream(options?: { sparse?: boolean }): Promise<Readable>;
+  /**
+   * Mounts, or counts one more mount, and gives the absolute path of the root. Another label than the first: ERR_INVALID_ARGUMENT.
+   *
+   * ```ts
+   * const path = await rw.mount();
+   * console.log(path, rw.mountCount); // … 1
+   * await rw.unmount();
+   * ```
+   */
   mount(mountLabel?: string): Promise<string>;
+  /** Undoes one mount. None left: ERR_NOT_MOUNTED; busy: ERR_SYSTEM with `errnoName: 'EBUSY'` and `holders`. */
   unmount(): Promise<void>;
+  /**
+   * `mount` for `await using`.
+   *
+   * ```ts
+   * {
+   *   await using mounted = await rw.mounted();
+   *   console.log(mounted.path);
+   * }
+   * console.log(rw.mountCount); // 0
+   * ```
+   */
   mounted(mountLabel?: string): Promise<MountedPath>;
+  /** Bytes that it holds above its parent. */
   size(): Promise<number>;
+  /**
+   * Docker's set of changes, in byte order of path.
+   *
+   * ```ts
+   * for (const change of await rw.changes()) console.log(formatChange(change)); // A /srv/x
+   * ```
+   */
   changes(): Promise<Change[]>;
+  /** Unpacks a tar, whiteouts applied, into the RW layer. Gives its size as `size()` counts. */
   applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number>;
+  /** The driver's own words. */
   metadata(): Promise<Record<string, string>>;
 }
 
-export interface VerifyOptions {
-  signal?: AbortSignal;
-  /** Layers read at once. Default 2. */
-  concurrency?: number;
-  /** Budget over all layers. Default: none. */
-  bytesPerSecond?: number;
-}
-
-export interface LayerProblem extends TreeProblem {
-  chainID: ChainID;
-}
-
-export interface VerifyReport {
-  /** Layers that were read. */
-  layers: readonly { chainID: ChainID; diffID: DiffID; ok: boolean; problems: readonly LayerProblem[] }[];
-  /** Whether no layer has a problem that is more than cosmetic. */
-  ok: boolean;
-}
-
-/** One thing that was, or would be, removed. */
-export interface FreedItem {
-  /** What it is: `layer`, `leftover`, `temporary`, `intent`, `removing`, … */
-  kind: string;
-  /** Chain id, driver id or path below the root. */
-  what: string;
-  /** Why nothing needs it. */
-  why: string;
-  bytes: number;
-}
-
-export interface CleanupReport {
-  items: readonly FreedItem[];
-  /** Reported, never touched: directories that nothing of ours names. */
-  foreign: readonly { what: string; why: string; bytes: number }[];
-  bytes: number;
-}
-
-export interface GcReport extends CleanupReport {
-  removed: readonly LayerMetadata[];
-  dryRun: boolean;
-  /** Why nothing was deleted although something could have been. */
-  refused?: string;
-}
-
-export interface StoreUsage {
-  layers: { count: number; bytes: number };
-  rwLayers: { count: number; bytes: number; inodes: number };
-  /** Free and total bytes and inodes of the file system under the root. */
-  fileSystem: { bytes: number; bytesFree: number; inodes: number; inodesFree: number };
-}
-
-/** A named reference: keeps a layer across restarts. */
-export interface Reference {
-  name: string;
-  chainID: ChainID;
-  expires?: Date;
-}
-
+/** A store that keeps the descriptors of compressed layers. */
 export interface DescribableStore {
+  /** As `register`; the descriptor's digest and size are checked against the bytes as they come: ERR_DIGEST_MISMATCH. */
   registerWithDescriptor(
     tar: TarSource,
     parent: ChainID | undefined,
@@ -209,6 +230,10 @@ export interface DescribableStore {
   ): Promise<Layer>;
 }
 
+/**
+ * Read-only layers by content, and RW layers by name. Every call may run beside every other. After `close()`:
+ * ERR_STORE_CLOSED; what writes, on a read-only store: ERR_READ_ONLY.
+ */
 export interface Store extends DescribableStore, AsyncDisposable {
   readonly driverName: string;
   readonly engineName: 'native' | 'js';
@@ -218,27 +243,103 @@ export interface Store extends DescribableStore, AsyncDisposable {
   readonly durability: 'strict' | 'relaxed';
   /** Whether `close()` was called. */
   readonly closed: boolean;
+  /**
+   * Unpacks a tar as a layer on `parent` and gives a handle; what is there already is not made again.
+   * ERR_LAYER_DOES_NOT_EXIST (the parent), ERR_MAX_DEPTH_EXCEEDED, ERR_BAD_TAR, ERR_BAD_COMPRESSION, ERR_UNSAFE_PATH,
+   * ERR_LIMIT_EXCEEDED, ERR_DIGEST_MISMATCH, ERR_SYSTEM; nothing is left of what failed.
+   *
+   * ```ts
+   * const bottom = await store.register({ path: 'base.tar' });
+   * const top = await store.register({ path: 'layer.tar' }, bottom.chainID);
+   * console.log(await top.size());
+   * console.log((await store.release(bottom)).length); // 0: `top` stands on it
+   * console.log((await store.release(top)).length); // 2
+   * ```
+   */
   register(tar: TarSource, parent?: ChainID, options?: RegisterOptions): Promise<Layer>;
+  /**
+   * Several layers of one image, base first, unpacked side by side where the driver can; a handle on the top one. All or none.
+   *
+   * ```ts
+   * const tars = ['base.tar', 'layer.tar'];
+   * const links = await Promise.all(tars.map(async (path) => ({ tar: { path }, diffID: (await hashFile(path)).diffID })));
+   * const chain = await store.registerChain(links);
+   * ```
+   */
   registerChain(layers: readonly ChainLink[], parent?: ChainID, options?: RegisterOptions): Promise<Layer>;
+  /** A new handle. ERR_LAYER_DOES_NOT_EXIST. */
   get(chainID: ChainID): Promise<Layer>;
+  /** What is there; these are no handles. */
   map(): ReadonlyMap<ChainID, Layer>;
+  /** Gives a handle back. Gives what was removed, top first; `[]` where something else keeps the layer. */
   release(layer: Layer): Promise<LayerMetadata[]>;
+  /**
+   * A named reference, which keeps a layer across restarts. A name that another layer had moves.
+   *
+   * ```ts
+   * await store.retain(layer.chainID, 'cache:step-1', { expires: new Date(Date.now() + 86_400_000) });
+   * await store.release(layer); // nothing goes
+   * console.log(store.references());
+   * await store.dropReference('cache:step-1');
+   * ```
+   */
   retain(chainID: ChainID, name: string, options?: { expires?: Date }): Promise<void>;
+  /** Takes a named reference away, and the layers that nothing else keeps: what was removed, top first. */
   dropReference(name: string): Promise<LayerMetadata[]>;
   references(): readonly Reference[];
+  /**
+   * A writable layer. Names match `^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`. ERR_MOUNT_NAME_CONFLICT, ERR_LAYER_DOES_NOT_EXIST.
+   *
+   * ```ts
+   * const box = await store.createRWLayer('box', layer.chainID);
+   * await store.releaseRWLayer(box);
+   * ```
+   */
   createRWLayer(name: string, parent?: ChainID, options?: CreateRWLayerOptions): Promise<RWLayer>;
+  /** A new handle. ERR_MOUNT_DOES_NOT_EXIST. */
   getRWLayer(name: string): Promise<RWLayer>;
+  /** The driver's id. ERR_MOUNT_DOES_NOT_EXIST. */
   getMountID(name: string): Promise<string>;
   mounts(): ReadonlyMap<string, RWLayerInfo>;
+  /** Gives a handle back; the last one removes the RW layer. ERR_ACTIVE_MOUNT, and nothing happens, while it is mounted. */
   releaseRWLayer(layer: RWLayer): Promise<LayerMetadata[]>;
+  /**
+   * The RW layer's changes become a read-only layer on its parent. `consume`: its directory is taken over; it must not be mounted.
+   *
+   * ```ts
+   * const committed = await store.commit(rw);
+   * console.log(committed.parent?.chainID === layer.chainID);
+   * ```
+   */
   commit(layer: RWLayer, options?: RegisterOptions & { consume?: boolean }): Promise<Layer>;
+  /**
+   * Re-reads and re-hashes one layer, or all.
+   *
+   * ```ts
+   * const { ok, layers } = await store.verify();
+   * if (!ok) console.log(layers.flatMap(({ problems }) => problems));
+   * ```
+   */
   verify(chainID?: ChainID, options?: VerifyOptions): Promise<VerifyReport>;
+  /** Puts a layer's content back from a tar with the same diff id, below whatever stands on it. ERR_DIGEST_MISMATCH. */
   repair(chainID: ChainID, tar: TarSource): Promise<void>;
+  /** Removes what crashes left of ours; anything else is reported. */
   cleanup(): Promise<CleanupReport>;
+  /**
+   * `cleanup`, and the layers that nothing keeps: no handle, child, RW layer, reference or image.
+   *
+   * ```ts
+   * const { removed, bytes, refused } = await store.gc({ dryRun: true });
+   * console.log(removed.length, bytes, refused);
+   * ```
+   */
   gc(options?: { dryRun?: boolean }): Promise<GcReport>;
   usage(): Promise<StoreUsage>;
+  /** For `readOnly`: sees what the writer published since. */
   refresh(): Promise<void>;
+  /** Pairs for people, as `docker info` shows them. */
   driverStatus(): readonly (readonly [string, string])[];
+  /** Ends running work and drops handles. Removes nothing; mounts stay. */
   close(): Promise<void>;
   /**
    * Where `image/` adds what Docker's own records refer to; gc asks each, and deletes nothing where one throws. What a
