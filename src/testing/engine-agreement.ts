@@ -1,7 +1,7 @@
 /** Two engines held against each other: the same input gives the same digests, trees, records, changes, sizes and tars. */
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { gunzipSync } from 'node:zlib';
@@ -12,6 +12,7 @@ import { digestOf, directoryGetter, unpack } from './engine-suite-tars.js';
 import type { Unpacked } from './engine-suite-tars.js';
 import type { TreeSnapshot } from './tree-snapshot.js';
 import { assertSameTree, snapshotTree } from './tree-snapshot.js';
+import { readXattrs } from './xattrs.js';
 
 export interface AgreementOptions {
   /** Compare times only to the second: one engine cannot set them finer than doubles hold. */
@@ -30,6 +31,7 @@ export async function checkSameIngest(
   options: AgreementOptions = {},
 ): Promise<string | undefined> {
   const { whiteouts = 'overlay' } = options;
+  const started = Math.floor(Date.now() / 1000);
   const outcomes = [];
   for (const [i, engine] of engines.entries()) {
     const source: TarSource = Readable.from([tar]);
@@ -46,7 +48,14 @@ export async function checkSameIngest(
   }
   assert.deepEqual(second.result, first.result);
   assert.deepEqual(recordOf(second.record), recordOf(first.record), 'the tar-split records');
-  const tree = (unpacked: Unpacked): TreeSnapshot => withoutFractions(snapshotTree(unpacked.tree), options);
+  // One look for both: reading attributes costs a process.
+  const xattrs = readXattrs(directory);
+  const tree = (unpacked: Unpacked): TreeSnapshot =>
+    comparableTimes(
+      snapshotTree(unpacked.tree, { xattrs: xattrsBelow(xattrs, unpacked.tree, directory) }),
+      started,
+      options,
+    );
   assertSameTree(tree(first), tree(second), 'unpacked by the second engine');
   // Each gives back what the other one took.
   for (const [engine, { tree, record }] of [
@@ -127,7 +136,29 @@ function joined(a: string | null | undefined, b: string | null | undefined): str
   return Buffer.concat([Buffer.from(a ?? '', 'base64'), Buffer.from(b ?? '', 'base64')]).toString('base64');
 }
 
-function withoutFractions(tree: TreeSnapshot, { wholeSeconds = false }: AgreementOptions): TreeSnapshot {
-  if (wholeSeconds) for (const entry of tree.values()) entry.mtime = entry.mtime.split('.')[0] ?? '';
+/** What no entry of the tar names has the time at which it was made: each engine's own, known only to be later than `started`. */
+function comparableTimes(
+  tree: TreeSnapshot,
+  started: number,
+  { wholeSeconds = false }: AgreementOptions,
+): TreeSnapshot {
+  for (const entry of tree.values()) {
+    const seconds = entry.mtime.split('.')[0] ?? '';
+    if (Number(seconds) >= started && Number(seconds) <= Date.now() / 1000) entry.mtime = 'now';
+    else if (wholeSeconds) entry.mtime = seconds;
+  }
   return tree;
+}
+
+function xattrsBelow(
+  all: ReturnType<typeof readXattrs>,
+  tree: string,
+  directory: string,
+): ReturnType<typeof readXattrs> {
+  const prefix = `/${relative(directory, tree)}`;
+  return new Map(
+    [...all].flatMap(([path, attributes]) =>
+      path === prefix || path.startsWith(`${prefix}/`) ? [[path.slice(prefix.length) || '/', attributes]] : [],
+    ),
+  );
 }

@@ -26,8 +26,8 @@ export interface TreeEntry {
 }
 
 export interface SnapshotOptions {
-  /** Default true. Costs a child process. */
-  xattrs?: boolean;
+  /** Default true, which costs a child process; or what {@link readXattrs} gave for the same directory. */
+  xattrs?: boolean | ReadonlyMap<string, Record<string, string>>;
   /** Default true. */
   mtime?: boolean;
   /** The root itself is left out: drivers decide its owner and mode. Default false. */
@@ -39,9 +39,12 @@ export interface SnapshotOptions {
 /** Path -> entry, in byte order of path. */
 export type TreeSnapshot = Map<string, TreeEntry>;
 
+const NO_XATTRS: ReadonlyMap<string, Record<string, string>> = new Map();
+
 /** Reads the tree at `directory`. */
 export function snapshotTree(directory: string, options: SnapshotOptions = {}): TreeSnapshot {
-  const xattrs = options.xattrs === false ? new Map<string, Record<string, string>>() : readXattrs(directory);
+  const { xattrs: wanted = true } = options;
+  const xattrs = wanted === true ? readXattrs(directory) : wanted === false ? NO_XATTRS : wanted;
   const entries: TreeEntry[] = [];
   const names = new Map<string, string[]>();
   const inodes = new Map<string, string>();

@@ -4,8 +4,8 @@ import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { runSeed } from '../support/random.js';
 
-/** Seconds for each property; `LAYERSTORE_PROPERTY_SECONDS` for long runs. */
-const SECONDS = Number(process.env['LAYERSTORE_PROPERTY_SECONDS'] ?? 8);
+/** Seconds for each property, in a run of all tests; `LAYERSTORE_PROPERTY_SECONDS` for long runs. */
+const SECONDS = Number(process.env['LAYERSTORE_PROPERTY_SECONDS'] ?? 4);
 
 export async function holds<T>(t: TestContext, property: fc.IAsyncProperty<T>): Promise<void> {
   const seed = runSeed() | 0;

@@ -6,7 +6,7 @@ import { PassThrough, Readable, Writable } from 'node:stream';
 import { ReadableStream } from 'node:stream/web';
 import { test } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import type { Progress, TarSource } from '../../../src/engine/engine.js';
+import type { IngestRequest, Progress, TarSource } from '../../../src/engine/engine.js';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import { tempDir } from '../../support/temp.js';
@@ -153,13 +153,14 @@ test('digests and sizes are checked against the bytes as they came', async (t) =
   const good = await engine.ingest({ path: packed }, freshRequest(t, { blob: { digest, size }, diffID }));
   assert.equal(good.blobDigest, digest);
   assert.equal(good.compression, 'gzip');
-  const wrong = `sha256:${'0'.repeat(64)}`;
-  for (const expected of [
+  const wrong = `sha256:${'0'.repeat(64)}` as typeof diffID;
+  const expectations: Pick<IngestRequest, 'blob' | 'diffID'>[] = [
     { blob: { digest: wrong, size } },
     { blob: { digest, size: size - 1 } },
     { blob: { digest, size: size + 1 } },
-    { diffID: wrong as typeof diffID },
-  ]) {
+    { diffID: wrong },
+  ];
+  for (const expected of expectations) {
     for (const source of [{ path: packed }, createReadStream(packed)]) {
       await assert.rejects(engine.ingest(source, freshRequest(t, expected)), (error) =>
         LayerStoreError.is(error, 'ERR_DIGEST_MISMATCH'),
