@@ -17,6 +17,7 @@ export { emptyLayer } from './store/empty-layer.js';
 export { formatChange } from './store/format-change.js';
 export { hashFile } from './store/hash-file.js';
 export { engineFeatures } from './engine/features.js';
+export { DEFAULT_LIMITS } from './engine/limits.js';
 export { openEngine } from './engine/select.js';
 export type { OpenEngineOptions } from './engine/select.js';
 export { logReleaseMetadata, releaseAndLog } from './store/log.js';
@@ -26,7 +27,11 @@ export type {
   ChainLink,
   CleanupReport,
   CreateRWLayerOptions,
+  Exported,
+  ExportOptions,
   DescribableStore,
+  Exported,
+  ExportOptions,
   FreedItem,
   GcReport,
   Layer,
@@ -100,6 +105,8 @@ export type {
   ImageLimits,
   ImageProgress,
   ImageProgressListener,
+  SaveProgress,
+  SaveProgressListener,
   Images,
   LoadOptions,
   SaveOptions,

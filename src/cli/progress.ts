@@ -1,5 +1,5 @@
 /** Progress bars with rate and time left, on standard error and only where that is a terminal. */
-import type { ImageProgressListener, Progress, ProgressListener } from '../index.js';
+import type { ImageProgressListener, Progress, ProgressListener, SaveProgressListener } from '../index.js';
 import { formatBytes, formatDuration, formatRate } from './format.js';
 import type { Terminal } from './terminal.js';
 
@@ -45,5 +45,17 @@ export function showImageProgress(terminal: Terminal, label: string, total: numb
     read.set(`${image} ${layer}`, bytesRead);
     const done = [...read.values()].reduce((sum, bytes) => sum + bytes, 0);
     terminal.status(progressLine(label, done, total, performance.now() - started, terminal.columns));
+  };
+}
+
+/** A listener for an image that is written, a layer after the other: the bar is the layer's. */
+export function showSaveProgress(terminal: Terminal, label: string): SaveProgressListener {
+  let current = -1;
+  let started = 0;
+  return ({ layer, layers, bytesWritten, totalBytes }) => {
+    if (layer !== current) started = performance.now();
+    current = layer;
+    const what = `${label} ${layer + 1}/${layers}`;
+    terminal.status(progressLine(what, bytesWritten, totalBytes, performance.now() - started, terminal.columns));
   };
 }

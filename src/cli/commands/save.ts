@@ -1,4 +1,5 @@
 import { UsageError, type Command } from '../command.js';
+import { showSaveProgress } from '../progress.js';
 import { oneOf } from '../values.js';
 
 export const save: Command = {
@@ -27,6 +28,8 @@ export const save: Command = {
     await images.save(name, typeof output === 'string' ? { path: output } : context.terminal.output, {
       ...(format === undefined ? {} : { format }),
       ...(compression === undefined ? {} : { compression }),
+      signal: context.signal,
+      onProgress: showSaveProgress(context.terminal, 'save'),
     });
     if (typeof output === 'string') context.terminal.result({ path: output }, () => '');
   },
