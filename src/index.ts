@@ -27,8 +27,6 @@ export type {
   ChainLink,
   CleanupReport,
   CreateRWLayerOptions,
-  Exported,
-  ExportOptions,
   DescribableStore,
   Exported,
   ExportOptions,
