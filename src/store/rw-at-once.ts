@@ -3,6 +3,7 @@
  * order and with the syncs that the step-by-step way has. Only for the plain case; whoever calls goes the other way where
  * these say no.
  */
+import { LayerStoreError } from '../errors.js';
 import type { MountRecord } from '../metadata/metadata-store.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
@@ -32,11 +33,14 @@ export async function createAtOnce(
       { before: intent.begin, after: [...written.steps, ...written.later, ...intent.end] },
     );
     done = true;
+  } catch (error) {
+    // A record that nobody knows of has the name: step by step it is replaced. All else was taken back.
+    if (!LayerStoreError.is(error) || error.errnoName !== 'EEXIST') throw error;
   } finally {
     intent.settle();
     await written.settle(done);
   }
-  return true;
+  return done;
 }
 
 /** False where it takes more than one call, or that call failed: step by step it goes on from wherever it stopped. */

@@ -1,0 +1,50 @@
+/** What one call does for an RW layer is done step by step where that call fails, and nothing is left either way. */
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { mountsBelow } from '../../src/testing/suite-directory.js';
+import { prepare } from './store-support.js';
+
+for (const durability of ['relaxed', 'strict'] as const) {
+  for (const engine of ['native', 'js'] as const) {
+    const left = (root: string): string[] => [
+      ...readdirSync(join(root, 'layerstore/intents')),
+      ...readdirSync(join(root, 'image/overlay2/layerdb/mounts')),
+      ...readdirSync(join(root, 'image/overlay2/layerdb/tmp')),
+      ...readdirSync(join(root, 'overlay2')).filter((name) => name !== 'l'),
+      ...readdirSync(join(root, 'overlay2/l')),
+    ];
+
+    test(`${engine}, ${durability}: a record that vanished does not keep its RW layer from going`, async (t) => {
+      const { root, open } = prepare(t, engine, 'overlay2');
+      const store = await open({ durability });
+      const rw = await store.createRWLayer('box');
+      rmSync(join(root, 'image/overlay2/layerdb/mounts/box'), { recursive: true });
+      assert.deepEqual(await store.releaseRWLayer(rw), []);
+      await store.cleanup();
+      await store.close();
+      assert.deepEqual(left(root), []);
+    });
+
+    test(`${engine}, ${durability}: a record that nobody knows of gives way to a new RW layer of its name`, async (t) => {
+      const { root, open, tars } = prepare(t, engine, 'overlay2');
+      const store = await open({ durability });
+      const layer = await store.register({ path: tars[0]?.path ?? '' });
+      const stale = join(root, 'image/overlay2/layerdb/mounts/box');
+      mkdirSync(stale);
+      writeFileSync(join(stale, 'mount-id'), 'f'.repeat(64));
+      const rw = await store.createRWLayer('box', layer.chainID);
+      await rw.mount();
+      assert.equal(mountsBelow(root).length, 1);
+      await rw.unmount();
+      assert.notEqual(await store.getMountID('box'), 'f'.repeat(64));
+      await store.releaseRWLayer(rw);
+      await store.release(layer);
+      await store.cleanup();
+      await store.close();
+      assert.deepEqual(left(root), []);
+      assert.deepEqual(mountsBelow(root), []);
+    });
+  }
+}
