@@ -10,6 +10,7 @@ import { openImages, type ImageProgress } from '../../../src/image/index.js';
 import { openStore } from '../../../src/store/open.js';
 import { tempDir } from '../../support/temp.js';
 import { dockerFolders, entries, oci, sampleLayers, tar } from './archives.js';
+import { CASES } from './broken-cases.js';
 
 const OPTIONS = { driver: 'vfs', engine: 'js', durability: 'relaxed' } as const;
 
@@ -92,6 +93,30 @@ describe('images on a real store', () => {
       [chainID],
     );
   });
+
+  for (const engine of ['native', 'js'] as const) {
+    it(`every broken image leaves nothing: ${engine} engine`, async (t) => {
+      const root = join(tempDir(t, 'image'), 'root');
+      const store = await openStore({ root, ...OPTIONS, engine });
+      t.after(() => store.close());
+      const images = await openImages(store);
+      for (const [title, { code, limits, archive }] of Object.entries(CASES)) {
+        const path = join(root, 'broken.tar');
+        const bytes = await archive();
+        await writeFile(path, bytes);
+        for (const source of [{ path }, Readable.from([bytes], { objectMode: false })]) {
+          const loading = images.load(source, limits === undefined ? {} : { limits });
+          await assert.rejects(loading, { code }, title);
+        }
+        assert.equal(store.map().size, 0, title);
+      }
+      assert.deepEqual(images.list(), []);
+      await store.close(); // ends what is removed in the background
+      const again = await openStore({ root, ...OPTIONS, engine });
+      await again.close();
+      assert.deepEqual(onDisk(root), []);
+    });
+  }
 
   it('a broken image leaves nothing, and what was there stays', async (t) => {
     const root = join(tempDir(t, 'image'), 'root');
