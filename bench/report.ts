@@ -46,7 +46,7 @@ const ORANGE = '#e3872d';
 const GREYS = ['#6e7781', '#8c959f', '#afb8c1'];
 
 const ROW = 19;
-const LEFT = 170;
+const LEFT = 184;
 const WIDTH = 760;
 const RIGHT = 170;
 
@@ -92,10 +92,12 @@ export function barChart(title: string, about: string, results: readonly TrialRe
   ].join('\n');
 }
 
+/** Ours by engine, the plain case strongest; `undefined` for everybody else. */
 function colourOf(contestant: string): string | undefined {
-  if (contestant === 'native' || contestant === 'native, relaxed' || contestant.endsWith('descriptor')) return BLUE;
-  if (contestant.startsWith('native')) return LIGHT_BLUE;
-  return contestant.startsWith('js') ? ORANGE : undefined;
+  const name = contestant.replace(/^layerstore, /, '');
+  if (/^native($|, relaxed| to a descriptor)/.test(name)) return BLUE;
+  if (name.startsWith('native')) return LIGHT_BLUE;
+  return name.startsWith('js') ? ORANGE : undefined;
 }
 
 function escape(text: string): string {
