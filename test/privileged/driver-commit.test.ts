@@ -165,6 +165,15 @@ for (const engine of [native, js]) {
       assert.ok(!tar.includes('.wh.hosts') && !tar.includes('.wh.dev'), 'the parent has none of these');
       assert.deepEqual(readdirSync(join(root, 'overlay2/commit/diff')), ['etc']);
       assert.deepEqual(readdirSync(join(root, 'overlay2/commit/diff/etc')).sort(), ['mine', 'shadow']);
+      if (!consume) continue;
+      // Taken back, the RW layer hides again what its init layer holds; twice is no harm.
+      for (let i = 0; i < 2; i++) await driver.undoConsume('commit', 'rw');
+      const names = [...(await tree(driver, 'rw')).keys()];
+      assert.deepEqual(
+        names.filter((name) => /^\/(dev|etc)/.test(name)),
+        ['/etc', '/etc/mine', '/etc/passwd'],
+      );
+      assert.deepEqual(readdirSync(join(root, 'overlay2/rw')).sort(), ['diff', 'link', 'lower', 'work']);
     }
   });
 

@@ -17,8 +17,9 @@ for (const durability of ['relaxed', 'strict'] as const) {
     ];
 
     test(`${engine}, ${durability}: a record that vanished does not keep its RW layer from going`, async (t) => {
-      const { root, open } = prepare(t, engine, 'overlay2');
-      const store = await open({ durability });
+      const place = prepare(t, engine, 'overlay2');
+      const { root } = place;
+      const store = await place.open({ durability });
       const rw = await store.createRWLayer('box');
       rmSync(join(root, 'image/overlay2/layerdb/mounts/box'), { recursive: true });
       assert.deepEqual(await store.releaseRWLayer(rw), []);
@@ -28,8 +29,9 @@ for (const durability of ['relaxed', 'strict'] as const) {
     });
 
     test(`${engine}, ${durability}: a record that nobody knows of gives way to a new RW layer of its name`, async (t) => {
-      const { root, open, tars } = prepare(t, engine, 'overlay2');
-      const store = await open({ durability });
+      const place = prepare(t, engine, 'overlay2');
+      const { root, tars } = place;
+      const store = await place.open({ durability });
       const layer = await store.register({ path: tars[0]?.path ?? '' });
       const stale = join(root, 'image/overlay2/layerdb/mounts/box');
       mkdirSync(stale);
