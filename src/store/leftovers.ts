@@ -39,8 +39,10 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   for (const intent of await ctx.intents.stored()) {
     const ids = [intent.id, ...(intent.with ?? []), ...consumedIDs(intent)];
     for (const id of ids) named.add(id);
-    // A taken-over RW layer that still has its record is for recovery alone to decide on.
-    if (intent.kind === 'consume' && (await hasRecord(ctx, intent))) continue;
+    const consumed = intent.kind === 'consume' && (await hasRecord(ctx, intent)) ? intent : undefined;
+    // Of a taken-over RW layer that still has its record only this is sure: published, and given up by this process.
+    const over = recorded.has(intent.id) && intent.rwID !== undefined && !recorded.has(intent.rwID);
+    if (consumed !== undefined && !over) continue;
     const gone = ids.filter((id) => there.has(id) && !recorded.has(id));
     found.ours.push({
       item: {
@@ -53,6 +55,7 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
         bytes: (await bytesOf(ctx, gone)) + (await ctx.intents.bytesOf(intent.id)),
       },
       remove: async () => {
+        if (consumed?.name !== undefined) await ctx.metadata.removeMount(consumed.name);
         for (const id of gone) await ctx.driver.remove(id);
         await ctx.intents.end(intent.id);
       },
