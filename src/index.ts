@@ -50,8 +50,11 @@ export type {
 } from './store/types.js';
 
 export type {
+  Assembled,
   AssembleRequest,
+  AssembleToRequest,
   BatchOp,
+  BlobCompression,
   Change,
   DiffGetter,
   DiffRequest,
@@ -85,6 +88,7 @@ export type {
   DriverCapabilities,
   GraphDriver,
   LiveMount,
+  StepsAround,
 } from './driver/graph-driver.js';
 export type {
   BrokenRecord,
@@ -95,6 +99,7 @@ export type {
   MetadataTransaction,
   MountRecord,
   NamedMountRecord,
+  RecordSteps,
 } from './metadata/metadata-store.js';
 
 export { openImages } from './image/index.js';
