@@ -140,7 +140,7 @@ Result<void> Verifier::CheckContent(const SplitEntry& entry) {
     LS_TRY(tar_->Commit(*got));
     left -= *got;
   }
-  if (crc != entry.crc) Add(entry.name, "crc64", FormatCrc(entry.crc), FormatCrc(crc));
+  if (crc != entry.crc) Add(entry.name, "content", FormatCrc(entry.crc), FormatCrc(crc));
   return {};
 }
 
