@@ -27,12 +27,6 @@ function isSkippable(magic: number): boolean {
 
 type FrameDecoder = (frame: AsyncIterable<Buffer>) => AsyncGenerator<Buffer>;
 
-/** `zlib`, `fzstd`, or `undefined` where neither is there. */
-export async function zstdBackend(): Promise<'zlib' | 'fzstd' | undefined> {
-  if ('createZstdDecompress' in zlib) return 'zlib';
-  return (await importFzstd()) === undefined ? undefined : 'fzstd';
-}
-
 async function importFzstd(): Promise<typeof fzstdModule | undefined> {
   try {
     return await import('fzstd');
