@@ -30,11 +30,11 @@ const started = performance.now();
 const stop = (): void => {
   void rm(scratch, { recursive: true, force: true }).finally(() => process.exit(1));
 };
-process.once('SIGINT', stop);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stop);
 try {
   await main();
 } finally {
-  process.off('SIGINT', stop);
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, stop);
   await rm(scratch, { recursive: true, force: true });
 }
 
