@@ -22,7 +22,8 @@ namespace {
 // Files of at least this size get the kernel's read-ahead told.
 constexpr uint64_t kAdviseBytes = uint64_t{1} << 20;
 
-// Sends one recorded file. The checksum is compared when its last byte is out: the stream's consumer has no good end then.
+// Sends one recorded file. The checksum is compared when its last byte is out: the stream's consumer has no good end
+// then.
 Result<void> SendFile(LayerFiles& files, const SplitEntry& entry, HashedSink& sink, const CancelToken& cancel) {
   LS_ASSIGN(const UniqueFd file, files.OpenRecorded(entry));
   if (entry.size >= kAdviseBytes) (void)posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -32,7 +33,8 @@ Result<void> SendFile(LayerFiles& files, const SplitEntry& entry, HashedSink& si
     LS_ASSIGN(std::span<uint8_t> space, sink.Space());
     if (space.size() > left) space = space.first(static_cast<size_t>(left));
     LS_ASSIGN(const size_t got, ReadFull(file.get(), space, entry.name));
-    if (got < space.size()) return DataError(Fault::kCorrupt, "the file became shorter while it was read", entry.name, sink.bytes());
+    if (got < space.size())
+      return DataError(Fault::kCorrupt, "the file became shorter while it was read", entry.name, sink.bytes());
     crc = Crc64Iso(crc, space);
     LS_TRY(sink.Commit(got));
     left -= got;
@@ -62,7 +64,8 @@ Result<TarSummary> Assemble(const AssembleRequest& request, ByteSink& sink, cons
   summary.bytes = out->bytes();
   LS_ASSIGN(summary.diff_id, out->Finish());
   if (summary.diff_id != request.diff_id) {
-    return DataError(Fault::kCorrupt, "diff id " + FormatDigest(request.diff_id) + ", found " + FormatDigest(summary.diff_id),
+    return DataError(Fault::kCorrupt,
+                     "diff id " + FormatDigest(request.diff_id) + ", found " + FormatDigest(summary.diff_id),
                      request.tar_split_path, summary.bytes);
   }
   return summary;

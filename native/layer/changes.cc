@@ -1,5 +1,5 @@
-// Changes and DiffSize: Docker's set of changes (ChangesDirs of moby/go-archive), found from the upper directories: the lower
-// ones are looked at only where an upper entry, an opaque directory or a redirect covers them.
+// Changes and DiffSize: Docker's set of changes (ChangesDirs of moby/go-archive), found from the upper directories: the
+// lower ones are looked at only where an upper entry, an opaque directory or a redirect covers them.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -16,8 +16,9 @@ namespace layerstore {
 namespace {
 
 bool SameParts(const LayerDirRef* a, size_t a_count, const LayerDirRef* b, size_t b_count) {
-  return std::equal(a, a + a_count, b, b + b_count,
-                    [](const LayerDirRef& x, const LayerDirRef& y) { return x->layer == y->layer && x->path == y->path; });
+  return std::equal(a, a + a_count, b, b + b_count, [](const LayerDirRef& x, const LayerDirRef& y) {
+    return x->layer == y->layer && x->path == y->path;
+  });
 }
 
 // Equal where the seconds are and either nanosecond part is 0: a tar may have cut them.
@@ -72,9 +73,11 @@ Result<void> Comparison::Enter(MergedDir now, MergedDir before, bool listed) {
   frame.path_bytes = path_.size();
   frame.changes_before = changes_.size();
   // Where the same directories lie below both, only what the upper ones hold can differ.
-  const auto lower = std::find_if(now.begin(), now.end(), [&](const LayerDirRef& part) { return part->layer >= below_; });
+  const auto lower =
+      std::find_if(now.begin(), now.end(), [&](const LayerDirRef& part) { return part->layer >= below_; });
   const auto uppers = static_cast<size_t>(lower - now.begin());
-  const bool same_below = !before.empty() && SameParts(now.data() + uppers, now.size() - uppers, before.data(), before.size());
+  const bool same_below =
+      !before.empty() && SameParts(now.data() + uppers, now.size() - uppers, before.data(), before.size());
   LS_ASSIGN(std::vector<StackChild> children, stack_.List(now, same_below ? below_ : Stack::kAllLayers));
   std::vector<StackChild> old_children;
   if (!same_below && !before.empty()) {
@@ -167,7 +170,8 @@ Result<std::vector<ChangeRecord>> Comparison::Run(MergedDir now, MergedDir befor
     if (!frame.listed && changes_.size() > frame.changes_before) Add(ChangeKind::kModify);
     frames_.pop_back();
   }
-  std::sort(changes_.begin(), changes_.end(), [](const ChangeRecord& a, const ChangeRecord& b) { return a.path < b.path; });
+  std::sort(changes_.begin(), changes_.end(),
+            [](const ChangeRecord& a, const ChangeRecord& b) { return a.path < b.path; });
   return std::move(changes_);
 }
 
@@ -176,7 +180,8 @@ Result<std::vector<ChangeRecord>> Comparison::Run(MergedDir now, MergedDir befor
 Result<std::vector<ChangeRecord>> CompareStack(const DiffStack& diff, const CancelToken& cancel) {
   Stack& stack = *diff.stack;
   Comparison comparison(stack, diff.below, cancel);
-  return comparison.Run(stack.Root(0, diff.plain ? diff.below : stack.layers()), stack.Root(diff.below, stack.layers()));
+  return comparison.Run(stack.Root(0, diff.plain ? diff.below : stack.layers()),
+                        stack.Root(diff.below, stack.layers()));
 }
 
 Result<std::vector<ChangeRecord>> Changes(const DiffRequest& request, const CancelToken& cancel) {

@@ -23,17 +23,18 @@ bool SameState(const struct stat& a, const struct stat& b) {
          a.st_ctim.tv_sec == b.st_ctim.tv_sec && a.st_ctim.tv_nsec == b.st_ctim.tv_nsec;
 }
 
-Result<void> CopyRegular(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel) {
+Result<void> CopyRegular(CopySubject& subject, int target, const std::string& name, const std::string& path,
+                         const CancelToken& cancel) {
   LS_ASSIGN(const UniqueFd file, OpenAt(target, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
   if (subject.data < 0) return {};
   for (int copies = 1;; copies++) {
-    struct stat before{};
-    struct stat after{};
+    struct stat before {};
+    struct stat after {};
     if (fstat(subject.data, &before) != 0) return SysError("fstat", path);
     LS_TRY(CopyData(subject.data, file.get(), static_cast<uint64_t>(before.st_size), path, cancel));
     if (fstat(subject.data, &after) != 0) return SysError("fstat", path);
     if (SameState(before, after) || copies == kMaxCopies) {
-      struct stat copied{};
+      struct stat copied {};
       if (fstat(file.get(), &copied) != 0) return SysError("fstat", path);
       if (subject.data_is_own) subject.st = after;
       // A reflink takes what is there at that moment, which may be more than was seen before.
@@ -44,7 +45,8 @@ Result<void> CopyRegular(CopySubject& subject, int target, const std::string& na
   }
 }
 
-Result<void> MakeNode(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel) {
+Result<void> MakeNode(CopySubject& subject, int target, const std::string& name, const std::string& path,
+                      const CancelToken& cancel) {
   switch (subject.st.st_mode & S_IFMT) {
     case S_IFREG:
       return CopyRegular(subject, target, name, path, cancel);
@@ -60,7 +62,8 @@ Result<void> MakeNode(CopySubject& subject, int target, const std::string& name,
       return {};
     }
     default:
-      if (mknodat(target, name.c_str(), (subject.st.st_mode & S_IFMT) | 0600, subject.st.st_rdev) != 0) return SysError("mknod", path);
+      if (mknodat(target, name.c_str(), (subject.st.st_mode & S_IFMT) | 0600, subject.st.st_rdev) != 0)
+        return SysError("mknod", path);
       return {};
   }
 }
@@ -89,7 +92,8 @@ Result<void> CopyXattrs(int from, const std::string& from_name, int to, const st
   return {};
 }
 
-Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel) {
+Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path,
+                      const CancelToken& cancel) {
   LS_TRY(MakeNode(subject, target, name, path, cancel));
   LS_TRY(SetOwnerAndMode(target, name, subject.st));
   LS_TRY(CopyXattrs(subject.directory, subject.name, target, name, subject.overlay_xattrs));
@@ -113,7 +117,8 @@ Result<void> CopyTree(const std::string& source, const std::string& target, cons
       // The two names may lie in different directories: both descriptors are needed at once.
       LS_ASSIGN(const UniqueFd here, OpenAt(parent, ".", O_PATH | O_DIRECTORY));
       LS_ASSIGN(const int there, tree.Parent(*first));
-      if (linkat(there, TargetTree::Name(*first).c_str(), here.get(), step.name.c_str(), 0) != 0) return SysError("link", *first, step.path);
+      if (linkat(there, TargetTree::Name(*first).c_str(), here.get(), step.name.c_str(), 0) != 0)
+        return SysError("link", *first, step.path);
       return {};
     }
     CopySubject subject;

@@ -1,5 +1,5 @@
-// Making files of one tree again in another: data by reflink where the file system can, owner, mode, xattrs and times. No state;
-// any thread for different targets.
+// Making files of one tree again in another: data by reflink where the file system can, owner, mode, xattrs and times.
+// No state; any thread for different targets.
 #pragma once
 
 #include <sys/stat.h>
@@ -26,17 +26,19 @@ class TargetTree {
 
 // A file to copy: its attributes, and where it lies. Descriptors are lent.
 struct CopySubject {
-  struct stat st{};
+  struct stat st {};
   int directory = -1;
   std::string name;
-  int data = -1;        // of a regular file: opened for reading
+  int data = -1;                // of a regular file: opened for reading
   bool overlay_xattrs = false;  // overlayfs' own are copied too
-  bool data_is_own = true;  // false: the data is another file's (metacopy), attributes come from `directory`/`name`
+  bool data_is_own = true;      // false: the data is another file's (metacopy), attributes come from `directory`/`name`
 };
 
-// Makes `name` in `target` as the subject is. A directory's times are not set: what is made in it would change them. A regular file
-// that changed during its copy is copied again; `subject.st` is then what was copied. `path` is for errors.
-Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path, const CancelToken& cancel);
+// Makes `name` in `target` as the subject is. A directory's times are not set: what is made in it would change them. A
+// regular file that changed during its copy is copied again; `subject.st` is then what was copied. `path` is for
+// errors.
+Result<void> CopyFile(CopySubject& subject, int target, const std::string& name, const std::string& path,
+                      const CancelToken& cancel);
 
 Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name, bool with_overlay);
 

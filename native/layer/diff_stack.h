@@ -13,14 +13,16 @@ namespace layerstore {
 
 struct DiffStack {
   std::unique_ptr<Stack> stack;
-  uint32_t below = 0;   // layers from this number on are the lower ones
-  bool plain = false;   // Whiteouts::kApply: the upper and the lower one are whole trees
+  uint32_t below = 0;  // layers from this number on are the lower ones
+  bool plain = false;  // Whiteouts::kApply: the upper and the lower one are whole trees
   // The difference is found by comparing two whole trees.
   [[nodiscard]] bool compares() const { return plain && below < stack->layers(); }
   // Which whiteouts are written; none: all of them.
   std::unique_ptr<WhiteoutFilter> filter;
   // Whether the whiteout of `path` belongs to the difference.
-  Result<bool> Needs(const std::string& path) const { return filter == nullptr ? Result<bool>(true) : filter->Needs(path); }
+  Result<bool> Needs(const std::string& path) const {
+    return filter == nullptr ? Result<bool>(true) : filter->Needs(path);
+  }
 };
 
 // Fault::kInvalid for a request that says nothing sensible.

@@ -65,7 +65,8 @@ Result<void> ForEachName(const std::string& list, Each each) {
   return {};
 }
 
-Result<void> CopyRange(int from, int to, uint64_t begin, uint64_t end, const std::string& path, const CancelToken& cancel) {
+Result<void> CopyRange(int from, int to, uint64_t begin, uint64_t end, const std::string& path,
+                       const CancelToken& cancel) {
   auto in = static_cast<loff_t>(begin);
   auto out = static_cast<loff_t>(begin);
   bool by_kernel = true;
@@ -156,9 +157,11 @@ Result<void> RemoveXattr(int directory, const std::string& name, const std::stri
 }
 
 Result<void> SetOwnerAndMode(int directory, const std::string& name, const struct stat& st) {
-  if (fchownat(directory, name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0) return SysError("lchown", name);
+  if (fchownat(directory, name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0)
+    return SysError("lchown", name);
   // A change of owner takes setuid bits away, so the mode comes second.
-  if (!S_ISLNK(st.st_mode) && fchmodat(directory, name.c_str(), st.st_mode & 07777, 0) != 0) return SysError("chmod", name);
+  if (!S_ISLNK(st.st_mode) && fchmodat(directory, name.c_str(), st.st_mode & 07777, 0) != 0)
+    return SysError("chmod", name);
   return {};
 }
 

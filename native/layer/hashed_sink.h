@@ -1,6 +1,6 @@
-// HashedSink: what a tar is written into on its way out: bytes are gathered in blocks, each block goes to the sink on the
-// caller's thread and to SHA-256 on a thread of its own at the same time, without a copy. One thread at a time uses it;
-// the hashing thread ends in Finish() or in the destructor.
+// HashedSink: what a tar is written into on its way out: bytes are gathered in blocks, each block goes to the sink on
+// the caller's thread and to SHA-256 on a thread of its own at the same time, without a copy. One thread at a time uses
+// it; the hashing thread ends in Finish() or in the destructor.
 #pragma once
 
 #include <condition_variable>

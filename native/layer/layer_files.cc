@@ -14,7 +14,8 @@ namespace {
 
 constexpr int kMaxLinks = 40;  // as the kernel
 
-// Each component is opened by its name alone and never followed; links are read and their text put in front of the rest.
+// Each component is opened by its name alone and never followed; links are read and their text put in front of the
+// rest.
 Result<UniqueFd> WalkInLayer(int root, const std::string& path) {
   std::vector<UniqueFd> above;  // the way back for "..", the current directory last; empty: the root
   std::string rest = path;
@@ -31,7 +32,7 @@ Result<UniqueFd> WalkInLayer(int root, const std::string& path) {
     const int at = above.empty() ? root : above.back().get();
     UniqueFd next(openat(at, part.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!next.valid()) return SysError("openat", path);
-    struct stat st{};
+    struct stat st {};
     if (fstat(next.get(), &st) != 0) return SysError("fstat", path);
     if (S_ISDIR(st.st_mode)) {
       above.push_back(std::move(next));
@@ -120,15 +121,16 @@ Result<UniqueFd> LayerFiles::OpenRecorded(const SplitEntry& entry) {
   UniqueFd file(openat(place.directory, place.name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!file.valid()) {
     if (errno == ENOENT) return DataError(Fault::kCorrupt, "the file is missing", entry.name, entry.offset);
-    if (errno == ELOOP || errno == ENXIO) return DataError(Fault::kCorrupt, "no regular file", entry.name, entry.offset);
+    if (errno == ELOOP || errno == ENXIO)
+      return DataError(Fault::kCorrupt, "no regular file", entry.name, entry.offset);
     return SysError("open", entry.name);
   }
-  struct stat st{};
+  struct stat st {};
   if (fstat(file.get(), &st) != 0) return SysError("fstat", entry.name);
   if (!S_ISREG(st.st_mode)) return DataError(Fault::kCorrupt, "no regular file", entry.name, entry.offset);
   if (static_cast<uint64_t>(st.st_size) != entry.size) {
-    return DataError(Fault::kCorrupt, "size " + std::to_string(entry.size) + ", found " + std::to_string(st.st_size), entry.name,
-                     entry.offset);
+    return DataError(Fault::kCorrupt, "size " + std::to_string(entry.size) + ", found " + std::to_string(st.st_size),
+                     entry.name, entry.offset);
   }
   return file;
 }
@@ -140,7 +142,8 @@ std::string FormatCrc(uint64_t crc) {
 }
 
 Error ChecksumError(const SplitEntry& entry, uint64_t found) {
-  return DataError(Fault::kCorrupt, "crc64 " + FormatCrc(entry.crc) + ", found " + FormatCrc(found), entry.name, entry.offset);
+  return DataError(Fault::kCorrupt, "crc64 " + FormatCrc(entry.crc) + ", found " + FormatCrc(found), entry.name,
+                   entry.offset);
 }
 
 }  // namespace layerstore

@@ -18,7 +18,7 @@ constexpr size_t kMaxOpen = 64;
 
 struct Level {
   UniqueFd fd;
-  struct stat st{};
+  struct stat st {};
   std::string name;
   std::vector<std::string> names;
   size_t next = 0;
@@ -27,7 +27,8 @@ struct Level {
 
 class Walker {
  public:
-  Walker(const std::function<Result<void>(const PlainStep&)>& visit, const CancelToken& cancel) : visit_(visit), cancel_(cancel) {}
+  Walker(const std::function<Result<void>(const PlainStep&)>& visit, const CancelToken& cancel)
+      : visit_(visit), cancel_(cancel) {}
   Result<void> Run(const std::string& top);
 
  private:
@@ -94,7 +95,7 @@ Result<void> Walker::Leave() {
     Level& parent = levels_.back();
     if (!parent.fd.valid()) {
       LS_ASSIGN(parent.fd, OpenAt(done.fd.get(), "..", O_RDONLY | O_DIRECTORY));
-      struct stat st{};
+      struct stat st {};
       if (fstat(parent.fd.get(), &st) != 0) return SysError("fstat", step_.path);
       if (st.st_ino != parent.st.st_ino || st.st_dev != parent.st.st_dev) {
         return DataError(Fault::kUnsafePath, "a directory was moved while its tree was walked", step_.path);
@@ -126,7 +127,8 @@ Result<void> Walker::Run(const std::string& top) {
 
 }  // namespace
 
-Result<void> WalkPlain(const std::string& top, const std::function<Result<void>(const PlainStep&)>& visit, const CancelToken& cancel) {
+Result<void> WalkPlain(const std::string& top, const std::function<Result<void>(const PlainStep&)>& visit,
+                       const CancelToken& cancel) {
   return Walker(visit, cancel).Run(top);
 }
 

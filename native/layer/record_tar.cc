@@ -31,7 +31,8 @@ Result<bool> RecordTar::Load() {
   if (loaded_) return true;
   LS_ASSIGN(loaded_, record_->Next(entry_));
   used_ = 0;
-  if (loaded_ && entry_.type == SplitEntry::Type::kSegment && listener_ != nullptr) LS_TRY(listener_->Segment(entry_.segment));
+  if (loaded_ && entry_.type == SplitEntry::Type::kSegment && listener_ != nullptr)
+    LS_TRY(listener_->Segment(entry_.segment));
   return loaded_;
 }
 

@@ -1,5 +1,5 @@
-// RecordTar: a layer's record read as the tar it stands for, without the files' data: headers come from the record's segments, data
-// as zeros. So the record's entries and the tar's headers are seen side by side. One thread at a time.
+// RecordTar: a layer's record read as the tar it stands for, without the files' data: headers come from the record's
+// segments, data as zeros. So the record's entries and the tar's headers are seen side by side. One thread at a time.
 #pragma once
 
 #include <memory>
@@ -39,10 +39,10 @@ class RecordTar final : public TarInput {
   std::unique_ptr<RecordFile> record_;
   RecordListener* listener_;
   std::unique_ptr<TarReader> reader_;
-  SplitEntry entry_;        // the record's entry in use
-  bool loaded_ = false;     // entry_ is valid and not used up
-  size_t used_ = 0;         // bytes of its segment
-  uint64_t zeros_ = 0;      // data of the file in use, still to be given
+  SplitEntry entry_;     // the record's entry in use
+  bool loaded_ = false;  // entry_ is valid and not used up
+  size_t used_ = 0;      // bytes of its segment
+  uint64_t zeros_ = 0;   // data of the file in use, still to be given
 };
 
 }  // namespace layerstore

@@ -1,5 +1,6 @@
-// RemoveTree: by descriptors from the top down, so that no link is followed, whatever happens to the tree meanwhile. Deep trees
-// take neither stack nor descriptors: from a certain depth on, directories on the way are closed and found again by "..".
+// RemoveTree: by descriptors from the top down, so that no link is followed, whatever happens to the tree meanwhile.
+// Deep trees take neither stack nor descriptors: from a certain depth on, directories on the way are closed and found
+// again by "..".
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -71,7 +72,7 @@ Result<bool> Remover::Unlink(const std::string& name, bool& directory) {
     if (unlinkat(at, name.c_str(), directory ? AT_REMOVEDIR : 0) == 0 || errno == ENOENT) return true;
     const int err = errno;
     if (!directory && (err == EISDIR || err == EPERM)) {
-      struct stat st{};
+      struct stat st {};
       if (fstatat(at, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) {
         directory = true;
         return false;
@@ -99,7 +100,7 @@ Result<void> Remover::Descend(const std::string& name) {
     if (errno == ENOENT) return {};
     return SysError("open", path_, name);
   }
-  struct stat st{};
+  struct stat st {};
   if (fstat(level.fd.get(), &st) != 0) return SysError("fstat", path_, name);
   if (st.st_dev != device_) {
     errno = EXDEV;
@@ -113,14 +114,15 @@ Result<void> Remover::Descend(const std::string& name) {
   return {};
 }
 
-// Out of an emptied directory, which goes. A parent that was closed on the way down is found by ".." and must be the same.
+// Out of an emptied directory, which goes. A parent that was closed on the way down is found by ".." and must be the
+// same.
 Result<void> Remover::Ascend() {
   const Level done = std::move(levels_.back());
   levels_.pop_back();
   Level& parent = levels_.back();
   if (!parent.fd.valid()) {
     LS_ASSIGN(parent.fd, OpenAt(done.fd.get(), "..", O_RDONLY | O_DIRECTORY));
-    struct stat st{};
+    struct stat st {};
     if (fstat(parent.fd.get(), &st) != 0) return SysError("fstat", path_);
     if (st.st_dev != parent.device || st.st_ino != parent.inode) {
       return DataError(Fault::kUnsafePath, "a directory was moved while its tree was removed", path_);
@@ -184,8 +186,8 @@ Result<void> RemoveTree(const std::string& path, const CancelToken& cancel) {
   }
   const int directory = parent->directory.get();
   const char* name = parent->name.c_str();
-  struct stat above{};
-  struct stat st{};
+  struct stat above {};
+  struct stat st {};
   if (fstat(directory, &above) != 0) return SysError("fstat", path);
   if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) return {};

@@ -1,5 +1,5 @@
-// Seal: an RW layer's changes become a layer's directory, and what is kept there is what is hashed and recorded: each file is made
-// first (or taken over) and the tar's entry is written from what was made.
+// Seal: an RW layer's changes become a layer's directory, and what is kept there is what is hashed and recorded: each
+// file is made first (or taken over) and the tar's entry is written from what was made.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,8 +54,8 @@ Result<void> WriteDropped(const std::string& path, const std::string& content) {
   return {};
 }
 
-// What cannot be written into a tar is found before anything of a layer that is taken over is touched, and the whiteouts
-// that will be removed from it are written down.
+// What cannot be written into a tar is found before anything of a layer that is taken over is touched, and the
+// whiteouts that will be removed from it are written down.
 Result<void> PrepareTakeOver(const DiffStack& diff, const std::string& dropped_path, const CancelToken& cancel) {
   std::string dropped;
   LS_ASSIGN(const std::unique_ptr<TreeWalk> walk, TreeWalk::Open(*diff.stack, diff.below));
@@ -86,7 +86,13 @@ class Sealer {
  public:
   Sealer(const DiffStack& diff, TargetTree& target, bool consume, TarEmitter& emitter, Progress& progress,
          const CancelToken& cancel)
-      : diff_(diff), source_(*diff.stack), target_(target), consume_(consume), emitter_(emitter), progress_(progress), cancel_(cancel) {}
+      : diff_(diff),
+        source_(*diff.stack),
+        target_(target),
+        consume_(consume),
+        emitter_(emitter),
+        progress_(progress),
+        cancel_(cancel) {}
 
   Result<void> Step(const WalkStep& step);
 
@@ -122,7 +128,7 @@ Result<void> Sealer::Whiteout(const WalkStep& step, int parent, const std::strin
   if (!needed) return consume_ ? Remove(parent, name, step.path) : Result<void>();
   bool there = false;
   if (consume_) {
-    struct stat st{};
+    struct stat st {};
     there = fstatat(parent, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && IsWhiteoutDevice(st);
     if (!there) LS_TRY(Remove(parent, name, step.path));
   }
@@ -134,16 +140,18 @@ Result<void> Sealer::Link(const WalkStep& step, const std::string& first, int pa
   if (!InPlace(*step.node)) {
     LS_ASSIGN(const UniqueFd here, OpenAt(parent, ".", O_PATH | O_DIRECTORY));
     LS_ASSIGN(const int there, target_.Parent(first));
-    if (linkat(there, TargetTree::Name(first).c_str(), here.get(), name.c_str(), 0) != 0) return SysError("link", first, step.path);
+    if (linkat(there, TargetTree::Name(first).c_str(), here.get(), name.c_str(), 0) != 0)
+      return SysError("link", first, step.path);
   }
   return emitter_.HardLink(step.path, step.node->st, first);
 }
 
 // The file of a metacopy xattr gets its data; its times stay.
 Result<void> Sealer::FillMetacopy(const WalkStep& step, int parent, const std::string& name, struct stat& st) {
-  if (step.node->data.directory == nullptr) return DataError(Fault::kCorrupt, "its data is in no layer (metacopy)", step.path);
+  if (step.node->data.directory == nullptr)
+    return DataError(Fault::kCorrupt, "its data is in no layer (metacopy)", step.path);
   LS_ASSIGN(const UniqueFd data, source_.OpenFile(step.node->data));
-  struct stat from{};
+  struct stat from {};
   if (fstat(data.get(), &from) != 0) return SysError("fstat", step.path);
   LS_ASSIGN(const UniqueFd file, OpenAt(parent, name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK));
   LS_TRY(CopyData(data.get(), file.get(), static_cast<uint64_t>(from.st_size), step.path, cancel_));
@@ -215,7 +223,7 @@ Result<void> Sealer::Entry(const WalkStep& step) {
   if (S_ISREG(subject.st.st_mode) && subject.st.st_size > 0) {
     LS_ASSIGN(data, OpenAt(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
     subject.data = data.get();
-    struct stat kept{};
+    struct stat kept {};
     if (fstat(data.get(), &kept) != 0) return SysError("fstat", step.path);
     subject.st.st_size = kept.st_size;
   }
@@ -262,7 +270,8 @@ Result<void> SealOverlay(const SealRequest& request, const DiffStack& diff, TarE
   return emitter.Finish();
 }
 
-Result<IngestResult> SealWithRecord(const SealRequest& request, RecordWriter* record, Progress& progress, const CancelToken& cancel) {
+Result<IngestResult> SealWithRecord(const SealRequest& request, RecordWriter* record, Progress& progress,
+                                    const CancelToken& cancel) {
   NullSink nowhere;
   LS_ASSIGN(const std::unique_ptr<HashedSink> out, HashedSink::Open(nowhere));
   TarEmitter emitter(*out, record, false);

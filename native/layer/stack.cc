@@ -34,7 +34,8 @@ Result<UniqueFd> OpenLayerPath(int root, const std::string& path) {
   UniqueFd at;
   for (size_t begin = 0; begin <= path.size();) {
     const size_t slash = std::min(path.find('/', begin), path.size());
-    LS_ASSIGN(at, OpenAt(at.valid() ? at.get() : root, path.substr(begin, slash - begin), O_PATH | O_DIRECTORY | O_NOFOLLOW));
+    LS_ASSIGN(
+        at, OpenAt(at.valid() ? at.get() : root, path.substr(begin, slash - begin), O_PATH | O_DIRECTORY | O_NOFOLLOW));
     begin = slash + 1;
   }
   return at;
@@ -44,13 +45,13 @@ Result<UniqueFd> OpenLayerPath(int root, const std::string& path) {
 
 // The state of one lookup as it goes down the layers; the rules are overlayfs' (fs/overlayfs/namei.c).
 struct Stack::Search {
-  std::string name;          // in the next layer; with a leading slash: from the layer's root
+  std::string name;  // in the next layer; with a leading slash: from the layer's root
   bool is_directory = false;
-  bool metacopy = false;     // the last hit was one
+  bool metacopy = false;  // the last hit was one
   bool stop = false;
   bool whiteout = false;
   bool redirected = false;
-  bool from_root = false;    // an absolute redirect was met in the layer searched last
+  bool from_root = false;  // an absolute redirect was met in the layer searched last
 };
 
 Result<std::unique_ptr<Stack>> Stack::Open(const std::vector<std::string>& directories, Whiteouts whiteouts) {
@@ -70,9 +71,7 @@ Result<std::unique_ptr<Stack>> Stack::Open(const std::vector<std::string>& direc
   return stack;
 }
 
-MergedDir Stack::Root(uint32_t first, uint32_t end) const {
-  return {roots_.begin() + first, roots_.begin() + end};
-}
+MergedDir Stack::Root(uint32_t first, uint32_t end) const { return {roots_.begin() + first, roots_.begin() + end}; }
 
 LayerDirRef Stack::Directory(uint32_t layer, const std::string& path) const { return MakeDir(layer, path); }
 
@@ -114,16 +113,18 @@ Result<std::vector<StackChild>> Stack::List(const MergedDir& directory, uint32_t
   return children;
 }
 
-Result<bool> Stack::IsXattrWhiteout(const LayerDirRef& base, int directory, const std::string& name, const struct stat& st) {
+Result<bool> Stack::IsXattrWhiteout(const LayerDirRef& base, int directory, const std::string& name,
+                                    const struct stat& st) {
   if (!base->xattr_whiteouts || !S_ISREG(st.st_mode) || st.st_size != 0) return false;
   std::string value;
   return GetXattr(directory, name, user_ ? "user.overlay.whiteout" : "trusted.overlay.whiteout", value);
 }
 
-Result<void> Stack::ReadRedirect(int directory, const std::string& name, const std::string& before, const std::string& after,
-                                 Search& search) {
+Result<void> Stack::ReadRedirect(int directory, const std::string& name, const std::string& before,
+                                 const std::string& after, Search& search) {
   std::string redirect;
-  LS_ASSIGN(const bool there, GetXattr(directory, name, user_ ? "user.overlay.redirect" : "trusted.overlay.redirect", redirect));
+  LS_ASSIGN(const bool there,
+            GetXattr(directory, name, user_ ? "user.overlay.redirect" : "trusted.overlay.redirect", redirect));
   if (!there) return {};
   const bool absolute = redirect.starts_with('/');
   // Absolute: components without empty ones; relative: one component.
@@ -155,7 +156,7 @@ Result<bool> Stack::SearchOne(const LayerDirRef& base, const std::string& name, 
     return opened.error();
   }
   const int directory = *opened;
-  struct stat st{};
+  struct stat st {};
   if (fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (IsMissing(errno)) return false;
     return SysError("fstatat", Join(base->path, name));
@@ -191,7 +192,8 @@ Result<bool> Stack::SearchOne(const LayerDirRef& base, const std::string& name, 
     }
     search.metacopy = false;
     if (S_ISREG(st.st_mode) && st.st_size > 0) {
-      LS_ASSIGN(search.metacopy, GetXattr(directory, name, user_ ? "user.overlay.metacopy" : "trusted.overlay.metacopy", value));
+      LS_ASSIGN(search.metacopy,
+                GetXattr(directory, name, user_ ? "user.overlay.metacopy" : "trusted.overlay.metacopy", value));
     }
     search.stop = !search.metacopy;
     if (search.metacopy) LS_TRY(ReadRedirect(directory, name, before, after, search));
@@ -217,8 +219,8 @@ Result<void> Stack::SearchLayer(const LayerDirRef& base, Search& search, StackNo
     const size_t slash = std::min(name.find('/', begin), name.size());
     last = slash == name.size();
     hit.hides = false;
-    LS_ASSIGN(const bool there,
-              SearchOne(at, name.substr(begin, slash - begin), name.substr(0, begin), name.substr(slash), last, search, hit));
+    LS_ASSIGN(const bool there, SearchOne(at, name.substr(begin, slash - begin), name.substr(0, begin),
+                                          name.substr(slash), last, search, hit));
     if (!there) return {};
     if (S_ISDIR(hit.st.st_mode)) {
       std::string path = Join(at->path, hit.place.name);
@@ -233,7 +235,8 @@ Result<void> Stack::SearchLayer(const LayerDirRef& base, Search& search, StackNo
   return {};
 }
 
-Result<StackNode> Stack::Lookup(const MergedDir& directory, const std::string& name, uint32_t first_part, uint32_t below) {
+Result<StackNode> Stack::Lookup(const MergedDir& directory, const std::string& name, uint32_t first_part,
+                                uint32_t below) {
   Search search;
   search.name = name;
   StackNode node;

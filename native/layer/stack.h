@@ -1,6 +1,6 @@
-// Stack: directories in overlayfs form seen as the kernel would merge them, without a mount: whiteouts (0:0 devices and the
-// xattr form), opaque directories, redirects and metacopy. Layer 0 is the topmost. One thread at a time; owns a bounded
-// number of descriptors, however deep the tree and however many the layers.
+// Stack: directories in overlayfs form seen as the kernel would merge them, without a mount: whiteouts (0:0 devices and
+// the xattr form), opaque directories, redirects and metacopy. Layer 0 is the topmost. One thread at a time; owns a
+// bounded number of descriptors, however deep the tree and however many the layers.
 #pragma once
 
 #include <sys/stat.h>
@@ -20,9 +20,9 @@ namespace layerstore {
 // One directory of one layer.
 struct LayerDir {
   uint32_t layer = 0;
-  std::string path;         // below the layer's root; empty: the root
+  std::string path;  // below the layer's root; empty: the root
   bool xattr_whiteouts = false;
-  UniqueFd fd;              // opened and closed by the Stack
+  UniqueFd fd;  // opened and closed by the Stack
 };
 using LayerDirRef = std::shared_ptr<LayerDir>;
 // The directories that one merged directory is made of, topmost first.
@@ -37,7 +37,7 @@ struct LayerPlace {
 struct StackNode {
   enum class Kind : uint8_t { kNone, kWhiteout, kFile, kDirectory };
   Kind kind = Kind::kNone;  // kFile: everything that is no directory
-  struct stat st{};         // of the topmost
+  struct stat st {};        // of the topmost
   LayerPlace place;         // where the topmost lies; metadata and xattrs are its
   LayerPlace data;          // of a regular file with a metacopy xattr: where its data lies (no directory: nowhere)
   bool metacopy = false;
@@ -51,8 +51,8 @@ struct StackNode {
 
 struct StackChild {
   std::string name;
-  uint32_t part = 0;        // index in the MergedDir of the first that has the name
-  uint8_t type = 0;         // DT_*
+  uint32_t part = 0;  // index in the MergedDir of the first that has the name
+  uint8_t type = 0;   // DT_*
 };
 
 class Stack {
@@ -73,8 +73,8 @@ class Stack {
   // Names in the parts of layers below number `below`, each once, in byte order, whiteouts included.
   Result<std::vector<StackChild>> List(const MergedDir& directory, uint32_t below = kAllLayers);
 
-  // What `name` is in the merged directory, beginning at its part number `first_part`. `hides` and `redirected` of the node
-  // tell what the layers before number `below` do to the others.
+  // What `name` is in the merged directory, beginning at its part number `first_part`. `hides` and `redirected` of the
+  // node tell what the layers before number `below` do to the others.
   Result<StackNode> Lookup(const MergedDir& directory, const std::string& name, uint32_t first_part = 0,
                            uint32_t below = kAllLayers);
 
@@ -90,8 +90,8 @@ class Stack {
 
   Stack() = default;
   Result<void> SearchLayer(const LayerDirRef& base, Search& search, StackNode& hit);
-  Result<bool> SearchOne(const LayerDirRef& base, const std::string& name, const std::string& before, const std::string& after,
-                         bool last, Search& search, StackNode& hit);
+  Result<bool> SearchOne(const LayerDirRef& base, const std::string& name, const std::string& before,
+                         const std::string& after, bool last, Search& search, StackNode& hit);
   Result<void> ReadRedirect(int directory, const std::string& name, const std::string& before, const std::string& after,
                             Search& search);
   Result<bool> IsXattrWhiteout(const LayerDirRef& base, int directory, const std::string& name, const struct stat& st);

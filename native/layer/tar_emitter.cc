@@ -20,7 +20,9 @@ constexpr std::string_view kOpaqueName = ".wh..wh..opq";
 // Files of at least this size get the kernel's read-ahead told.
 constexpr uint64_t kAdviseBytes = uint64_t{1} << 20;
 
-std::span<const uint8_t> Bytes(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
+std::span<const uint8_t> Bytes(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
 
 TarEntry MakeEntry(const std::string& path, const struct stat& st) {
   TarEntry entry;
@@ -35,12 +37,18 @@ TarEntry MakeEntry(const std::string& path, const struct stat& st) {
 
 TarType TypeOf(mode_t mode) {
   switch (mode & S_IFMT) {
-    case S_IFDIR: return TarType::kDirectory;
-    case S_IFLNK: return TarType::kSymlink;
-    case S_IFCHR: return TarType::kCharDevice;
-    case S_IFBLK: return TarType::kBlockDevice;
-    case S_IFIFO: return TarType::kFifo;
-    default: return TarType::kRegular;
+    case S_IFDIR:
+      return TarType::kDirectory;
+    case S_IFLNK:
+      return TarType::kSymlink;
+    case S_IFCHR:
+      return TarType::kCharDevice;
+    case S_IFBLK:
+      return TarType::kBlockDevice;
+    case S_IFIFO:
+      return TarType::kFifo;
+    default:
+      return TarType::kRegular;
   }
 }
 
@@ -109,7 +117,8 @@ Result<void> TarEmitter::Region(const TarSubject& subject, uint64_t offset, uint
     LS_ASSIGN(std::span<uint8_t> space, out_.Space());
     if (space.size() > left) space = space.first(static_cast<size_t>(left));
     LS_ASSIGN(const size_t got, ReadFull(subject.data, space, subject.path));
-    if (got < space.size()) return DataError(Fault::kCorrupt, "the file became shorter while it was read", subject.path, out_.bytes());
+    if (got < space.size())
+      return DataError(Fault::kCorrupt, "the file became shorter while it was read", subject.path, out_.bytes());
     if (record_ != nullptr) crc = Crc64Iso(crc, space);
     LS_TRY(out_.Commit(got));
     left -= got;
@@ -117,7 +126,8 @@ Result<void> TarEmitter::Region(const TarSubject& subject, uint64_t offset, uint
   return {};
 }
 
-Result<void> TarEmitter::Data(const TarSubject& subject, const TarEntry& entry, uint64_t& crc, const CancelToken& cancel) {
+Result<void> TarEmitter::Data(const TarSubject& subject, const TarEntry& entry, uint64_t& crc,
+                              const CancelToken& cancel) {
   uint64_t written = 0;
   if (entry.sparse) {
     for (const SparseRegion& region : entry.regions) {
@@ -173,7 +183,8 @@ Result<void> TarEmitter::Entry(const TarSubject& subject, const CancelToken& can
 }
 
 Result<void> TarEmitter::HardLink(const std::string& path, const struct stat& st, const std::string& target) {
-  if (IsWhiteoutName(path)) return DataError(Fault::kNotSupported, "a name that begins with .wh. means a removal in a tar", path);
+  if (IsWhiteoutName(path))
+    return DataError(Fault::kNotSupported, "a name that begins with .wh. means a removal in a tar", path);
   TarEntry entry = MakeEntry(path, st);
   entry.type = TarType::kHardLink;
   entry.link_name = target;

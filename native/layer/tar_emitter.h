@@ -1,5 +1,5 @@
-// TarEmitter: turns files into the entries of a tar, in the form of docs/on-disk-format.md, and keeps the tar-split record of
-// what it writes where one is wanted. One thread at a time; borrows the sink and the record.
+// TarEmitter: turns files into the entries of a tar, in the form of docs/on-disk-format.md, and keeps the tar-split
+// record of what it writes where one is wanted. One thread at a time; borrows the sink and the record.
 #pragma once
 
 #include <sys/stat.h>
@@ -35,11 +35,11 @@ class LinkTable {
 
 // A file as it is to be written: attributes, and where its xattrs, link target and data come from.
 struct TarSubject {
-  std::string path;      // without slashes at either end
-  struct stat st{};
-  int directory = -1;    // lent, with the name inside it
+  std::string path;  // without slashes at either end
+  struct stat st {};
+  int directory = -1;  // lent, with the name inside it
   std::string name;
-  int data = -1;         // lent; of a regular file with data
+  int data = -1;  // lent; of a regular file with data
 };
 
 class TarEmitter {
@@ -62,14 +62,15 @@ class TarEmitter {
  private:
   Result<void> Header(const TarEntry& entry);
   Result<void> Data(const TarSubject& subject, const TarEntry& entry, uint64_t& crc, const CancelToken& cancel);
-  Result<void> Region(const TarSubject& subject, uint64_t offset, uint64_t length, uint64_t& crc, const CancelToken& cancel);
+  Result<void> Region(const TarSubject& subject, uint64_t offset, uint64_t length, uint64_t& crc,
+                      const CancelToken& cancel);
   Result<void> Raw(std::string_view bytes);
   Result<void> Record(const TarEntry& entry, uint64_t crc);
 
   HashedSink& out_;
   RecordWriter* record_;
   bool sparse_;
-  std::string raw_;     // headers and padding since the last record of a file
+  std::string raw_;  // headers and padding since the last record of a file
   std::string header_;
   uint64_t entries_ = 0;
   uint64_t size_ = 0;

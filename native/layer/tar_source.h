@@ -9,8 +9,8 @@
 namespace layerstore {
 
 // One file, with its data from where a metacopy xattr leads. Sockets give nothing.
-Result<void> EmitNode(Stack& stack, const StackNode& node, const std::string& path, LinkTable& links, TarEmitter& emitter,
-                      const CancelToken& cancel);
+Result<void> EmitNode(Stack& stack, const StackNode& node, const std::string& path, LinkTable& links,
+                      TarEmitter& emitter, const CancelToken& cancel);
 
 // All entries and the end of the tar.
 Result<void> EmitTree(const DiffStack& diff, TarEmitter& emitter, const CancelToken& cancel);

@@ -1,5 +1,6 @@
 // What can be asked of layers' trees: the exact tar again, the tar of a difference, changes, sizes, copies, removal.
-// Every function blocks, may be called from several threads at once for different trees, and leaves no descriptor behind.
+// Every function blocks, may be called from several threads at once for different trees, and leaves no descriptor
+// behind.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,7 @@ struct TarSummary {
 struct AssembleRequest {
   std::string tar_split_path;  // gzip
   std::string directory;
-  Sha256Digest diff_id{};      // Fault::kCorrupt rather than a good end on other bytes
+  Sha256Digest diff_id{};  // Fault::kCorrupt rather than a good end on other bytes
 };
 // tar-split record + tree -> the registered bytes.
 Result<TarSummary> Assemble(const AssembleRequest& request, ByteSink& sink, const CancelToken& cancel);
@@ -59,26 +60,28 @@ Result<std::vector<ChangeRecord>> Changes(const DiffRequest& request, const Canc
 Result<uint64_t> DiffSize(const DiffRequest& request, const CancelToken& cancel);
 
 struct SealRequest {
-  DiffRequest diff;            // its upper.directories[0] is the RW layer's own (already at `directory` where `consume`)
-  std::string directory;       // becomes the layer's tree
+  DiffRequest diff;       // its upper.directories[0] is the RW layer's own (already at `directory` where `consume`)
+  std::string directory;  // becomes the layer's tree
   bool consume = false;
   std::string tar_split_path;
-  // `consume`, where not empty: a file that holds, before any of them is removed from `directory`, a tar of the whiteouts
-  // that the layer does not need, so that the RW layer can be given back whole. Not made where there are none.
+  // `consume`, where not empty: a file that holds, before any of them is removed from `directory`, a tar of the
+  // whiteouts that the layer does not need, so that the RW layer can be given back whole. Not made where there are
+  // none.
   std::string dropped_path;
 };
-// The changes of an RW layer become a layer: cloned (or taken over), hashed and recorded in one pass. The result is that
-// of Ingest over WriteTreeTar's bytes.
+// The changes of an RW layer become a layer: cloned (or taken over), hashed and recorded in one pass. The result is
+// that of Ingest over WriteTreeTar's bytes.
 Result<IngestResult> Seal(const SealRequest& request, Progress& progress, const CancelToken& cancel);
 
 struct TreeUsage {
-  uint64_t size = 0;       // apparent, no directories, hard links once
+  uint64_t size = 0;  // apparent, no directories, hard links once
   uint64_t allocated = 0;
   uint64_t inodes = 0;
 };
 Result<TreeUsage> Usage(const std::string& directory, const CancelToken& cancel);
 
-// Content of `source` into the existing `target`: reflink, else copy_file_range; hard links, xattrs, sparse files, times kept.
+// Content of `source` into the existing `target`: reflink, else copy_file_range; hard links, xattrs, sparse files,
+// times kept.
 Result<void> CopyTree(const std::string& source, const std::string& target, const CancelToken& cancel);
 
 // Follows no link, crosses no mount; a missing path is no error.

@@ -1,4 +1,5 @@
-// WriteTreeTar: the tar of an RW layer, of a difference between layers, or of a whole tree, straight from the directories.
+// WriteTreeTar: the tar of an RW layer, of a difference between layers, or of a whole tree, straight from the
+// directories.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -55,8 +56,8 @@ Result<void> ChangesTar(const DiffStack& diff, TarEmitter& emitter, const Cancel
 
 }  // namespace
 
-Result<void> EmitNode(Stack& stack, const StackNode& node, const std::string& path, LinkTable& links, TarEmitter& emitter,
-                      const CancelToken& cancel) {
+Result<void> EmitNode(Stack& stack, const StackNode& node, const std::string& path, LinkTable& links,
+                      TarEmitter& emitter, const CancelToken& cancel) {
   if (S_ISSOCK(node.st.st_mode)) return {};
   if (const std::string* first = links.FirstPath(node.st, path)) return emitter.HardLink(path, node.st, *first);
   TarSubject subject;
@@ -68,7 +69,7 @@ Result<void> EmitNode(Stack& stack, const StackNode& node, const std::string& pa
       return DataError(Fault::kCorrupt, "its data is in no layer (metacopy)", path);
     }
     LS_ASSIGN(data, stack.OpenFile(node.metacopy ? node.data : node.place));
-    struct stat now{};
+    struct stat now {};
     if (fstat(data.get(), &now) != 0) return SysError("fstat", path);
     if (!S_ISREG(now.st_mode)) return DataError(Fault::kCorrupt, "the file was replaced while it was read", path);
     subject.st.st_size = now.st_size;

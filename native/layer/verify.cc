@@ -1,5 +1,5 @@
-// VerifyTree: a stored layer against its record: every recorded file is read again, every header of the recorded tar is compared with
-// the inode it made, and what no entry made is found. Memory is two numbers an entry.
+// VerifyTree: a stored layer against its record: every recorded file is read again, every header of the recorded tar is
+// compared with the inode it made, and what no entry made is found. Memory is two numbers an entry.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -39,12 +39,13 @@ class Budget {
     spent_ += bytes;
     const double due = static_cast<double>(spent_) / static_cast<double>(rate_);
     while (!cancel.cancelled()) {
-      struct timespec now{};
+      struct timespec now {};
       clock_gettime(CLOCK_MONOTONIC, &now);
-      const double passed = static_cast<double>(now.tv_sec - start_.tv_sec) + static_cast<double>(now.tv_nsec - start_.tv_nsec) / 1e9;
+      const double passed =
+          static_cast<double>(now.tv_sec - start_.tv_sec) + static_cast<double>(now.tv_nsec - start_.tv_nsec) / 1e9;
       const double wait = std::min(due - passed, 0.05);  // short, for the sake of cancellation
       if (wait <= 0) return;
-      const struct timespec nap{0, static_cast<long>(wait * 1e9)};
+      const struct timespec nap { 0, static_cast<long>(wait * 1e9) };
       nanosleep(&nap, nullptr);
     }
   }
@@ -52,7 +53,7 @@ class Budget {
  private:
   uint64_t rate_;
   uint64_t spent_ = 0;
-  struct timespec start_{};
+  struct timespec start_ {};
 };
 
 // Gives the record's segments to the digest of the whole tar.
@@ -67,7 +68,8 @@ class SegmentHasher final : public RecordListener {
 
 class Verifier {
  public:
-  Verifier(const VerifyRequest& request, const CancelToken& cancel) : request_(request), cancel_(cancel), budget_(request.bytes_per_second) {}
+  Verifier(const VerifyRequest& request, const CancelToken& cancel)
+      : request_(request), cancel_(cancel), budget_(request.bytes_per_second) {}
 
   Result<std::vector<TreeProblem>> Run();
 
@@ -112,7 +114,7 @@ Result<void> Verifier::CheckContent(const SplitEntry& entry) {
     // Type and size are compared with the header, too; what that finds is said once.
     damaged_ = true;
     if (file.error().detail.starts_with("size ")) {
-      struct stat st{};
+      struct stat st {};
       LS_ASSIGN(const LayerFiles::Place place, files_->Find(entry));
       if (fstatat(place.directory, place.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) {
         Add(entry.name, "size", std::to_string(entry.size), std::to_string(st.st_size));
@@ -159,7 +161,8 @@ Result<void> Verifier::Compare() {
   }
 }
 
-// What lies in the directory and no entry made. In a plain tree the parents' files lie there too, so nothing can be told.
+// What lies in the directory and no entry made. In a plain tree the parents' files lie there too, so nothing can be
+// told.
 Result<void> Verifier::FindExtra() {
   if (request_.whiteouts == Whiteouts::kApply) return {};
   return WalkPlain(
@@ -181,8 +184,8 @@ Result<std::vector<TreeProblem>> Verifier::Run() {
   if (read) read = Compare();
   if (!read) {
     const Error& error = read.error();
-    const bool bad_record = error.fault == Fault::kCorrupt || error.fault == Fault::kBadTar || error.fault == Fault::kLimit ||
-                            error.fault == Fault::kBadCompression;
+    const bool bad_record = error.fault == Fault::kCorrupt || error.fault == Fault::kBadTar ||
+                            error.fault == Fault::kLimit || error.fault == Fault::kBadCompression;
     const bool missing = error.fault == Fault::kSystem && error.err == ENOENT && error.path == request_.tar_split_path;
     if (!bad_record && !missing) return error;
     Add(request_.tar_split_path, "tar-split", "a readable record", missing ? "missing" : error.detail);
@@ -191,7 +194,8 @@ Result<std::vector<TreeProblem>> Verifier::Run() {
   LS_TRY(FindExtra());
   LS_ASSIGN(const Sha256Digest digest, tar_->Finish());
   // Where a file is damaged already the digest says nothing new.
-  const bool files_good = !damaged_ || std::all_of(problems_.begin(), problems_.end(), [](const TreeProblem& p) { return p.what == "extra"; });
+  const bool files_good = !damaged_ || std::all_of(problems_.begin(), problems_.end(),
+                                                   [](const TreeProblem& p) { return p.what == "extra"; });
   if (digest != request_.diff_id && files_good) {
     Add(request_.tar_split_path, "diff id", FormatDigest(request_.diff_id), FormatDigest(digest));
   }

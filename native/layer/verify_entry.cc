@@ -37,12 +37,18 @@ std::string Time(int64_t seconds, int64_t nanoseconds) {
 
 mode_t TypeBits(TarType type) {
   switch (type) {
-    case TarType::kDirectory: return S_IFDIR;
-    case TarType::kSymlink: return S_IFLNK;
-    case TarType::kCharDevice: return S_IFCHR;
-    case TarType::kBlockDevice: return S_IFBLK;
-    case TarType::kFifo: return S_IFIFO;
-    default: return S_IFREG;
+    case TarType::kDirectory:
+      return S_IFDIR;
+    case TarType::kSymlink:
+      return S_IFLNK;
+    case TarType::kCharDevice:
+      return S_IFCHR;
+    case TarType::kBlockDevice:
+      return S_IFBLK;
+    case TarType::kFifo:
+      return S_IFIFO;
+    default:
+      return S_IFREG;
   }
 }
 
@@ -62,13 +68,20 @@ std::string Show(const std::string& value) {
 
 std::string DescribeType(mode_t mode) {
   switch (mode & S_IFMT) {
-    case S_IFDIR: return "directory";
-    case S_IFREG: return "regular file";
-    case S_IFLNK: return "symbolic link";
-    case S_IFCHR: return "character device";
-    case S_IFBLK: return "block device";
-    case S_IFIFO: return "FIFO";
-    default: return "socket";
+    case S_IFDIR:
+      return "directory";
+    case S_IFREG:
+      return "regular file";
+    case S_IFLNK:
+      return "symbolic link";
+    case S_IFCHR:
+      return "character device";
+    case S_IFBLK:
+      return "block device";
+    case S_IFIFO:
+      return "FIFO";
+    default:
+      return "socket";
   }
 }
 
@@ -98,13 +111,14 @@ Result<void> EntryCheck::Whiteout(const SplitEntry& entry, const std::string& re
   SplitEntry target = entry;
   target.name = removed;
   Result<LayerFiles::Place> place = files_.Find(target);
-  struct stat st{};
+  struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   if (whiteouts_ == Whiteouts::kApply) {
     if (there) Add(removed, "whiteout", "nothing", DescribeType(st.st_mode));
     return {};
   }
-  if (!there || !IsWhiteoutDevice(st)) Add(removed, "whiteout", "a 0:0 device", there ? DescribeType(st.st_mode) : "nothing");
+  if (!there || !IsWhiteoutDevice(st))
+    Add(removed, "whiteout", "a 0:0 device", there ? DescribeType(st.st_mode) : "nothing");
   if (there) inodes_.insert(st.st_ino);
   return {};
 }
@@ -126,7 +140,8 @@ Result<void> EntryCheck::Xattrs(const TarEntry& header, const LayerFiles::Place&
   LS_ASSIGN(const std::vector<Xattr> found, ListXattrs(place.directory, place.name));
   for (const auto& [name, value] : header.xattrs) {
     if (IsOverlayXattr(name)) continue;
-    const auto at = std::find_if(found.begin(), found.end(), [&name = name](const Xattr& xattr) { return xattr.name == name; });
+    const auto at =
+        std::find_if(found.begin(), found.end(), [&name = name](const Xattr& xattr) { return xattr.name == name; });
     if (at == found.end()) {
       Add(header.name, "xattr " + name, Show(value), "nothing");
     } else if (at->value != value) {
@@ -134,9 +149,11 @@ Result<void> EntryCheck::Xattrs(const TarEntry& header, const LayerFiles::Place&
     }
   }
   for (const Xattr& xattr : found) {
-    const bool wanted = std::any_of(header.xattrs.begin(), header.xattrs.end(), [&](const auto& pair) { return pair.first == xattr.name; });
+    const bool wanted = std::any_of(header.xattrs.begin(), header.xattrs.end(),
+                                    [&](const auto& pair) { return pair.first == xattr.name; });
     // The kernel labels files by itself where SELinux is on.
-    if (!wanted && xattr.name != "security.selinux") Add(header.name, "xattr " + xattr.name, "nothing", Show(xattr.value));
+    if (!wanted && xattr.name != "security.selinux")
+      Add(header.name, "xattr " + xattr.name, "nothing", Show(xattr.value));
   }
   return {};
 }
@@ -145,7 +162,7 @@ Result<void> EntryCheck::HardLink(const TarEntry& header, const struct stat& st)
   SplitEntry target;
   target.name = header.link_name;
   Result<LayerFiles::Place> place = files_.Find(target);
-  struct stat other{};
+  struct stat other {};
   if (!place || fstatat(place->directory, place->name.c_str(), &other, AT_SYMLINK_NOFOLLOW) != 0) {
     Add(header.name, "hard link", header.link_name, "nothing");
   } else if ((other.st_ino != st.st_ino || other.st_dev != st.st_dev) && !names_.Unsure(header.link_name)) {
@@ -154,7 +171,8 @@ Result<void> EntryCheck::HardLink(const TarEntry& header, const struct stat& st)
   return {};
 }
 
-Result<void> EntryCheck::Attributes(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st) {
+Result<void> EntryCheck::Attributes(const RecordTar::Item& item, const LayerFiles::Place& place,
+                                    const struct stat& st) {
   const TarEntry& header = item.header;
   if (header.type == TarType::kHardLink) return HardLink(header, st);
   const mode_t type = TypeBits(header.type);
@@ -162,14 +180,17 @@ Result<void> EntryCheck::Attributes(const RecordTar::Item& item, const LayerFile
     Add(header.name, "type", DescribeType(type), DescribeType(st.st_mode));
     return {};
   }
-  if (type == S_IFREG && item.file.size == 0 && st.st_size != 0) Add(header.name, "size", "0", std::to_string(st.st_size));
+  if (type == S_IFREG && item.file.size == 0 && st.st_size != 0)
+    Add(header.name, "size", "0", std::to_string(st.st_size));
   if (type != S_IFLNK && (static_cast<mode_t>(header.mode) & 07777) != (st.st_mode & 07777)) {
     Add(header.name, "mode", Octal(static_cast<uint64_t>(header.mode) & 07777), Octal(st.st_mode & 07777));
   }
-  if (header.uid != st.st_uid || header.gid != st.st_gid) Add(header.name, "owner", Owner(header.uid, header.gid), Owner(st.st_uid, st.st_gid));
-  if ((type == S_IFCHR || type == S_IFBLK) &&
-      (header.device_major != static_cast<int64_t>(major(st.st_rdev)) || header.device_minor != static_cast<int64_t>(minor(st.st_rdev)))) {
-    Add(header.name, "device", Owner(header.device_major, header.device_minor), Owner(major(st.st_rdev), minor(st.st_rdev)));
+  if (header.uid != st.st_uid || header.gid != st.st_gid)
+    Add(header.name, "owner", Owner(header.uid, header.gid), Owner(st.st_uid, st.st_gid));
+  if ((type == S_IFCHR || type == S_IFBLK) && (header.device_major != static_cast<int64_t>(major(st.st_rdev)) ||
+                                               header.device_minor != static_cast<int64_t>(minor(st.st_rdev)))) {
+    Add(header.name, "device", Owner(header.device_major, header.device_minor),
+        Owner(major(st.st_rdev), minor(st.st_rdev)));
   }
   if (type == S_IFLNK) {
     char link[PATH_MAX];
@@ -179,7 +200,8 @@ Result<void> EntryCheck::Attributes(const RecordTar::Item& item, const LayerFile
     if (found != header.link_name) Add(header.name, "link target", header.link_name, found);
   }
   if (header.mtime_seconds != st.st_mtim.tv_sec || static_cast<long>(header.mtime_nanoseconds) != st.st_mtim.tv_nsec) {
-    Add(header.name, "mtime", Time(header.mtime_seconds, header.mtime_nanoseconds), Time(st.st_mtim.tv_sec, st.st_mtim.tv_nsec), true);
+    Add(header.name, "mtime", Time(header.mtime_seconds, header.mtime_nanoseconds),
+        Time(st.st_mtim.tv_sec, st.st_mtim.tv_nsec), true);
   }
   return Xattrs(header, place);
 }
@@ -198,7 +220,7 @@ Result<void> EntryCheck::Check(const RecordTar::Item& item) {
     return Whiteout(entry, removed);
   }
   Result<LayerFiles::Place> place = files_.Find(entry);
-  struct stat st{};
+  struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   if (there) inodes_.insert(st.st_ino);
   if (names_.Unsure(clean)) return {};

@@ -21,7 +21,9 @@ class EntryNames {
   // `recorded`: the record has a file for the entry.
   void Add(std::string_view name, bool recorded);
   // The path, or something below it, is in the tar.
-  [[nodiscard]] bool Knows(std::string_view path) const { return known_.contains(Hash(path)) || implied_.contains(Hash(path)); }
+  [[nodiscard]] bool Knows(std::string_view path) const {
+    return known_.contains(Hash(path)) || implied_.contains(Hash(path));
+  }
   // An entry whose file in the tree need not be what its header says: the name came again, or a whiteout took it away.
   [[nodiscard]] bool Unsure(std::string_view path) const { return unsure_.contains(Hash(path)); }
 

@@ -28,7 +28,8 @@ Result<void> TreeWalk::Enter(StackNode node, bool whole, bool opaque) {
   frame.items.reserve(children.size() + children.size() / 4);
   for (StackChild& child : children) {
     // Only a directory has a content; where the file system does not tell, the entry's own lookup will.
-    if (child.type == DT_DIR || child.type == DT_UNKNOWN) frame.items.push_back({child.name + "/", child.part, nullptr});
+    if (child.type == DT_DIR || child.type == DT_UNKNOWN)
+      frame.items.push_back({child.name + "/", child.part, nullptr});
     frame.items.push_back({std::move(child.name), child.part, nullptr});
   }
   std::sort(frame.items.begin(), frame.items.end(), [](const Item& a, const Item& b) { return a.key < b.key; });
@@ -66,8 +67,9 @@ Result<bool> TreeWalk::GiveItem(WalkStep& step) {
   // A directory's content comes later in this frame, under the name with a slash. Other nodes live until the next step.
   if (kept->is_directory()) {
     const std::string key = item.key + "/";
-    const auto content = std::lower_bound(frame.items.begin() + static_cast<std::ptrdiff_t>(frame.next), frame.items.end(), key,
-                                          [](const Item& a, const std::string& b) { return a.key < b; });
+    const auto content =
+        std::lower_bound(frame.items.begin() + static_cast<std::ptrdiff_t>(frame.next), frame.items.end(), key,
+                         [](const Item& a, const std::string& b) { return a.key < b; });
     if (content != frame.items.end() && content->key == key) {
       content->node = std::move(kept);
       return true;

@@ -1,5 +1,5 @@
-// TreeWalk: the entries of a layer's tar in the tar's order (byte order of path), from a Stack. Memory is the names of the
-// directories from the root to where the walk is. One thread at a time; borrows the Stack.
+// TreeWalk: the entries of a layer's tar in the tar's order (byte order of path), from a Stack. Memory is the names of
+// the directories from the root to where the walk is. One thread at a time; borrows the Stack.
 #pragma once
 
 #include <memory>
@@ -13,13 +13,13 @@ namespace layerstore {
 
 struct WalkStep {
   enum class Kind : uint8_t {
-    kEntry,     // a file, a directory before anything in it, or a whiteout
-    kOpaque,    // the directory was entered and is opaque: its marker's turn
-    kHidden,    // a whiteout that the tar leaves out: a marker above it says it all, or there is nothing below
-    kLeave,     // everything below the directory was given
+    kEntry,   // a file, a directory before anything in it, or a whiteout
+    kOpaque,  // the directory was entered and is opaque: its marker's turn
+    kHidden,  // a whiteout that the tar leaves out: a marker above it says it all, or there is nothing below
+    kLeave,   // everything below the directory was given
   };
   Kind kind = Kind::kEntry;
-  std::string path;            // without a leading slash; of a whiteout: of what it removes
+  std::string path;                 // without a leading slash; of a whiteout: of what it removes
   const StackNode* node = nullptr;  // valid until the next step
   // kEntry and kLeave of a directory: its marker is given.
   bool opaque = false;
@@ -35,13 +35,13 @@ class TreeWalk {
 
  private:
   struct Item {
-    std::string key;      // the name; of a directory's content: with a slash, which is where its paths sort
+    std::string key;  // the name; of a directory's content: with a slash, which is where its paths sort
     uint32_t part = 0;
     std::unique_ptr<StackNode> node;
   };
   struct Frame {
-    StackNode node;       // the directory
-    bool whole = false;   // all layers' content is given, not only that of the upper ones
+    StackNode node;      // the directory
+    bool whole = false;  // all layers' content is given, not only that of the upper ones
     bool opaque = false;
     bool marker = false;  // the opaque marker is still to be given
     std::vector<Item> items;

@@ -31,7 +31,8 @@ struct AttachedMount {
   MountTier tier = MountTier::kAuto;
   uint64_t device = 0;  // of the mount's root, as stat has it
 };
-// MountOverlay on a directory that is made for it; EEXIST (mkdir) where there is one, whatever it is. On failure it is gone.
+// MountOverlay on a directory that is made for it; EEXIST (mkdir) where there is one, whatever it is. On failure it is
+// gone.
 Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode);
 
 enum class UnmountOutcome : uint8_t {

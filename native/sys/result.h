@@ -1,4 +1,5 @@
-// Result<T>: a value or an Error. The package is built without C++ exceptions, so every function that can fail returns one.
+// Result<T>: a value or an Error. The package is built without C++ exceptions, so every function that can fail returns
+// one.
 #pragma once
 
 #include <cerrno>
@@ -30,12 +31,12 @@ enum class Fault : uint8_t {
 // Facts, never a sentence: TypeScript writes the message.
 struct Error {
   Fault fault = Fault::kSystem;
-  int err = 0;              // errno, for kSystem
-  const char* syscall = ""; // static string
+  int err = 0;               // errno, for kSystem
+  const char* syscall = "";  // static string
   std::string path;
   std::string dest;
-  std::string detail;       // which limit, which header field, what the kernel said
-  uint64_t offset = 0;      // byte offset in the tar, where there is one
+  std::string detail;   // which limit, which header field, what the kernel said
+  uint64_t offset = 0;  // byte offset in the tar, where there is one
 };
 
 // An Error from errno as it is now. Call it before anything else can change errno.
@@ -60,7 +61,7 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}    // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   [[nodiscard]] bool ok() const { return state_.index() == 0; }
@@ -96,10 +97,10 @@ class [[nodiscard]] Result<void> {
 }  // namespace layerstore
 
 // Returns the Error of `expr` from the enclosing function, which returns a Result of any type.
-#define LS_TRY(expr)                                          \
-  do {                                                        \
-    auto ls_try_result = (expr);                              \
-    if (!ls_try_result.ok()) return ls_try_result.error();    \
+#define LS_TRY(expr)                                       \
+  do {                                                     \
+    auto ls_try_result = (expr);                           \
+    if (!ls_try_result.ok()) return ls_try_result.error(); \
   } while (false)
 
 #define LS_CONCAT_INNER(a, b) a##b

@@ -133,7 +133,8 @@ class LineParser {
     while (digits < rest_.size() && digits < 20 && rest_[digits] >= '0' && rest_[digits] <= '9') {
       value = value * 10 + static_cast<uint64_t>(rest_[digits++] - '0');
     }
-    if (digits == 0 || digits == 20 || value > static_cast<uint64_t>(INT64_MAX) || (digits > 1 && rest_[0] == '0')) bad_ = true;
+    if (digits == 0 || digits == 20 || value > static_cast<uint64_t>(INT64_MAX) || (digits > 1 && rest_[0] == '0'))
+      bad_ = true;
     rest_.remove_prefix(digits);
     return value;
   }
@@ -146,7 +147,8 @@ class LineParser {
       return;
     }
     size_t length = 0;
-    while (length < rest_.size() && std::strchr("+-.0123456789eE", rest_[length]) != nullptr && rest_[length] != 0) length++;
+    while (length < rest_.size() && std::strchr("+-.0123456789eE", rest_[length]) != nullptr && rest_[length] != 0)
+      length++;
     if (length > 0) {
       rest_.remove_prefix(length);
     } else if (!TakeWord("null") && !TakeWord("true") && !TakeWord("false")) {
@@ -160,7 +162,8 @@ class LineParser {
     return {};
   }
   void SkipBlank() {
-    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\t' || rest_.front() == '\r')) rest_.remove_prefix(1);
+    while (!rest_.empty() && (rest_.front() == ' ' || rest_.front() == '\t' || rest_.front() == '\r'))
+      rest_.remove_prefix(1);
   }
   std::optional<uint32_t> Hex4() {
     if (rest_.size() < 4) return std::nullopt;
@@ -168,10 +171,14 @@ class LineParser {
     for (size_t i = 0; i < 4; i++) {
       const char digit = rest_[i];
       uint32_t part = 0;
-      if (digit >= '0' && digit <= '9') part = static_cast<uint32_t>(digit - '0');
-      else if (digit >= 'a' && digit <= 'f') part = static_cast<uint32_t>(digit - 'a' + 10);
-      else if (digit >= 'A' && digit <= 'F') part = static_cast<uint32_t>(digit - 'A' + 10);
-      else return std::nullopt;
+      if (digit >= '0' && digit <= '9')
+        part = static_cast<uint32_t>(digit - '0');
+      else if (digit >= 'a' && digit <= 'f')
+        part = static_cast<uint32_t>(digit - 'a' + 10);
+      else if (digit >= 'A' && digit <= 'F')
+        part = static_cast<uint32_t>(digit - 'A' + 10);
+      else
+        return std::nullopt;
       value = value << 4 | part;
     }
     rest_.remove_prefix(4);
@@ -185,14 +192,31 @@ class LineParser {
     const char kind = rest_.front();
     rest_.remove_prefix(1);
     switch (kind) {
-      case '"': case '\\': case '/': out.push_back(kind); return;
-      case 'b': out.push_back('\b'); return;
-      case 'f': out.push_back('\f'); return;
-      case 'n': out.push_back('\n'); return;
-      case 'r': out.push_back('\r'); return;
-      case 't': out.push_back('\t'); return;
-      case 'u': break;
-      default: bad_ = true; return;
+      case '"':
+      case '\\':
+      case '/':
+        out.push_back(kind);
+        return;
+      case 'b':
+        out.push_back('\b');
+        return;
+      case 'f':
+        out.push_back('\f');
+        return;
+      case 'n':
+        out.push_back('\n');
+        return;
+      case 'r':
+        out.push_back('\r');
+        return;
+      case 't':
+        out.push_back('\t');
+        return;
+      case 'u':
+        break;
+      default:
+        bad_ = true;
+        return;
     }
     std::optional<uint32_t> rune = Hex4();
     if (!rune) {
@@ -218,7 +242,9 @@ class LineParser {
   bool bad_ = false;
 };
 
-Error BadLine(const char* detail, const SplitEntry& entry) { return DataError(Fault::kCorrupt, detail, entry.name, entry.offset); }
+Error BadLine(const char* detail, const SplitEntry& entry) {
+  return DataError(Fault::kCorrupt, detail, entry.name, entry.offset);
+}
 
 Result<void> ParseLine(std::string_view line, SplitEntry& entry) {
   LineParser parser(line);
@@ -276,7 +302,8 @@ Result<void> ParseLine(std::string_view line, SplitEntry& entry) {
   if (entry.size == 0) return {};
   std::array<uint8_t, 8> sum{};
   std::string bytes;
-  if (!DecodeBase64(payload, bytes) || bytes.size() != sum.size()) return BadLine("tar-split checksum is not eight bytes", entry);
+  if (!DecodeBase64(payload, bytes) || bytes.size() != sum.size())
+    return BadLine("tar-split checksum is not eight bytes", entry);
   std::memcpy(sum.data(), bytes.data(), sum.size());
   for (const uint8_t byte : sum) entry.crc = entry.crc << 8 | byte;
   return {};
@@ -313,7 +340,8 @@ Result<bool> SplitReader::ReadLine(std::string_view& line) {
       end_ = scanned;
     }
     if (end_ == buffer_.size()) buffer_.resize(buffer_.size() * 2);
-    LS_ASSIGN(const size_t got, source_.Read(std::span(reinterpret_cast<uint8_t*>(buffer_.data()) + end_, buffer_.size() - end_)));
+    LS_ASSIGN(const size_t got,
+              source_.Read(std::span(reinterpret_cast<uint8_t*>(buffer_.data()) + end_, buffer_.size() - end_)));
     if (got == 0) source_ended_ = true;
     end_ += got;
   }

@@ -1,5 +1,5 @@
-// SplitReader: reads the entries of a tar-split record (docs/on-disk-format.md) from its uncompressed JSON lines. Records
-// come from disk and from other programs, so nothing in them is trusted: whatever is not exactly such a line is
+// SplitReader: reads the entries of a tar-split record (docs/on-disk-format.md) from its uncompressed JSON lines.
+// Records come from disk and from other programs, so nothing in them is trusted: whatever is not exactly such a line is
 // Fault::kCorrupt with the byte offset of the line. One thread at a time; owns no descriptor; memory is one line.
 #pragma once
 
@@ -20,7 +20,7 @@ struct SplitEntry {
   uint64_t crc = 0;              // CRC-64/ISO of the data; 0 where `size` is 0
   std::vector<uint8_t> segment;  // raw bytes of a segment
   uint64_t position = 0;
-  uint64_t offset = 0;           // of the line in the uncompressed record
+  uint64_t offset = 0;  // of the line in the uncompressed record
 };
 
 class SplitReader {
@@ -46,7 +46,8 @@ class SplitReader {
 };
 
 // The name as a path below the layer's root: `.` and empty components dropped, `..` resolved by text as Docker's code
-// does (`/..` is the root). False where a relative one would leave the root or is not a file's path (empty, a zero byte).
+// does (`/..` is the root). False where a relative one would leave the root or is not a file's path (empty, a zero
+// byte).
 bool CleanEntryName(std::string_view name, std::string& clean);
 
 }  // namespace layerstore

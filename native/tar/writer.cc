@@ -156,7 +156,8 @@ Result<void> AppendTarHeader(const TarEntry& entry, std::string& out) {
 
   const bool fits = entry.mtime_seconds >= 0 && static_cast<uint64_t>(entry.mtime_seconds) <= kMaxOctal11;
   raw.mtime = fits ? static_cast<uint64_t>(entry.mtime_seconds) : 0;
-  if (!fits || entry.mtime_nanoseconds != 0) records.push_back({"mtime", FormatTime(entry.mtime_seconds, entry.mtime_nanoseconds)});
+  if (!fits || entry.mtime_nanoseconds != 0)
+    records.push_back({"mtime", FormatTime(entry.mtime_seconds, entry.mtime_nanoseconds)});
 
   for (const auto& [name, value] : entry.xattrs) {
     if (name.find('=') != std::string::npos) {

@@ -18,9 +18,9 @@ inline constexpr uint64_t kTarEndBytes = 2 * kTarBlock;
 [[nodiscard]] constexpr uint64_t TarPadding(uint64_t size) { return (kTarBlock - size % kTarBlock) % kTarBlock; }
 
 // Appends the entry's header to `out`, a PAX header before it where one is needed, and for a sparse entry its map.
-// Used of `entry`: name (directories end in a slash), link_name, type, mode, uid, gid, size, mtime, device numbers, xattrs in byte
-// order of name; where `sparse`, `regions` in order, `size` being the size of the expanded file. The data follows.
-// Fault::kNotSupported for an xattr that has no form in a PAX record.
+// Used of `entry`: name (directories end in a slash), link_name, type, mode, uid, gid, size, mtime, device numbers,
+// xattrs in byte order of name; where `sparse`, `regions` in order, `size` being the size of the expanded file. The
+// data follows. Fault::kNotSupported for an xattr that has no form in a PAX record.
 Result<void> AppendTarHeader(const TarEntry& entry, std::string& out);
 
 // What follows the header of a sparse entry: the padded map.

@@ -76,7 +76,7 @@ void Change(const std::string& root) {
   Put(root + "/file-then-dir/z", "z");
   std::filesystem::remove_all(root + "/dir-then-file");
   Put(root + "/dir-then-file", "now a file");
-  CHECK(chmod((root + "/big").c_str(), 0600) == 0);  // a metacopy
+  CHECK(chmod((root + "/big").c_str(), 0600) == 0);   // a metacopy
   CHECK(chmod((root + "/same").c_str(), 0644) == 0);  // copied up and equal
   CHECK(link((root + "/new").c_str(), (root + "/new-link").c_str()) == 0);
   CHECK(symlink("target", (root + "/sym").c_str()) == 0);
@@ -92,7 +92,8 @@ void Change(const std::string& root) {
 void OverlayDifference() {
   const Scratch scratch;
   const std::string bottom = scratch.Dir("bottom"), lower = scratch.Dir("lower"), upper = scratch.Dir("upper");
-  const std::string work = scratch.Dir("work"), work2 = scratch.Dir("work2"), merged = scratch.Dir("merged"), below = scratch.Dir("below");
+  const std::string work = scratch.Dir("work"), work2 = scratch.Dir("work2"), merged = scratch.Dir("merged"),
+                    below = scratch.Dir("below");
   FillLower(bottom);
   {
     const OverlayAt first(bottom, lower, work2, merged);
@@ -106,14 +107,16 @@ void OverlayDifference() {
   const OverlayAt rw(lower + ":" + bottom, upper, work, merged);
   Change(merged);
   CHECK(mknod((upper + "/never-there").c_str(), S_IFCHR, 0) == 0);
-  CHECK(::mount("overlay", below.c_str(), "overlay", MS_RDONLY, ("index=off,redirect_dir=on,metacopy=on,lowerdir=" + lower + ":" + bottom).c_str()) == 0);
+  CHECK(::mount("overlay", below.c_str(), "overlay", MS_RDONLY,
+                ("index=off,redirect_dir=on,metacopy=on,lowerdir=" + lower + ":" + bottom).c_str()) == 0);
   const std::string wanted = BruteForce(merged, below);
   Expect(FromLayers(request), wanted, __LINE__);
   CHECK(wanted.find("D /never-there") == std::string::npos);
   CHECK(wanted.find("C /etc\nC /etc/hosts\n") != std::string::npos);
   CHECK(wanted.find("D /var/log/deep/c\n") != std::string::npos);
   CHECK(wanted.find("/same") == std::string::npos);
-  CHECK(wanted.find("C /dir-then-file\nC /etc") != std::string::npos || wanted.find("C /dir-then-file\n") != std::string::npos);
+  CHECK(wanted.find("C /dir-then-file\nC /etc") != std::string::npos ||
+        wanted.find("C /dir-then-file\n") != std::string::npos);
 
   // The whole tree without a mount is the mounted tree.
   DiffRequest whole;
@@ -150,13 +153,16 @@ void OverlayDifference() {
     auto problems = VerifyTree({sealing.tar_split_path, directory, Whiteouts::kOverlay, digest, 0}, kNever);
     CHECK_OK(problems);
     for (const TreeProblem& problem : *problems) {
-      std::fprintf(stderr, "%s: %s, expected %s, found %s\n", problem.path.c_str(), problem.what.c_str(), problem.expected.c_str(), problem.found.c_str());
+      std::fprintf(stderr, "%s: %s, expected %s, found %s\n", problem.path.c_str(), problem.what.c_str(),
+                   problem.expected.c_str(), problem.found.c_str());
     }
     CHECK(problems->empty());
     // Seen through a mount, the sealed layer is the RW layer.
     const std::string view = scratch.Dir(consume ? "view-consumed" : "view-copied");
-    CHECK(::mount("overlay", view.c_str(), "overlay", MS_RDONLY,
-                ("index=off,redirect_dir=off,metacopy=off,lowerdir=" + directory + ":" + lower + ":" + bottom).c_str()) == 0);
+    CHECK(::mount(
+              "overlay", view.c_str(), "overlay", MS_RDONLY,
+              ("index=off,redirect_dir=off,metacopy=off,lowerdir=" + directory + ":" + lower + ":" + bottom).c_str()) ==
+          0);
     CHECK(SameTree(ReadTree(view), ReadTree(merged)));
     CHECK(umount2(view.c_str(), MNT_DETACH) == 0);
   };
@@ -184,7 +190,8 @@ void PlainDifference() {
   CHECK(unlink((now + "/var/log/a").c_str()) == 0);
   std::filesystem::remove_all(now + "/gone");
   SetTime(now + "/same", 1, 0);
-  Expect(BruteForce(now, before), "C /etc\nC /etc/hosts\nD /gone\nC /same\nC /var\nC /var/log\nD /var/log/a\n", __LINE__);
+  Expect(BruteForce(now, before), "C /etc\nC /etc/hosts\nD /gone\nC /same\nC /var\nC /var/log\nD /var/log/a\n",
+         __LINE__);
   DiffRequest request;
   request.upper = {{now}, Whiteouts::kApply};
   request.lower = {{before}, Whiteouts::kApply};
@@ -240,7 +247,8 @@ void EmptyTar() {
   auto summary = WriteTreeTar(request, sink, kNever);
   CHECK_OK(summary);
   CHECK(sink.text == std::string(1024, '\0'));
-  CHECK_EQ(FormatDigest(summary->diff_id), std::string("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"));
+  CHECK_EQ(FormatDigest(summary->diff_id),
+           std::string("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"));
 }
 
 }  // namespace

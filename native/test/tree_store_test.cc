@@ -1,5 +1,5 @@
-// A layer's way in and out: what Ingest stored is given back byte for byte, damage is found and named, a seal is what Ingest would
-// have made of the same tar. Real layers are read where LAYERSTORE_CORPUS names a directory of them.
+// A layer's way in and out: what Ingest stored is given back byte for byte, damage is found and named, a seal is what
+// Ingest would have made of the same tar. Real layers are read where LAYERSTORE_CORPUS names a directory of them.
 
 #include "codec/decoder.h"
 #include "codec/gzip_writer.h"
@@ -103,7 +103,7 @@ void SealIsIngestOfTheTar() {
   CHECK_EQ(sealed->blob_size, ingested->blob_size);
   CHECK(Unzip(scratch / "sealed.gz") == Unzip(scratch / "ingested.gz"));
   CHECK(SameTree(ReadTree(request.directory), ReadTree(scratch / "ingested")));
-  struct stat st{};
+  struct stat st {};
   CHECK(stat((request.directory + "/holes").c_str(), &st) == 0 && st.st_blocks < 1000);
   CHECK(tar.text.find("dir-between") < tar.text.find("dir/file"));
   CHECK(tar.text.find("opaque/.wh..wh..opq") < tar.text.find("opaque/!first"));
@@ -163,12 +163,14 @@ void DamageIsNamed() {
   const auto assemble = [&] {
     StringSink sink;
     auto summary = Assemble({stored.record, stored.directory, stored.result.diff_id}, sink, kNever);
-    return summary.ok() ? std::string() : std::to_string(static_cast<int>(summary.error().fault)) + " " + summary.error().path + " " + summary.error().detail.substr(0, 5);
+    return summary.ok() ? std::string()
+                        : std::to_string(static_cast<int>(summary.error().fault)) + " " + summary.error().path + " " +
+                              summary.error().detail.substr(0, 5);
   };
   const std::string corrupt = std::to_string(static_cast<int>(Fault::kCorrupt)) + " ";
   Expect(assemble(), "", __LINE__);
 
-  struct stat st{};
+  struct stat st {};
   CHECK(lstat((root + "dir-between").c_str(), &st) == 0);
   const auto touch = [&](const std::string& name) {
     const struct timespec times[2] = {st.st_mtim, st.st_mtim};
@@ -206,8 +208,10 @@ void DamageIsNamed() {
   CHECK(unlink((root + "z-link").c_str()) == 0);
   Put(root + "z-link", "content of a file");
   Expect(Problems(stored),
-         "dir/file: xattr user.a\nempty: mode\ngone: whiteout\nlong-link: owner\nopaque/.wh..wh..opq: opaque\nz-link: hard link\n"
-         "intruder: extra\n", __LINE__);
+         "dir/file: xattr user.a\nempty: mode\ngone: whiteout\nlong-link: owner\nopaque/.wh..wh..opq: opaque\nz-link: "
+         "hard link\n"
+         "intruder: extra\n",
+         __LINE__);
 }
 
 void RecordsAreHostile() {
@@ -218,18 +222,30 @@ void RecordsAreHostile() {
   const std::string record = scratch / "record.gz";
   const std::string good = R"({"type":1,"name":"f","size":5,"payload":"HJhh/9chPaA=","position":0})";
   const std::vector<std::string> bad = {
-      "x", "{", "[]", "{}", "null", R"({"type":3,"payload":"","position":0})", R"({"type":-1,"payload":"","position":0})",
+      "x",
+      "{",
+      "[]",
+      "{}",
+      "null",
+      R"({"type":3,"payload":"","position":0})",
+      R"({"type":-1,"payload":"","position":0})",
       R"({"type":1,"name":"f","size":-5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"f","size":99999999999999999999999,"payload":"AAAAAAAAAAA=","position":0})",
-      R"({"type":1,"name":"f","size":5,"payload":"AAAA","position":0})", R"({"type":1,"name":"f","size":5,"payload":null,"position":0})",
-      R"({"type":2,"payload":"!!!!","position":0})", R"({"type":2,"payload":"AAA","position":0})", R"({"type":2,"payload":"A===","position":0})",
+      R"({"type":1,"name":"f","size":5,"payload":"AAAA","position":0})",
+      R"({"type":1,"name":"f","size":5,"payload":null,"position":0})",
+      R"({"type":2,"payload":"!!!!","position":0})",
+      R"({"type":2,"payload":"AAA","position":0})",
+      R"({"type":2,"payload":"A===","position":0})",
       R"({"type":1,"name_raw":"*","size":5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"../outside","size":5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"a/../../outside","size":5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"","size":5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"f\u0000","size":5,"payload":"AAAAAAAAAAA=","position":0})",
       R"({"type":1,"name":"\ud800","size":5,"payload":"AAAAAAAAAAA=","position":0})",
-      R"({"type":1,"name":"f\q","size":5,"payload":"AAAAAAAAAAA=","position":0})", R"({"type":1,"name":"f)", good + "x", good.substr(0, 40),
+      R"({"type":1,"name":"f\q","size":5,"payload":"AAAAAAAAAAA=","position":0})",
+      R"({"type":1,"name":"f)",
+      good + "x",
+      good.substr(0, 40),
       R"({"type":1,"name":"f","size":5,"nested":{},"payload":"AAAAAAAAAAA=","position":0})",
       std::string(SplitReader::kMaxLineBytes + 2, ' '),
   };
@@ -254,8 +270,11 @@ void RecordsAreHostile() {
   CHECK(Assemble({scratch / "nowhere", tree, {}}, sink, kNever).error().err == ENOENT);
 
   // Keys in any order, unknown keys, escapes, blanks, no newline at the end; name_raw beats name.
-  for (const std::string& line : {std::string(R"( { "position" : 7 , "other":"q\"","x":-1.5e3,"y":true, "payload":null,"name":"\u0066\ud83d\ude00\/","type":1 } )"),
-                                  std::string(R"({"name":"wrong","name_raw":"Zv8=","type":1,"payload":null,"position":0})")}) {
+  for (
+      const std::string& line :
+      {std::string(
+           R"( { "position" : 7 , "other":"q\"","x":-1.5e3,"y":true, "payload":null,"name":"\u0066\ud83d\ude00\/","type":1 } )"),
+       std::string(R"({"name":"wrong","name_raw":"Zv8=","type":1,"payload":null,"position":0})")}) {
     MemorySource source(line, 3);
     SplitReader reader(source);
     SplitEntry entry;

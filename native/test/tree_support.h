@@ -1,4 +1,5 @@
-// What the tree tests share: scratch directories, trees made by system calls, overlay mounts, readings of trees by brute force.
+// What the tree tests share: scratch directories, trees made by system calls, overlay mounts, readings of trees by
+// brute force.
 #pragma once
 
 #include <dirent.h>
@@ -25,7 +26,8 @@ namespace layerstore::test {
 class Scratch {
  public:
   Scratch() {
-    std::string pattern = (std::getenv("TMPDIR") != nullptr ? std::string(std::getenv("TMPDIR")) : "/var/tmp") + "/layerstore-tree-XXXXXX";
+    std::string pattern = (std::getenv("TMPDIR") != nullptr ? std::string(std::getenv("TMPDIR")) : "/var/tmp") +
+                          "/layerstore-tree-XXXXXX";
     path_ = mkdtemp(pattern.data());
   }
   ~Scratch() {
@@ -88,11 +90,13 @@ struct ReadOptions {
   bool times = true;
   bool directory_times = true;
 };
-inline void ReadTreeInto(const std::string& root, const std::string& below, const ReadOptions& options, std::map<std::string, std::string>& out) {
+inline void ReadTreeInto(const std::string& root, const std::string& below, const ReadOptions& options,
+                         std::map<std::string, std::string>& out) {
   for (const auto& item : std::filesystem::directory_iterator(root + "/" + below)) {
-    const std::string path = below.empty() ? item.path().filename().string() : below + "/" + item.path().filename().string();
+    const std::string path =
+        below.empty() ? item.path().filename().string() : below + "/" + item.path().filename().string();
     const std::string full = root + "/" + path;
-    struct stat st{};
+    struct stat st {};
     CHECK(lstat(full.c_str(), &st) == 0);
     std::string line = std::to_string(st.st_mode) + " " + std::to_string(st.st_uid) + ":" + std::to_string(st.st_gid);
     // Whiteouts have no times that mean anything.
@@ -102,7 +106,8 @@ inline void ReadTreeInto(const std::string& root, const std::string& below, cons
     }
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) line += " dev " + std::to_string(st.st_rdev);
     if (S_ISLNK(st.st_mode)) line += " -> " + std::filesystem::read_symlink(full).string();
-    if (S_ISREG(st.st_mode)) line += " size " + std::to_string(st.st_size) + " " + std::to_string(std::hash<std::string>()(Get(full)));
+    if (S_ISREG(st.st_mode))
+      line += " size " + std::to_string(st.st_size) + " " + std::to_string(std::hash<std::string>()(Get(full)));
     char names[4096];
     const ssize_t length = llistxattr(full.c_str(), names, sizeof names);
     std::map<std::string, std::string> xattrs;
@@ -111,7 +116,8 @@ inline void ReadTreeInto(const std::string& root, const std::string& below, cons
       at += static_cast<ssize_t>(name.size()) + 1;
       char value[4096];
       const ssize_t got = lgetxattr(full.c_str(), name.c_str(), value, sizeof value);
-      if (name.rfind("trusted.overlay.", 0) != 0 || name == "trusted.overlay.opaque") xattrs[name] = std::string(value, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+      if (name.rfind("trusted.overlay.", 0) != 0 || name == "trusted.overlay.opaque")
+        xattrs[name] = std::string(value, static_cast<size_t>(std::max<ssize_t>(got, 0)));
     }
     for (const auto& [name, value] : xattrs) line += " " + name + "=" + value;
     out[path] = line;
@@ -128,8 +134,10 @@ inline bool SameTree(const std::map<std::string, std::string>& a, const std::map
   if (a == b) return true;
   for (const auto& [path, line] : a) {
     const auto at = b.find(path);
-    if (at == b.end()) std::fprintf(stderr, "only in the first: %s %s\n", path.c_str(), line.c_str());
-    else if (at->second != line) std::fprintf(stderr, "differs: %s\n  %s\n  %s\n", path.c_str(), line.c_str(), at->second.c_str());
+    if (at == b.end())
+      std::fprintf(stderr, "only in the first: %s %s\n", path.c_str(), line.c_str());
+    else if (at->second != line)
+      std::fprintf(stderr, "differs: %s\n  %s\n  %s\n", path.c_str(), line.c_str(), at->second.c_str());
   }
   for (const auto& [path, line] : b) {
     if (!a.contains(path)) std::fprintf(stderr, "only in the second: %s %s\n", path.c_str(), line.c_str());

@@ -302,11 +302,6 @@ export interface Engine {
    * `metacopy=on`. Absent: it does not, and drivers mount writable layers with both off.
    */
   readonly followsRedirects?: boolean;
-  /**
-   * It reads layers whose directories were renamed with `redirect_dir=on` and whose files were copied up with
-   * `metacopy=on`. Absent: it does not, and drivers mount writable layers with both off.
-   */
-  readonly followsRedirects?: boolean;
   features(): EngineFeatures;
 
   hashFile(path: string, options?: { signal?: AbortSignal }): Promise<HashFileResult>;
