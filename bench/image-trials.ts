@@ -34,7 +34,7 @@ export function imageTrials({ scratch, engines, runs }: Maker, archive: ImageArc
       group: 'images',
       runs,
       headline: true,
-      inputs: [() => archive.make(form)],
+      inputs: [(): Promise<void> => archive.make(form)],
       contestants: [...ours('native', 'strict'), ...ours('native', 'relaxed'), ...ours('js', 'relaxed'), ...peers],
       reference: `layerstore, ${engines[0] ?? 'native'}, ${engines[0] === 'js' ? 'relaxed' : 'strict'}`,
     };

@@ -201,7 +201,11 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
     { ...one('tar of the same', 'rwTar', { tars }), headline: true },
     { ...one('commit of the same', 'commit', { tars }), headline: true },
     { ...one('registerChain of all layers', 'registerChain', { tars }), group: 'register' },
-    { ...one(`open a store of ${MANY.toLocaleString('en')} layers`, 'openMany', { tars: [], count: MANY }), group: 'store', inputs: [] },
+    {
+      ...one(`open a store of ${MANY.toLocaleString('en')} layers`, 'openMany', { tars: [], count: MANY }),
+      group: 'store',
+      inputs: [],
+    },
   ];
   if (files !== undefined) {
     const remove = one(`remove: ${files.name}`, 'remove', { tars: [files.paths.plain] });

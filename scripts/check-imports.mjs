@@ -38,7 +38,10 @@ function files(folder, endings) {
     .map((name) => join(folder, name));
 }
 
-const roomOf = (path, base) => relative(base, path).split(sep)[0].replace(/\.(ts|js)$/, '');
+const roomOf = (path, base) =>
+  relative(base, path)
+    .split(sep)[0]
+    .replace(/\.(ts|js)$/, '');
 
 let wrong = 0;
 let seen = 0;
@@ -61,7 +64,12 @@ for (const file of files('src', ['.ts'])) {
     const target = relative(top, resolve(top, dirname(file), specifier));
     judge(typescript, roomOf(file, 'src'), roomOf(target, 'src'), file, specifier);
     for (const [a, b] of apart) {
-      if ([[a, b], [b, a]].some(([x, y]) => file.startsWith(`src/${x}/`) && target.startsWith(`src/${y}/`))) {
+      if (
+        [
+          [a, b],
+          [b, a],
+        ].some(([x, y]) => file.startsWith(`src/${x}/`) && target.startsWith(`src/${y}/`))
+      ) {
         complain(file, `must not import ${specifier}: these two know nothing of each other`);
       }
     }
@@ -75,7 +83,8 @@ for (const file of files('native', ['.cc', '.h'])) {
     if (header.includes('/')) judge(cpp, room, header.split('/')[0], file, header);
     else complain(file, `includes "${header}" without its room`);
   }
-  if (room !== 'binding' && /#include <(napi|node_api)/.test(text)) complain(file, 'only native/binding may include napi.h');
+  if (room !== 'binding' && /#include <(napi|node_api)/.test(text))
+    complain(file, 'only native/binding may include napi.h');
 }
 if (seen === 0) {
   console.error('check-imports found no import at all: is it looking in the right place?');

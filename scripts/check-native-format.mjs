@@ -11,7 +11,9 @@ const MAX_LINES = 450;
 const long = files.filter((name) => readFileSync(name, 'utf8').split('\n').length - 1 > MAX_LINES);
 for (const name of long) console.error(`${name}: longer than ${MAX_LINES} lines: more than one reason to exist?`);
 const write = process.argv.includes('--write');
-const { status, error } = spawnSync('clang-format', [...(write ? ['-i'] : ['--dry-run', '--Werror']), ...files], { stdio: 'inherit' });
+const { status, error } = spawnSync('clang-format', [...(write ? ['-i'] : ['--dry-run', '--Werror']), ...files], {
+  stdio: 'inherit',
+});
 if (error) {
   console.error(`clang-format does not run (${error.message}): apt-get install clang-format`);
   process.exit(1);

@@ -3,7 +3,16 @@
 // archive from Debian's own source package (Debian ships only the shared one); elsewhere put an `isa-l` with static
 // archive in place first, or the binary uses zlib's slower inflate.
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -13,7 +22,12 @@ const musl = process.report?.getReport().header.glibcVersionRuntime === undefine
 const platform = `${process.platform}-${process.arch}${musl ? '-musl' : ''}`;
 
 function run(command, args, options = {}) {
-  const { status, error, stderr } = spawnSync(command, args, { cwd: top, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  const { status, error, stderr } = spawnSync(command, args, {
+    cwd: top,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...options,
+  });
   if (error || status !== 0) throw new Error(`${command} ${args.join(' ')}: ${error?.message ?? stderr}`);
 }
 
@@ -22,12 +36,43 @@ function staticIsal(work) {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const sources = '/etc/apt/sources.list.d/debian.sources';
   if (process.getuid?.() !== 0 || !existsSync(sources)) return undefined;
-  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', 'nasm', 'autoconf', 'automake', 'libtool', 'make', 'gcc', 'libisal-dev', 'libzstd-dev', 'xz-utils'], { env });
+  run(
+    'apt-get',
+    [
+      'install',
+      '-y',
+      '-qq',
+      '--no-install-recommends',
+      'nasm',
+      'autoconf',
+      'automake',
+      'libtool',
+      'make',
+      'gcc',
+      'libisal-dev',
+      'libzstd-dev',
+      'xz-utils',
+    ],
+    { env },
+  );
   // Package sources are looked up in lists of our own: the machine's configuration stays as it is.
   const parts = join(work, 'parts');
-  for (const folder of [parts, join(work, 'lists/partial'), join(work, 'cache/archives/partial')]) mkdirSync(folder, { recursive: true });
-  writeFileSync(join(parts, 'debian.sources'), readFileSync(sources, 'utf8').replaceAll(/^Types: .*$/gm, 'Types: deb-src'));
-  const apt = ['-o', 'Dir::Etc::sourcelist=/dev/null', '-o', `Dir::Etc::sourceparts=${parts}`, '-o', `Dir::State::lists=${join(work, 'lists')}`, '-o', `Dir::Cache=${join(work, 'cache')}`];
+  for (const folder of [parts, join(work, 'lists/partial'), join(work, 'cache/archives/partial')])
+    mkdirSync(folder, { recursive: true });
+  writeFileSync(
+    join(parts, 'debian.sources'),
+    readFileSync(sources, 'utf8').replaceAll(/^Types: .*$/gm, 'Types: deb-src'),
+  );
+  const apt = [
+    '-o',
+    'Dir::Etc::sourcelist=/dev/null',
+    '-o',
+    `Dir::Etc::sourceparts=${parts}`,
+    '-o',
+    `Dir::State::lists=${join(work, 'lists')}`,
+    '-o',
+    `Dir::Cache=${join(work, 'cache')}`,
+  ];
   run('apt-get', [...apt, 'update', '-qq'], { env });
   run('apt-get', [...apt, 'source', '-qq', '--download-only', 'libisal'], { env, cwd: work });
   const archive = readdirSync(work).find((name) => name.endsWith('.orig.tar.xz'));

@@ -25,7 +25,10 @@ if (entry.trim() === '') stop('nothing under "## Unreleased": what is new in thi
 const today = new Date().toISOString().slice(0, 10);
 writeFileSync(changelogPath, `${before}## Unreleased\n\n## ${version} - ${today}\n${after}`);
 
-execFileSync('npm', ['version', version, '--no-git-tag-version', '--allow-same-version'], { cwd: top, stdio: 'inherit' });
+execFileSync('npm', ['version', version, '--no-git-tag-version', '--allow-same-version'], {
+  cwd: top,
+  stdio: 'inherit',
+});
 execFileSync('npm', ['run', 'check'], { cwd: top, stdio: 'inherit' });
 git('commit', '-aqm', `Release ${version}`);
 git('tag', '-a', `v${version}`, '-m', `layerstore ${version}\n${entry}`);

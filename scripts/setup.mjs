@@ -47,7 +47,9 @@ function newest(...places) {
   for (const place of places) {
     const path = join(top, place);
     if (!existsSync(path)) continue;
-    const names = statSync(path).isDirectory() ? readdirSync(path, { recursive: true }).map((name) => join(path, name)) : [path];
+    const names = statSync(path).isDirectory()
+      ? readdirSync(path, { recursive: true }).map((name) => join(path, name))
+      : [path];
     for (const name of names) latest = Math.max(latest, statSync(name).mtimeMs);
   }
   return latest;
@@ -87,6 +89,10 @@ unlessFresh('node_modules/.layerstore-packages', ['package-lock.json'], () => {
 unlessFresh('node_modules/.layerstore-addon', ['native', 'binding.gyp', 'scripts/install.mjs'], () => {
   must('building the addon', process.execPath, ['scripts/install.mjs']);
 });
-unlessFresh('node_modules/.layerstore-dist', ['src', 'tsconfig.json', 'tsconfig.build.json', 'node_modules/.layerstore-packages'], () => {
-  must('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json']);
-});
+unlessFresh(
+  'node_modules/.layerstore-dist',
+  ['src', 'tsconfig.json', 'tsconfig.build.json', 'node_modules/.layerstore-packages'],
+  () => {
+    must('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json']);
+  },
+);

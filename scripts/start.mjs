@@ -24,20 +24,38 @@ async function step(what, bytes, work) {
   const result = await work();
   const elapsed = performance.now() - started;
   const size = typeof bytes === 'function' ? bytes(result) : bytes;
-  const row = [what, size === undefined ? '' : formatBytes(size), formatDuration(elapsed), size === undefined ? '' : formatRate(size, elapsed)];
+  const row = [
+    what,
+    size === undefined ? '' : formatBytes(size),
+    formatDuration(elapsed),
+    size === undefined ? '' : formatRate(size, elapsed),
+  ];
   steps.push(row);
   console.log(`${row[0].padEnd(44)} ${row[1].padStart(9)} ${row[2].padStart(9)} ${row[3].padStart(10)}`);
   return result;
 }
 
-const mine = process.getuid?.() === 0 ? [] : ['--owner', String(process.getuid?.()), '--group', String(process.getgid?.())];
+const mine =
+  process.getuid?.() === 0 ? [] : ['--owner', String(process.getuid?.()), '--group', String(process.getgid?.())];
 
 /** A layer out of directories of this machine, by the tar that is on it. */
 function tarOf(name, directory, paths) {
   const file = join(scratch, name);
   const { status, stderr } = spawnSync(
     'tar',
-    ['--xattrs', '--sort=name', '--numeric-owner', '--format=pax', ...mine, '-cf', file, '-C', directory, '--ignore-failed-read', ...paths],
+    [
+      '--xattrs',
+      '--sort=name',
+      '--numeric-owner',
+      '--format=pax',
+      ...mine,
+      '-cf',
+      file,
+      '-C',
+      directory,
+      '--ignore-failed-read',
+      ...paths,
+    ],
     { encoding: 'utf8' },
   );
   // 1: a file changed while it was read; the tar is whole all the same
@@ -51,7 +69,8 @@ async function topLayer(name) {
   const tar = pack();
   const written = pipeline(tar, createWriteStream(file));
   const node = await readFile(process.execPath);
-  const add = (header, content) => new Promise((done, failed) => tar.entry(header, content, (error) => (error ? failed(error) : done())));
+  const add = (header, content) =>
+    new Promise((done, failed) => tar.entry(header, content, (error) => (error ? failed(error) : done())));
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, mtime: new Date(1_700_000_000_000) };
   await add({ name: 'opt/', type: 'directory', mode: 0o755, ...owner });
   await add({ name: 'opt/node', mode: 0o755, ...owner }, node);
@@ -75,9 +94,21 @@ async function sha256(file) {
 
 /** Packs layers into an archive as `docker save` writes it. */
 async function makeArchive() {
-  const machine = ['etc/hostname', 'etc/os-release', 'etc/passwd', 'etc/group', 'etc/ssl', 'etc/alternatives', 'usr/lib/python3', 'usr/share/perl', 'usr/share/zoneinfo', 'usr/share/doc'];
+  const machine = [
+    'etc/hostname',
+    'etc/os-release',
+    'etc/passwd',
+    'etc/group',
+    'etc/ssl',
+    'etc/alternatives',
+    'usr/lib/python3',
+    'usr/share/perl',
+    'usr/share/zoneinfo',
+    'usr/share/doc',
+  ];
   const present = [];
-  for (const path of machine) if ((await stat(join('/', path)).catch(() => undefined)) !== undefined) present.push(path);
+  for (const path of machine)
+    if ((await stat(join('/', path)).catch(() => undefined)) !== undefined) present.push(path);
   const modules = join(scratch, 'tree/app');
   await mkdir(modules, { recursive: true });
   const layers = [
@@ -104,7 +135,12 @@ async function makeArchive() {
     await rm(layer);
   }
   tar.entry({ name: `${id}.json` }, config);
-  tar.entry({ name: 'manifest.json' }, JSON.stringify([{ Config: `${id}.json`, RepoTags: ['this-machine:latest'], Layers: digests.map((hex) => `${hex}.tar`) }]));
+  tar.entry(
+    { name: 'manifest.json' },
+    JSON.stringify([
+      { Config: `${id}.json`, RepoTags: ['this-machine:latest'], Layers: digests.map((hex) => `${hex}.tar`) },
+    ]),
+  );
   tar.finalize();
   await written;
   return file;
@@ -133,7 +169,10 @@ async function main() {
   const warnings = [];
   const log = (_fields, text) => warnings.push(text);
   const quiet = () => undefined;
-  const store = await openStore({ root: join(scratch, 'store'), logger: { debug: quiet, info: quiet, warn: log, error: log } });
+  const store = await openStore({
+    root: join(scratch, 'store'),
+    logger: { debug: quiet, info: quiet, warn: log, error: log },
+  });
   try {
     await mainJob(store, image, size);
   } finally {
@@ -160,12 +199,17 @@ async function mainJob(store, image, size) {
   const layer = await step('committed them as a layer', undefined, () => store.commit(rw));
 
   let bytes = 0;
-  for (let each = await store.get(layer.chainID); each !== undefined; ) {
+  for (let each = await store.get(layer.chainID); each !== undefined;) {
     const target = join(scratch, 'export.tar');
     const label = `exported ${shortID(each.chainID)} byte for byte`;
-    const { diffID } = await step(label, (result) => result.bytes, () => each.exportTo({ path: target }));
+    const { diffID } = await step(
+      label,
+      (result) => result.bytes,
+      () => each.exportTo({ path: target }),
+    );
     const again = await hashFile(target);
-    if (diffID !== each.diffID || again.diffID !== each.diffID) throw new Error(`layer ${each.chainID} came back with other bytes`);
+    if (diffID !== each.diffID || again.diffID !== each.diffID)
+      throw new Error(`layer ${each.chainID} came back with other bytes`);
     bytes += again.tarSize;
     await rm(target);
     const parent = each.parent?.chainID;

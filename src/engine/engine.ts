@@ -6,9 +6,12 @@
  * except an error of the caller's own source stream, which comes through unchanged; nothing is left running after the
  * promise settled.
  */
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
+import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
+
+export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -77,7 +80,7 @@ export interface UnpackLimits {
 export type WhiteoutForm = 'overlay' | 'overlay-user' | 'apply';
 
 /** Where the gzipped tar-split record goes: a file the engine makes itself (0600, fails if it is there), or a stream of plain JSON lines. */
-export type TarSplitTarget = { path: string } | { writer: import('node:stream').Writable };
+export type TarSplitTarget = { path: string } | { writer: Writable };
 
 export interface IngestRequest {
   /** An existing directory that becomes the layer's tree. */
@@ -224,31 +227,6 @@ export interface TreeProblem {
   found: string;
   /** Cosmetic problems change nothing that a program in the layer reads: an mtime alone. */
   cosmetic: boolean;
-}
-
-export interface OverlayMount {
-  /** Absent: a read-only mount of the lower directories alone. */
-  upper?: string;
-  work?: string;
-  /** Nearest first. At least one. */
-  lowers: readonly string[];
-  target: string;
-  /** Options of overlayfs and of the mount, already validated: `index=off`, `volatile`, `nodev`, `context="…"`. */
-  options: readonly string[];
-}
-/** How a mount was made: file-descriptor parameters, `lowerdir+` by path, or classic `mount(2)`. */
-export type MountTier = 'fd' | 'lowerdir+' | 'classic';
-
-export interface MountEntry {
-  id: number;
-  parent: number;
-  fsType: string;
-  source: string;
-  target: string;
-  /** Root of the mount inside its file system. */
-  root: string;
-  /** Options of the super block, in the kernel's words. */
-  options: string;
 }
 
 /**

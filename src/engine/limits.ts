@@ -39,7 +39,10 @@ export const DEFAULT_LIMITS: Readonly<Omit<CompleteLimits, 'minFreeBytes'>> = Ob
   maxKeptBytes: 1 * GIB,
 });
 
-const KEYS: readonly (keyof UnpackLimits)[] = [...(Object.keys(DEFAULT_LIMITS) as (keyof UnpackLimits)[]), 'minFreeBytes'];
+const KEYS: readonly (keyof UnpackLimits)[] = [
+  ...(Object.keys(DEFAULT_LIMITS) as (keyof UnpackLimits)[]),
+  'minFreeBytes',
+];
 
 /**
  * Refuses what is no set of limits: unknown keys, and values that are no whole number >= 0 (`Infinity` lifts a limit;
@@ -47,18 +50,24 @@ const KEYS: readonly (keyof UnpackLimits)[] = [...(Object.keys(DEFAULT_LIMITS) a
  */
 export function validateLimits(limits: UnpackLimits): void {
   if (typeof limits !== 'object' || limits === null) {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', `limits must be an object such as { maxBytes: 1e9 }, not ${typeof limits}`);
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `limits must be an object such as { maxBytes: 1e9 }, not ${typeof limits}`,
+    );
   }
   for (const [key, value] of Object.entries(limits) as [string, unknown][]) {
     if (!(KEYS as readonly string[]).includes(key)) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `unknown limit ${JSON.stringify(key)}: known are ${KEYS.join(', ')}`);
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `unknown limit ${JSON.stringify(key)}: known are ${KEYS.join(', ')}`,
+      );
     }
     if (value === undefined) continue;
     const whole = key === 'maxRatio' || Number.isSafeInteger(value) || value === Infinity;
     if (typeof value !== 'number' || !(value >= 0) || !whole) {
       throw new LayerStoreError(
         'ERR_INVALID_ARGUMENT',
-        `limit ${key} must be a whole number from 0 on, or Infinity for none, not ${String(value)}`,
+        `limit ${key} must be a whole number from 0 on, or Infinity for none, not ${JSON.stringify(value) ?? typeof value}`,
       );
     }
   }

@@ -34,7 +34,10 @@ export async function openEngine(options: OpenEngineOptions = {}): Promise<Engin
         return await loadNative();
       } catch (error) {
         if (!LayerStoreError.is(error, 'ERR_NOT_SUPPORTED')) throw error;
-        options.logger?.warn({ engine: 'js', reason: error.message }, `using the pure-JavaScript engine: ${error.message}`);
+        options.logger?.warn(
+          { engine: 'js', reason: error.message },
+          `using the pure-JavaScript engine: ${error.message}`,
+        );
         return loadJs();
       }
     default:

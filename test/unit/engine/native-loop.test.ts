@@ -101,7 +101,7 @@ test('every call but features() gives a promise', async (t) => {
     engine.usage(directory),
     engine.mounts(directory),
     engine.batch([]),
-    engine.syncFs(directory),
+    engine.syncFs([directory]),
     engine.removeTree(missing),
     engine.unmount(missing),
   ];
