@@ -44,7 +44,7 @@ export function imageTrials({ scratch, engines, runs }: Maker, archive: ImageArc
 interface Peer {
   name: string;
   programs: readonly string[];
-  served(archive: string): Served;
+  served: (archive: string) => Served;
 }
 
 const PEERS: readonly Peer[] = [
