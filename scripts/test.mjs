@@ -18,8 +18,9 @@ if (files.length === 0) {
   process.exit(1);
 }
 
-// The tests are TypeScript: tsx compiles them as they load, in the child process of each file too.
-process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ''} --import tsx`.trim();
+// The tests are TypeScript: tsx compiles them as they load, in the child process of each file too. It is named by its
+// place, since tests start Node in other directories.
+process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ''} --import ${import.meta.resolve('tsx')}`.trim();
 const skipped = [];
 const started = performance.now();
 const timings = new Map();

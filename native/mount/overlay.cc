@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 
 #include <array>
 #include <string_view>
@@ -74,6 +75,19 @@ Result<Anchor> AnchorDirectory(const std::string& path) {
   }
   LS_ASSIGN(UniqueFd fd, OpenPath(path, O_PATH | O_DIRECTORY));
   return Anchor{std::move(fd), {}};
+}
+
+Result<void> RequireWritable(int fd, const OverlayMount& mount, const SplitOptions& options) {
+  if (mount.upper.empty() || (options.classic_flags & MS_RDONLY) != 0) return {};
+  struct statvfs info;
+  if (fstatvfs(fd, &info) != 0) return SysError("fstatvfs", mount.target);
+  if ((info.f_flag & ST_RDONLY) == 0) return {};
+  // The numbers are those of the upper directory's file system.
+  const bool full = info.f_bavail == 0 || (info.f_files > 0 && info.f_favail == 0);
+  errno = full ? ENOSPC : EROFS;
+  Error error = SysError("mount", mount.work);
+  error.detail = "overlayfs could not make its work directory and mounted read-only";
+  return error;
 }
 
 Result<MountTier> MountOverlay(const OverlayMount& mount) {

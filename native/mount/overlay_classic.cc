@@ -50,6 +50,12 @@ Result<void> MountHere(const OverlayMount& mount) {
     error.detail = data;
     return error;
   }
+  const UniqueFd root(open(target_text.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  Result<void> writable = root.valid() ? RequireWritable(root.get(), mount, options) : SysError("open", mount.target);
+  if (!writable) {
+    umount2(target_text.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+    return writable;
+  }
   if (::mount(nullptr, target_text.c_str(), nullptr, MS_PRIVATE, nullptr) != 0) {
     Error error = SysError("mount", mount.target);
     umount2(target_text.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);

@@ -29,6 +29,10 @@ struct Anchor {
 };
 Result<Anchor> AnchorDirectory(const std::string& path);
 
+// Overlayfs that cannot make its work directory (a full disk, no inodes) mounts read-only and says so in the kernel's
+// log alone. `fd`: the new mount's root. Nothing to complain of where read-only was asked for.
+Result<void> RequireWritable(int fd, const OverlayMount& mount, const SplitOptions& options);
+
 Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor);
 Result<void> MountClassic(const OverlayMount& mount);
 

@@ -78,6 +78,8 @@ Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor) {
   Result<UniqueFd> detached = Fsmount(context.get(), options.attributes);
   if (!detached) return Explain(detached.error(), context.get(), mount.target);
 
+  LS_TRY(RequireWritable(detached->get(), mount, options));
+
   // Until it is attached the mount lives by its descriptor alone: every return above leaves nothing behind.
   Result<void> attached = MoveMount(detached->get(), target.get());
   if (!attached) return Explain(attached.error(), context.get(), mount.target);
