@@ -160,7 +160,7 @@ attackTest(
 test('CVE-2019-14271, CVE-2026-41567: the addon can start no program, change no root and look up no user', () => {
   const { path } = loadBinding() as unknown as { path: string };
   const wanted = execFileSync('nm', ['-D', '--undefined-only', path], { encoding: 'utf8' });
-  assert.match(wanted, /\bopenat\b/);
+  assert.match(wanted, /\b(__)?openat(64)?(_2)?\b/);
   assert.doesNotMatch(
     wanted,
     / (fork|vfork|execv\w*|execl\w*|posix_spawnp?|popen|system|chroot|pivot_root|getpw\w+|getgr\w+|initgroups|wordexp)(@|$)/m,

@@ -11,6 +11,7 @@ import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.j
 import { isLayerID } from '../layer-id.js';
 import type { StepsAround } from '../graph-driver.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
+import { TreeRemoval } from '../tree-removal.js';
 import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
 import { active } from './mounts.js';
 
@@ -19,10 +20,12 @@ export type Unlink = (signal?: AbortSignal) => Promise<void>;
 export class Removal {
   readonly #layout: Layout;
   readonly #context: DriverContext;
+  readonly #trees: TreeRemoval;
 
   constructor(layout: Layout, context: DriverContext) {
     this.#layout = layout;
     this.#context = context;
+    this.#trees = new TreeRemoval(context.engine);
   }
 
   /**
@@ -51,7 +54,7 @@ export class Removal {
   }
 
   #unlinking(aside: string): Unlink {
-    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+    return (signal) => this.#trees.run(aside, signal);
   }
 
   async #steps(id: string, link: string | undefined): Promise<{ aside: string; steps: BatchOp[] }> {
@@ -80,7 +83,7 @@ export class Removal {
         const link = id === undefined ? undefined : await this.#ownLink(directory, id);
         if (link !== undefined)
           await this.#context.engine.batch([{ op: 'unlink', path: this.#layout.link(link), missingOk: true }]);
-        await this.#context.engine.removeTree(directory);
+        await this.#trees.run(directory);
         this.#context.logger.info({ path: directory }, 'removed what an earlier process left of a layer');
       } catch (error) {
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.

@@ -20,6 +20,7 @@ import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
 import { isLeftover, removingName } from '../leftovers.js';
 import { parseStorageOpt } from '../options.js';
 import { TreeGetter } from '../tree-getter.js';
+import { TreeRemoval } from '../tree-removal.js';
 
 const WHITEOUTS = 'apply';
 
@@ -36,6 +37,7 @@ export class VfsDriver implements GraphDriver {
   readonly #found: readonly (readonly [string, string])[];
   readonly #home: string;
   readonly #sync: GroupSync;
+  readonly #trees: TreeRemoval;
 
   /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
   constructor(context: DriverContext, found: readonly (readonly [string, string])[]) {
@@ -43,6 +45,7 @@ export class VfsDriver implements GraphDriver {
     this.#found = found;
     this.#home = vfsHome(context.root);
     this.#sync = new GroupSync(() => context.engine.syncFs([this.#home]));
+    this.#trees = new TreeRemoval(context.engine);
   }
 
   async create(id: string, parent?: string): Promise<void> {
@@ -156,7 +159,7 @@ export class VfsDriver implements GraphDriver {
       if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
       return async () => undefined;
     }
-    return (signal) => this.#context.engine.removeTree(aside, signal === undefined ? {} : { signal });
+    return (signal) => this.#trees.run(aside, signal);
   }
 
   async metadata(id: string): Promise<Record<string, string>> {
@@ -172,7 +175,7 @@ export class VfsDriver implements GraphDriver {
     for (const name of (await directoriesIn(this.#home)).filter(isLeftover)) {
       const path = `${this.#home}/${name}`;
       try {
-        await this.#context.engine.removeTree(path);
+        await this.#trees.run(path);
         this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
       } catch (error) {
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.

@@ -70,7 +70,8 @@ describe('records', () => {
     );
     assert.equal(again.problems().length, 1);
     assert.match(again.problems()[0] as string, new RegExp(bad.id));
-    for (const source of store.sources) await assert.rejects(source(), { code: 'ERR_BAD_IMAGE' });
+    // One source names the images, another what a load under way keeps: gc deletes nothing where any of them throws.
+    await assert.rejects(Promise.all(store.sources.map((source) => source())), { code: 'ERR_BAD_IMAGE' });
   });
 
   it('whose layers are gone are left out', async () => {
@@ -249,8 +250,10 @@ describe('stores that are not open for writing', () => {
   });
 
   it('one object for one store', async () => {
-    assert.equal(await openImages(store), await openImages(store));
-    assert.equal(store.sources.length, 1);
+    const images = await openImages(store);
+    const sources = store.sources.length;
+    assert.equal(await openImages(store), images);
+    assert.equal(store.sources.length, sources);
     await mkdir(join(directory, 'imagedb/content'), { recursive: true });
     await chmod(join(directory, 'imagedb'), 0o700);
   });

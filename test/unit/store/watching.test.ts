@@ -31,6 +31,7 @@ test('every operation publishes one event with its time, subject and outcome', a
   await (await a.view())[Symbol.asyncDispose]();
   await a.size();
   await a.metadata();
+  await a.tarSize();
   await a.exportTo({ path: `${bench.root}/../out.tar` });
   const box = await store.createRWLayer('box', a.chainID);
   await store.getRWLayer('box');
