@@ -95,7 +95,8 @@ export interface GraphDriver {
   remove(id: string): Promise<void>;
   metadata(id: string): Promise<Record<string, string>>;
   status(): readonly (readonly [string, string])[];
-  cleanup(): Promise<void>;
+  /** Ends removals that were begun. `signal` aborted: returns early, and the rest is left to the next call. */
+  cleanup(signal?: AbortSignal): Promise<void>;
   close(): Promise<void>;
 
   /** The changes of the RW layer `rwID` become the read-only layer `id` (made here; parent of both: `parent`). Absent: `diff` is fed to `applyDiff`. */

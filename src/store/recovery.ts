@@ -54,7 +54,7 @@ export async function recover(ctx: StoreContext): Promise<void> {
   await adoptMounts(ctx);
   reportDangling(ctx);
   await waitAtMost(
-    ctx.background.push(() => ctx.driver.cleanup()),
+    ctx.background.push((signal) => ctx.driver.cleanup(signal)),
     PATIENCE,
   );
 }

@@ -226,8 +226,8 @@ export class Overlay2Driver implements GraphDriver {
     ];
   }
 
-  async cleanup(): Promise<void> {
-    if (!this.#context.readOnly) await this.#removal.cleanup();
+  async cleanup(signal?: AbortSignal): Promise<void> {
+    if (!this.#context.readOnly) await this.#removal.cleanup(signal);
   }
 
   async close(): Promise<void> {

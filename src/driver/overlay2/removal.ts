@@ -73,7 +73,7 @@ export class Removal {
   }
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
-  async cleanup(): Promise<void> {
+  async cleanup(signal?: AbortSignal): Promise<void> {
     const names = await directoriesIn(this.#layout.home);
     for (const name of names.filter(isLeftover)) {
       const directory = `${this.#layout.home}/${name}`;
@@ -83,9 +83,10 @@ export class Removal {
         const link = id === undefined ? undefined : await this.#ownLink(directory, id);
         if (link !== undefined)
           await this.#context.engine.batch([{ op: 'unlink', path: this.#layout.link(link), missingOk: true }]);
-        await this.#trees.run(directory);
+        await this.#trees.run(directory, signal);
         this.#context.logger.info({ path: directory }, 'removed what an earlier process left of a layer');
       } catch (error) {
+        if (signal?.aborted === true) return;
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
         this.#context.logger.warn(
           { path: directory, ...errorFields(error) },

@@ -170,14 +170,15 @@ export class VfsDriver implements GraphDriver {
     return [...this.#found, ['Chosen', this.#context.reason]];
   }
 
-  async cleanup(): Promise<void> {
+  async cleanup(signal?: AbortSignal): Promise<void> {
     if (this.#context.readOnly) return;
     for (const name of (await directoriesIn(this.#home)).filter(isLeftover)) {
       const path = `${this.#home}/${name}`;
       try {
-        await this.#trees.run(path);
+        await this.#trees.run(path, signal);
         this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
       } catch (error) {
+        if (signal?.aborted === true) return;
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
         this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
       }
