@@ -26,6 +26,11 @@ export function isScratch(name: string): boolean {
   return name.startsWith(SCRATCH);
 }
 
+/** Where the native engine keeps files that a later entry of the same tar replaced, beside the tree while it unpacks. */
+export function isReplaced(name: string): boolean {
+  return /^\.replaced-[0-9]+$/.test(name);
+}
+
 /** Whether a crash left this behind: a half-removed layer, or a probe's scratch directory. */
 export function isLeftover(name: string): boolean {
   return REMOVING.test(name) || isScratch(name);

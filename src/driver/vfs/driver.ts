@@ -17,7 +17,7 @@ import type {
 } from '../graph-driver.js';
 import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
-import { isLeftover, removingName } from '../leftovers.js';
+import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { parseStorageOpt } from '../options.js';
 import { TreeGetter } from '../tree-getter.js';
 import { TreeRemoval } from '../tree-removal.js';
@@ -38,6 +38,7 @@ export class VfsDriver implements GraphDriver {
   readonly #home: string;
   readonly #sync: GroupSync;
   readonly #trees: TreeRemoval;
+  #stale: Promise<string[]> | undefined;
 
   /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
   constructor(context: DriverContext, found: readonly (readonly [string, string])[]) {
@@ -75,6 +76,7 @@ export class VfsDriver implements GraphDriver {
   ): Promise<ApplyResult> {
     this.#writable(`unpack into the layer "${id}"`);
     const directory = await this.#existing(id);
+    await this.#staleScratch();
     return this.#context.engine.ingest(source, { ...options, directory, whiteouts: WHITEOUTS });
   }
 
@@ -172,7 +174,8 @@ export class VfsDriver implements GraphDriver {
 
   async cleanup(signal?: AbortSignal): Promise<void> {
     if (this.#context.readOnly) return;
-    for (const name of (await directoriesIn(this.#home)).filter(isLeftover)) {
+    const stale = await this.#staleScratch();
+    for (const name of [...stale, ...(await directoriesIn(this.#home)).filter(isLeftover)]) {
       const path = `${this.#home}/${name}`;
       try {
         await this.#trees.run(path, signal);
@@ -201,6 +204,21 @@ export class VfsDriver implements GraphDriver {
 
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
     return this.#context.engine.usage(await this.#existing(id));
+  }
+
+  /**
+   * What unpacking processes that were killed left beside their trees. Listed before this process unpacks anything, as
+   * the names of live ones look the same; the store's lock lets no other process write.
+   */
+  #staleScratch(): Promise<string[]> {
+    this.#stale ??= directoriesIn(this.#home).then(
+      (names) => names.filter(isReplaced),
+      (error: unknown) => {
+        this.#stale = undefined; // the next caller tries again
+        throw error;
+      },
+    );
+    return this.#stale;
   }
 
   async #create(id: string, parent: string | undefined): Promise<void> {

@@ -143,7 +143,10 @@ export async function leftovers(store: Store, root: string, driver: 'overlay2' |
   const directories = readdirSync(home).filter((name) => !ignored.has(name));
   const inits = [...store.mounts().values()].filter(({ initID }) => initID !== undefined).length;
   const wanted = count + store.mounts().size + inits;
-  if (directories.length !== wanted) found.push(`${directories.length} driver directories where ${wanted} are named`);
+  if (directories.length !== wanted) {
+    const odd = directories.filter((name) => name.startsWith('.')).join(' ');
+    found.push(`${directories.length} driver directories where ${wanted} are named (${odd})`);
+  }
   if (driver === 'overlay2' && readdirSync(join(home, 'l')).length !== wanted) found.push('links that lead nowhere');
   for (const name of readdirSync(join(own, 'intents'))) found.push(`intent ${name}`);
   for (const name of readdirSync(join(records, 'tmp'))) found.push(`unfinished record ${name}`);

@@ -87,6 +87,22 @@ test('removal renames first; cleanup ends what a crash left', async (t) => {
   await driver.remove('never-there');
 });
 
+test('cleanup removes the scratch directories of killed unpackings, and never those of live ones', async (t) => {
+  const { home, engine, driver, reopen } = vfs(t);
+  mkdirSync(join(home, '.replaced-11/0'), { recursive: true });
+  mkdirSync(join(home, '.replaced-other'));
+  await driver.create('a');
+  engine.before = (step) => {
+    if (step.startsWith('ingest')) mkdirSync(join(home, '.replaced-22'));
+  };
+  // The unpacking comes first, as right after an open whose cleanup runs on behind it.
+  await driver.applyDiff('a', undefined, { path: '/x' }, {});
+  await driver.cleanup();
+  assert.deepEqual(readdirSync(home).sort(), ['.replaced-22', '.replaced-other', 'a']);
+  await reopen().cleanup();
+  assert.deepEqual(readdirSync(home).sort(), ['.replaced-other', 'a']);
+});
+
 test('a commit puts the changes alone onto a copy of the parent, and takes nothing from the RW layer', async (t) => {
   const { home, engine, driver } = vfs(t);
   await driver.create('base');
