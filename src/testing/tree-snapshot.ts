@@ -30,6 +30,11 @@ export interface SnapshotOptions {
   xattrs?: boolean | ReadonlyMap<string, Record<string, string>>;
   /** Default true. */
   mtime?: boolean;
+  /**
+   * Default true. A driver that finds differences by comparing whole trees does not see that only a directory's time
+   * changed, since that is no change by Docker's rules.
+   */
+  directoryTimes?: boolean;
   /** The root itself is left out: drivers decide its owner and mode. Default false. */
   root?: boolean;
   /** Entries for which it gives true are left out, with all below. */
@@ -84,7 +89,7 @@ function entryOf(path: string, full: Buffer, stat: BigIntStats, options: Snapsho
     type,
     mode: (stat.mode & 0o7777n).toString(8),
     owner: `${stat.uid}:${stat.gid}`,
-    mtime: options.mtime === false ? '' : timeOf(stat.mtimeNs),
+    mtime: timeMatters(options, stat.isDirectory()) ? timeOf(stat.mtimeNs) : '',
   };
   if (type === 'file') {
     entry.size = Number(stat.size);
@@ -115,6 +120,10 @@ function deviceOf(rdev: bigint): string {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
   const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
   return `${major}:${minor}`;
+}
+
+function timeMatters({ mtime = true, directoryTimes = true }: SnapshotOptions, directory: boolean): boolean {
+  return mtime && (directoryTimes || !directory);
 }
 
 const FIELDS = ['type', 'mode', 'owner', 'mtime', 'size', 'content', 'target', 'device', 'links', 'xattrs'] as const;

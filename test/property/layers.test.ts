@@ -53,12 +53,15 @@ test('any tree -> GNU tar -> register -> mount is the tree', async (t) => {
   await holds(t, property);
 });
 
-for (const driver of ['overlay2', 'vfs'] as const) {
+for (const { driver, directoryTimes } of [
+  { driver: 'overlay2', directoryTimes: true },
+  { driver: 'vfs', directoryTimes: false },
+] as const) {
   test(`any layers of changes on ${driver}: the stack is the flat tree, its changes and sizes are the model's`, async (t) => {
     const property = fc.asyncProperty(layersOfChanges(), (layers) =>
       inTempDir(async (directory) => {
         const store = await openStore({ root: join(directory, 'root'), driver, durability: 'relaxed' });
-        await checkStoreStack(store, layers, directory, { xattrs: false });
+        await checkStoreStack(store, layers, directory, { xattrs: false, directoryTimes });
         await store.close();
       }),
     );
@@ -136,7 +139,7 @@ test('native and js take any tar in the same way, or refuse it with the same cod
   const engines = [await openEngine({ engine: 'native' }), await openEngine({ engine: 'js' })] as const;
   const property = fc.asyncProperty(tarPlan, fc.constantFrom('overlay' as const, 'apply' as const), (plan, whiteouts) =>
     inTempDir(async (directory) => {
-      await checkSameIngest(engines, tarOf(plan), directory, { whiteouts });
+      await checkSameIngest(engines, tarOf(plan), directory, { whiteouts, anyRefusal: true });
     }),
   );
   await holds(t, property);

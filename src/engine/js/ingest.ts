@@ -9,7 +9,7 @@ import { ByteReader } from './byte-reader.js';
 import { decode, type Decoded } from './decode.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
-import { checkNames, nameKind, overLimit, ownXattrs, shown, treePath } from './names.js';
+import { checkLinkName, checkName, nameKind, overLimit, ownXattrs, shown, treePath } from './names.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './split-writer.js';
 import { badTar } from './tar-header.js';
@@ -134,7 +134,7 @@ class IngestJob {
   }
 
   async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
-    checkNames(entry, this.#limits);
+    checkName(entry, this.#limits);
     if (entry.type === 'g') return;
     const own = ownXattrs(entry, this.#limits);
     this.#ignoredXattrs += entry.xattrs.length - own.length;
@@ -166,6 +166,7 @@ class IngestJob {
         },
       );
     }
+    checkLinkName(entry, this.#limits);
     switch (entry.type) {
       case '0':
       case '7':

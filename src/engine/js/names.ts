@@ -71,11 +71,8 @@ export function nameKind(path: string, offset: number): NameKind {
   return { kind: 'whiteout', target: parent === '' ? hidden : `${parent}/${hidden}` };
 }
 
-/** Checks what is limited about an entry's names. */
-export function checkNames(
-  entry: { name: string; type: string; linkName: string; offset: number },
-  limits: CompleteLimits,
-): void {
+/** Checks what is limited about an entry's own name. */
+export function checkName(entry: { name: string; offset: number }, limits: CompleteLimits): void {
   const { name, offset } = entry;
   if (name.length > limits.maxPathLength)
     throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
@@ -85,6 +82,14 @@ export function checkNames(
     if (depth > limits.maxPathDepth)
       throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
   }
+}
+
+/** Checks where a link leads to, as far as its text says; after its own name, so that both engines refuse alike. */
+export function checkLinkName(
+  entry: { name: string; type: string; linkName: string; offset: number },
+  limits: CompleteLimits,
+): void {
+  const { name, offset } = entry;
   if (entry.type === '2') {
     if (entry.linkName === '') throw badTar('a symbolic link has no target', offset, name);
     if (entry.linkName.length > limits.maxLinkLength) {
@@ -106,9 +111,12 @@ export function checkNames(
   }
 }
 
-/** The extended attributes that are to be set: all but those that overlayfs keeps for itself. Checks their limits. */
+/**
+ * The extended attributes that are to be set: all but those that overlayfs keeps for itself, and `user.*` of links and
+ * special files, which no file system takes (xattr(7)). Checks their limits.
+ */
 export function ownXattrs(
-  entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs'>,
+  entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs' | 'type'>,
   limits: CompleteLimits,
 ): TarEntry['xattrs'] {
   const { xattrs, offset } = entry;
@@ -130,7 +138,8 @@ export function ownXattrs(
       `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`,
       offset,
     );
-  return xattrs.filter(([name]) => !/^(trusted|user)\.overlay\./.test(name));
+  const refused = '2346'.includes(entry.type) ? /^user\.|^trusted\.overlay\./ : /^(trusted|user)\.overlay\./;
+  return xattrs.filter(([name]) => !refused.test(name));
 }
 
 /** ERR_LIMIT_EXCEEDED that says which limit, and how to raise it. */
