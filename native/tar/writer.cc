@@ -92,7 +92,11 @@ std::string FormatTime(int64_t seconds, uint32_t nanoseconds) {
   std::string fraction = std::to_string(nanoseconds);
   fraction.insert(0, 9 - fraction.size(), '0');
   fraction.erase(fraction.find_last_not_of('0') + 1);
-  return (negative ? "-" : "") + std::to_string(seconds) + "." + fraction;
+  std::string text = negative ? "-" : "";
+  text += std::to_string(seconds);
+  text += '.';
+  text += fraction;
+  return text;
 }
 
 void AppendPaxHeader(std::vector<PaxRecord>& records, std::string& out) {
