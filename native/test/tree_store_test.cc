@@ -179,7 +179,7 @@ void DamageIsNamed() {
   const std::string content = Get(root + "dir-between");
   Put(root + "dir-between", "S" + content.substr(1));
   touch("dir-between");
-  Expect(Problems(stored), "dir-between: crc64\n", __LINE__);
+  Expect(Problems(stored), "dir-between: content\n", __LINE__);
   Expect(assemble(), corrupt + "dir-between crc64", __LINE__);
   Put(root + "dir-between", content + "x");
   touch("dir-between");
