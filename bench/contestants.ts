@@ -67,6 +67,7 @@ export class CommandContestant implements Contestant {
   readonly #words: (directory: string) => readonly string[];
   readonly #scratch: string;
   readonly #bytes: () => Promise<number>;
+  readonly #prepare: (directory: string) => Promise<unknown>;
   #n = 0;
 
   constructor(
@@ -74,8 +75,11 @@ export class CommandContestant implements Contestant {
     scratch: string,
     bytes: () => Promise<number>,
     words: (directory: string) => readonly string[],
+    /** Fills the directory before the measured time. */
+    prepare: (directory: string) => Promise<unknown> = () => Promise.resolve(),
   ) {
     this.name = name;
+    this.#prepare = prepare;
     this.#words = words;
     this.#scratch = scratch;
     this.#bytes = bytes;
@@ -89,6 +93,7 @@ export class CommandContestant implements Contestant {
     const directory = `${this.#scratch}-${this.#n++}`;
     await mkdir(directory, { recursive: true });
     try {
+      await this.#prepare(directory);
       return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: await this.#bytes() };
     } finally {
       await rm(directory, { recursive: true, force: true });

@@ -3,10 +3,13 @@
  * `run` passes to `measure` counts.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rm, unlink, writeFile } from 'node:fs/promises';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdir, open, readdir, rm, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isLeftover } from '../src/driver/leftovers.js';
 import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLayer, type Store } from '../src/index.js';
 import { loadImage } from './image-operations.js';
 import { measure } from './meter.js';
@@ -178,7 +181,6 @@ async function busyLayer(parameters: Parameters): Promise<{ store: Store; rw: RW
   }
   let removed = 0;
   const walk = async (folder: string): Promise<void> => {
-    const { readdir } = await import('node:fs/promises');
     for (const entry of await readdir(folder, { withFileTypes: true })) {
       if (removed >= 500) return;
       const path = join(folder, entry.name);
@@ -220,9 +222,7 @@ const commit: Setup = async (parameters) => {
   return {
     async run() {
       let layer: Layer | undefined;
-      const sample = await measure(async () => {
-        layer = await store.commit(rw);
-      });
+      const sample = await measure(async () => void (layer = await store.commit(rw)));
       if (layer !== undefined) await store.release(layer);
       return sample;
     },
@@ -276,28 +276,58 @@ async function* tinyTar(n: number): AsyncGenerator<Buffer> {
   yield block;
 }
 
-/** Release of a layer's last handle (`rate`: milliseconds until that resolved) and all that is unlinked behind it. */
+/** Resolves when no tree below the driver's home waits for its removal any more. */
+async function untilUnlinked(root: string): Promise<void> {
+  while ((await readdir(join(root, 'overlay2'))).some(isLeftover)) await sleep(1);
+}
+
+/** What `release` does, and all that is unlinked behind it; `rate`: milliseconds until it resolved. */
+async function measureRemoval(root: string, release: () => Promise<unknown>): Promise<Sample> {
+  let caller = 0;
+  const sample = await measure(async () => {
+    const started = performance.now();
+    await release();
+    caller = performance.now() - started;
+    await untilUnlinked(root);
+  });
+  return { ...sample, rate: caller };
+}
+
+/** Release of a layer's last handle. */
 const remove: Setup = async (parameters) => {
   let n = 0;
   return {
     async run() {
       const name = `remove-${n++}`;
       const store = await openFresh({ ...parameters, durability: 'relaxed' }, name);
-      const layer = await store.register({ path: parameters.tars[0] ?? '' });
-      let caller = 0;
       try {
-        const sample = await measure(async () => {
-          const started = performance.now();
-          await store.release(layer);
-          caller = performance.now() - started;
-          await store.cleanup(); // returns when nothing is left to unlink
-        });
-        return { ...sample, rate: caller };
+        const layer = await store.register({ path: parameters.tars[0] ?? '' });
+        return await measureRemoval(join(parameters.scratch, name), () => store.release(layer));
       } finally {
         await removeStore(store, parameters, name);
       }
     },
     teardown: async () => undefined,
+  };
+};
+
+/** Release of an RW layer with `count` files of its own, a thousand a directory. */
+const releaseMany: Setup = async (parameters) => {
+  const store = await openFresh(parameters, 'store');
+  let n = 0;
+  return {
+    async run() {
+      const rw = await store.createRWLayer(`many-${n++}`);
+      const root = await rw.mount();
+      for (let i = 0; i < (parameters.count ?? 100_000); i++) {
+        const folder = join(root, `d${Math.floor(i / 1000)}`);
+        if (i % 1000 === 0) mkdirSync(folder);
+        writeFileSync(join(folder, `f${i}`), '');
+      }
+      await rw.unmount();
+      return measureRemoval(join(parameters.scratch, 'store'), () => store.releaseRWLayer(rw));
+    },
+    teardown: () => removeStore(store, parameters, 'store'),
   };
 };
 
@@ -314,5 +344,6 @@ export const operations: Readonly<Record<string, Setup>> = {
   commit,
   openMany,
   remove,
+  releaseMany,
   loadImage,
 };

@@ -1,9 +1,13 @@
 /** The trials as data: what is compared with what, on which input. Nothing runs here. */
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { CommandContestant, EngineContestant, findCommand, type Contestant } from './contestants.js';
 import type { Form, Input } from './inputs.js';
 import type { Parameters } from './operations.js';
+
+const execute = promisify(execFile);
 
 export interface Trial {
   /** `register plain: base` */
@@ -164,6 +168,20 @@ function bareKernel(maker: Maker, lowers: number, count: number): Contestant[] {
 
 const CYCLES = 100;
 const MANY = 5000;
+const FILES = 100_000;
+/** The tree of the operation `releaseMany`. */
+const MANY_FILES = `d=0; while [ $d -lt ${FILES / 1000} ]; do mkdir d$d; (cd d$d; seq -f f%.0f $((d*1000)) $((d*1000+999)) | xargs touch); d=$((d+1)); done`;
+
+/** `rm -rf` of a tree that `words` make in their working directory. */
+function removal(maker: Maker, words: readonly string[]): Contestant[] {
+  const fill = async (directory: string): Promise<void> => {
+    const [program = '', ...args] = words;
+    await mkdir(join(directory, 'tree'));
+    await execute(program, args, { cwd: join(directory, 'tree') });
+  };
+  const remove = (directory: string): readonly string[] => ['rm', '-rf', join(directory, 'tree')];
+  return [new CommandContestant('rm -rf', join(maker.scratch, `c${serial++}`), () => Promise.resolve(0), remove, fill)];
+}
 
 function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
   const tars = inputs.map(({ paths }) => paths.plain);
@@ -207,15 +225,19 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
       inputs: [],
     },
   ];
+  const unlinked = { group: 'store', reference: 'rm -rf', rateUnit: ' ms until the call resolved' };
   if (files !== undefined) {
-    const remove = one(`remove: ${files.name}`, 'remove', { tars: [files.paths.plain] });
-    trials.push({
-      ...remove,
-      group: 'store',
-      rateUnit: ' ms until release() resolved',
-      inputs: made([files], 'plain'),
-    });
+    const tar = files.paths.plain;
+    const remove = one(`remove: ${files.name}`, 'remove', { tars: [tar] });
+    const contestants = [...removal(maker, ['tar', '-xf', tar]), ...remove.contestants];
+    trials.push({ ...remove, ...unlinked, contestants, inputs: made([files], 'plain') });
   }
+  const release = one(`releaseRWLayer of ${FILES.toLocaleString('en')} files`, 'releaseMany', {
+    tars: [],
+    count: FILES,
+  });
+  const contestants = [...removal(maker, ['sh', '-euc', MANY_FILES]), ...release.contestants];
+  trials.push({ ...release, ...unlinked, contestants, inputs: [] });
   return trials;
 }
 

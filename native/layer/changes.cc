@@ -3,10 +3,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <optional>
+#include <unordered_set>
 #include <utility>
 
 #include "layer/diff_stack.h"
 #include "layer/files.h"
+#include "layer/plain_walk.h"
 #include "layer/stack.h"
 #include "layer/tar_emitter.h"
 #include "layer/tree.h"
@@ -177,6 +180,38 @@ Result<std::vector<ChangeRecord>> Comparison::Run(MergedDir now, MergedDir befor
 
 }  // namespace
 
+namespace {
+
+// What one upper directory says alone: whiteouts and devices have no size, and that of a metacopy is its file's.
+// Nothing where a directory is redirected: what it brings from below counts too.
+Result<std::optional<uint64_t>> SizeOfUpper(const TreeStack& upper, const CancelToken& cancel) {
+  const char* redirect =
+      upper.whiteouts == Whiteouts::kOverlayUser ? "user.overlay.redirect" : "trusted.overlay.redirect";
+  std::unordered_set<ino_t> linked;
+  uint64_t size = 0;
+  bool redirected = false;
+  CancelToken stop;
+  const auto visit = [&](const PlainStep& step) -> Result<void> {
+    if (cancel.cancelled()) return Cancelled();
+    if (redirected || step.kind == PlainStep::Kind::kLeave) return {};
+    const struct stat& st = step.st;
+    if (S_ISDIR(st.st_mode)) {
+      std::string value;
+      LS_ASSIGN(redirected, GetXattr(step.directory, step.name, redirect, value));
+      if (redirected) stop.Cancel();
+    } else if (st.st_nlink < 2 || linked.insert(st.st_ino).second) {
+      size += static_cast<uint64_t>(st.st_size);
+    }
+    return {};
+  };
+  const Result<void> walked = WalkPlain(upper.directories.front(), visit, stop, PlainSelection::kDataOnly);
+  if (redirected) return std::optional<uint64_t>();
+  if (!walked) return walked.error();
+  return std::optional<uint64_t>(size);
+}
+
+}  // namespace
+
 Result<std::vector<ChangeRecord>> CompareStack(const DiffStack& diff, const CancelToken& cancel) {
   Stack& stack = *diff.stack;
   Comparison comparison(stack, diff.below, cancel);
@@ -190,6 +225,10 @@ Result<std::vector<ChangeRecord>> Changes(const DiffRequest& request, const Canc
 }
 
 Result<uint64_t> DiffSize(const DiffRequest& request, const CancelToken& cancel) {
+  if (request.upper.whiteouts != Whiteouts::kApply && request.upper.directories.size() == 1) {
+    LS_ASSIGN(const std::optional<uint64_t> size, SizeOfUpper(request.upper, cancel));
+    if (size) return *size;
+  }
   LS_ASSIGN(const DiffStack diff, OpenDiff(request));
   LinkTable links;
   uint64_t size = 0;

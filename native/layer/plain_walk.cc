@@ -16,6 +16,8 @@ namespace {
 
 constexpr size_t kMaxOpen = 64;
 
+bool IsSpecial(uint8_t type) { return type == DT_CHR || type == DT_BLK || type == DT_FIFO || type == DT_SOCK; }
+
 struct Level {
   UniqueFd fd;
   struct stat st {};
@@ -27,8 +29,9 @@ struct Level {
 
 class Walker {
  public:
-  Walker(const std::function<Result<void>(const PlainStep&)>& visit, const CancelToken& cancel)
-      : visit_(visit), cancel_(cancel) {}
+  Walker(const std::function<Result<void>(const PlainStep&)>& visit, const CancelToken& cancel,
+         PlainSelection selection)
+      : visit_(visit), cancel_(cancel), selection_(selection) {}
   Result<void> Run(const std::string& top);
 
  private:
@@ -38,6 +41,7 @@ class Walker {
 
   const std::function<Result<void>(const PlainStep&)>& visit_;
   const CancelToken& cancel_;
+  const PlainSelection selection_;
   std::vector<Level> levels_;
   PlainStep step_;
 };
@@ -52,6 +56,7 @@ Result<void> Walker::Enter(UniqueFd fd, const struct stat& st, const std::string
   for (;;) {
     LS_ASSIGN(const bool more, reader.Next(entry));
     if (!more) break;
+    if (selection_ == PlainSelection::kDataOnly && IsSpecial(entry.type)) continue;
     level.names.emplace_back(entry.name);
   }
   level.fd = std::move(fd);
@@ -128,8 +133,8 @@ Result<void> Walker::Run(const std::string& top) {
 }  // namespace
 
 Result<void> WalkPlain(const std::string& top, const std::function<Result<void>(const PlainStep&)>& visit,
-                       const CancelToken& cancel) {
-  return Walker(visit, cancel).Run(top);
+                       const CancelToken& cancel, PlainSelection selection) {
+  return Walker(visit, cancel, selection).Run(top);
 }
 
 }  // namespace layerstore

@@ -21,9 +21,12 @@ struct PlainStep {
   struct stat st {};
 };
 
+// kDataOnly: devices, fifos and sockets are left out where the directory tells them, which saves a system call each.
+enum class PlainSelection : uint8_t { kAll, kDataOnly };
+
 // kEntry for the top and everything below; kLeave for a directory after everything in it. Directories on other file
 // systems are given and not entered. What vanishes meanwhile is left out. Fault::kLimit for paths longer than 16 KiB.
 Result<void> WalkPlain(const std::string& top, const std::function<Result<void>(const PlainStep&)>& visit,
-                       const CancelToken& cancel);
+                       const CancelToken& cancel, PlainSelection selection = PlainSelection::kAll);
 
 }  // namespace layerstore
