@@ -87,6 +87,7 @@ export type {
   CreateReadWriteOptions,
   DriverCapabilities,
   GraphDriver,
+  DriverLeftover,
   LiveMount,
   StepsAround,
 } from './driver/graph-driver.js';

@@ -30,6 +30,7 @@ export interface DriverCapabilities {
   readonly mounts: boolean;
 }
 
+/** Options of `applyDiff` and `commitDiff`. */
 export interface ApplyOptions {
   signal?: AbortSignal;
   onProgress?: ProgressListener;
@@ -41,8 +42,10 @@ export interface ApplyOptions {
   diffID?: DiffID;
 }
 
+/** What unpacking found: diff id, digests, sizes in bytes, counts. */
 export type ApplyResult = IngestResult;
 
+/** Options of `createReadWrite`, as `Store.createRWLayer` was given them. */
 export interface CreateReadWriteOptions {
   mountLabel?: string;
   storageOpt?: Readonly<Record<string, string>>;
@@ -62,6 +65,32 @@ export interface LiveMount {
   path: string;
 }
 
+/** Something of the driver's own that stands for no id. */
+export interface DriverLeftover {
+  /** Its name in the driver's home. */
+  what: string;
+  /** Why nothing needs it. */
+  why: string;
+  /** Allocated. */
+  bytes: number;
+}
+
+/**
+ * What holds the files of layers, by ids of the store's own making; it never sees a chain id. The required methods are
+ * enough, `driverSuite` of `layerstore/testing` checks them; the guide "Write a driver" has a whole one. Sizes are bytes.
+ * Failures are {@link LayerStoreError}s: `ERR_SYSTEM`, `ERR_NOT_SUPPORTED`, and what the engine says of a tar.
+ *
+ * @example
+ * ```ts
+ * import { openStore, type GraphDriver } from 'layerstore';
+ *
+ * async function openOn(driver: GraphDriver): Promise<void> {
+ *   await using store = await openStore({ root: 'own-driver', driver });
+ *   console.log(store.driverName === driver.name, driver.capabilities.mounts);
+ * }
+ * console.log(typeof openOn);
+ * ```
+ */
 export interface GraphDriver {
   readonly name: string;
   readonly capabilities: DriverCapabilities;
@@ -124,6 +153,8 @@ export interface GraphDriver {
   detachWith?(id: string, around: StepsAround): Promise<(signal?: AbortSignal) => Promise<void>>;
   /** Swaps the contents of two read-only layers (RENAME_EXCHANGE); mounts made before keep the old tree. */
   exchange?(id: string, otherID: string): Promise<void>;
+  /** What `cleanup` would remove, without what is being removed right now; reports explain bytes by it. Absent: nothing is told. */
+  leftovers?(): Promise<DriverLeftover[]>;
   /** Mounts of this driver's ids found in the mount table. */
   liveMounts?(): Promise<LiveMount[]>;
   /** Takes over a mount found by `liveMounts`: counted as one `get`. */

@@ -4,7 +4,7 @@ import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
 import { externalReferences } from './external-references.js';
 import type { LayerNode } from './layer-map.js';
-import { findLeftovers, reportOf, type Leftovers } from './leftovers.js';
+import { driverLeftovers, findLeftovers, reportOf, type Leftovers } from './leftovers.js';
 import { eraseAll, takeUnheld } from './removal.js';
 import type { CleanupReport, FreedItem, GcReport, LayerMetadata } from './types.js';
 
@@ -12,7 +12,9 @@ export async function cleanup(ctx: StoreContext): Promise<CleanupReport> {
   const found = await findLeftovers(ctx);
   const removed = await removeLeftovers(ctx, found);
   await ctx.driver.cleanup();
-  return reportOf(removed);
+  const stayed = new Set((await driverLeftovers(ctx)).map(({ what }) => what));
+  const gone = removed.ours.filter(({ remove, item }) => remove !== undefined || !stayed.has(item.what));
+  return reportOf({ ours: gone, foreign: removed.foreign });
 }
 
 /** Removes what is ours; what cannot be removed is logged and left out of the report. */
@@ -20,7 +22,7 @@ async function removeLeftovers(ctx: StoreContext, found: Leftovers): Promise<Lef
   const ours = [];
   for (const leftover of found.ours) {
     try {
-      await leftover.remove();
+      await leftover.remove?.();
       ours.push(leftover);
     } catch (error) {
       ctx.logger.warn({ what: leftover.item.what, ...errorFields(error) }, 'a leftover cannot be removed');

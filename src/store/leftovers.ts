@@ -11,7 +11,8 @@ import type { CleanupReport, FreedItem } from './types.js';
 
 export interface Leftover {
   item: FreedItem;
-  remove: () => Promise<void>;
+  /** Absent: the driver's own `cleanup` removes it. */
+  remove?: () => Promise<void>;
 }
 
 export interface Leftovers {
@@ -63,8 +64,14 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   }
   await addRemovals(ctx, there, recorded, named, found);
   await addBrokenRecords(ctx, named, found);
+  for (const item of await driverLeftovers(ctx)) found.ours.push({ item });
   await addForeign(ctx, there, recorded, named, found);
   return found;
+}
+
+/** What only the driver knows of: trees that were renamed away and not unlinked, scratch. */
+export async function driverLeftovers(ctx: StoreContext): Promise<FreedItem[]> {
+  return ((await ctx.driver.leftovers?.()) ?? []).map((leftover) => ({ kind: 'leftover', ...leftover }));
 }
 
 function consumedIDs({ kind, rwID }: StoredIntent): string[] {

@@ -10,6 +10,7 @@ import type {
   ApplyResult,
   CreateReadWriteOptions,
   DriverCapabilities,
+  DriverLeftover,
   GraphDriver,
   LiveMount,
   StepsAround,
@@ -228,6 +229,10 @@ export class Overlay2Driver implements GraphDriver {
 
   async cleanup(signal?: AbortSignal): Promise<void> {
     if (!this.#context.readOnly) await this.#removal.cleanup(signal);
+  }
+
+  leftovers(): Promise<DriverLeftover[]> {
+    return this.#removal.leftovers();
   }
 
   async close(): Promise<void> {

@@ -9,7 +9,7 @@ import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
 import { isLayerID } from '../layer-id.js';
-import type { StepsAround } from '../graph-driver.js';
+import type { DriverLeftover, StepsAround } from '../graph-driver.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { TreeRemoval } from '../tree-removal.js';
 import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
@@ -35,9 +35,11 @@ export class Removal {
   async detach(id: string, link: string | undefined): Promise<Unlink> {
     const directory = this.#layout.directory(id);
     const { aside, steps } = await this.#steps(id, link);
+    this.#trees.announce(aside);
     try {
       await this.#run(steps, id);
     } catch (error) {
+      this.#trees.forgo(aside);
       if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
       return async () => undefined;
     }
@@ -49,7 +51,14 @@ export class Removal {
     const { aside, steps } = await this.#steps(id, link);
     const [unmounted, ...rest] = steps;
     // The mount point first: where something is mounted on it, nothing else has happened.
-    await this.#context.engine.batch([...(unmounted === undefined ? [] : [unmounted]), ...before, ...rest, ...after]);
+    const all = [...(unmounted === undefined ? [] : [unmounted]), ...before, ...rest, ...after];
+    this.#trees.announce(aside);
+    try {
+      await this.#context.engine.batch(all);
+    } catch (error) {
+      this.#trees.forgo(aside);
+      throw error;
+    }
     return this.#unlinking(aside);
   }
 
@@ -75,7 +84,9 @@ export class Removal {
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
   async cleanup(signal?: AbortSignal): Promise<void> {
     const names = await directoriesIn(this.#layout.home);
-    for (const name of names.filter(isLeftover)) {
+    const leftovers = names.filter(isLeftover);
+    for (const name of leftovers) this.#trees.announce(`${this.#layout.home}/${name}`);
+    for (const name of leftovers) {
       const directory = `${this.#layout.home}/${name}`;
       const id = removedID(name);
       try {
@@ -86,6 +97,7 @@ export class Removal {
         await this.#trees.run(directory, signal);
         this.#context.logger.info({ path: directory }, 'removed what an earlier process left of a layer');
       } catch (error) {
+        this.#trees.forgo(directory);
         if (signal?.aborted === true) return;
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
         this.#context.logger.warn(
@@ -98,6 +110,11 @@ export class Removal {
     const links = await namesIn(this.#layout.links);
     // Each layer has one link: looking at each of them is worth it only where there are more.
     if (links.length > layers) await this.#dropDangling(links);
+  }
+
+  async leftovers(): Promise<DriverLeftover[]> {
+    const { home } = this.#layout;
+    return this.#trees.leftovers(home, (await directoriesIn(home)).filter(isLeftover));
   }
 
   async #dropDangling(links: readonly string[]): Promise<void> {

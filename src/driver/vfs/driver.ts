@@ -13,6 +13,7 @@ import type {
   ApplyResult,
   CreateReadWriteOptions,
   DriverCapabilities,
+  DriverLeftover,
   GraphDriver,
 } from '../graph-driver.js';
 import { GroupSync } from '../group-sync.js';
@@ -152,12 +153,14 @@ export class VfsDriver implements GraphDriver {
     checkLayerID(id);
     const directory = this.#directory(id);
     const aside = `${this.#home}/${removingName(id)}`;
+    this.#trees.announce(aside);
     try {
       await this.#context.engine.batch([
         { op: 'rename', path: directory, dest: aside, noReplace: true },
         ...this.#homeSync(),
       ]);
     } catch (error) {
+      this.#trees.forgo(aside);
       if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
       return async () => undefined;
     }
@@ -174,18 +177,31 @@ export class VfsDriver implements GraphDriver {
 
   async cleanup(signal?: AbortSignal): Promise<void> {
     if (this.#context.readOnly) return;
-    const stale = await this.#staleScratch();
-    for (const name of [...stale, ...(await directoriesIn(this.#home)).filter(isLeftover)]) {
+    const names = await this.#leftoverNames();
+    for (const name of names) this.#trees.announce(`${this.#home}/${name}`);
+    for (const name of names) {
       const path = `${this.#home}/${name}`;
       try {
         await this.#trees.run(path, signal);
         this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
       } catch (error) {
+        this.#trees.forgo(path);
         if (signal?.aborted === true) return;
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
         this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
       }
     }
+  }
+
+  async leftovers(): Promise<DriverLeftover[]> {
+    return this.#trees.leftovers(this.#home, await this.#leftoverNames());
+  }
+
+  async #leftoverNames(): Promise<string[]> {
+    // A reader cannot tell a writer's live scratch from stale.
+    const stale = this.#context.readOnly ? [] : await this.#staleScratch();
+    const names = await directoriesIn(this.#home);
+    return names.filter((name) => isLeftover(name) || stale.includes(name));
   }
 
   async close(): Promise<void> {

@@ -56,6 +56,12 @@ function forcedTier(): MountTier | 'auto' {
   );
 }
 
+/** A tar's spelling of a name (`./etc/`) as the path inside the layer (`/etc`); a record's own path stays. */
+function insideLayer(name: string): string {
+  if (name.startsWith('/')) return name;
+  return `/${name.replace(/^(\.\/+)+/, '').replace(/\/+$/, '')}`;
+}
+
 class NativeEngine implements Engine {
   readonly name = 'native';
   readonly followsRedirects = true;
@@ -125,9 +131,10 @@ class NativeEngine implements Engine {
     const { tarSplit, tree, whiteouts, diffID, bytesPerSecond = 0, signal } = request;
     const { directory } = tree;
     if (!('path' in tarSplit) || directory === undefined) return (await import('../js/verify.js')).verifyTree(request);
-    return runNative(this.#binding, { action: 'verify the layer', signal }, (token) =>
+    const problems = await runNative(this.#binding, { action: 'verify the layer', signal }, (token) =>
       this.#binding.verifyTree({ tarSplit: tarSplit.path, directory, whiteouts, diffID, bytesPerSecond }, token),
     );
+    return problems.map((problem) => ({ ...problem, path: insideLayer(problem.path) }));
   }
 
   async changes(request: DiffRequest): Promise<Change[]> {
@@ -216,13 +223,17 @@ class NativeEngine implements Engine {
   }
 
   async readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]> {
-    const rows = await plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
-    for (const { files } of rows) {
-      files.forEach((file, index) => {
-        if (typeof file === 'object') (files as RecordRow['files'])[index] = { failed: getSystemErrorName(-file.failed) };
-      });
+    const table = await plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
+    const rows: RecordRow[] = [];
+    for (let at = 0; at < table.length; at += names.length + 1) {
+      const files: RecordRow['files'] = [];
+      for (let i = 1; i <= names.length; i++) {
+        const file = table[at + i];
+        files.push(typeof file === 'number' ? { failed: getSystemErrorName(-file) } : file);
+      }
+      rows.push({ directory: table[at] as string, files });
     }
-    return rows as RecordRow[];
+    return rows;
   }
 
   async syncFs(paths: readonly string[]): Promise<void> {

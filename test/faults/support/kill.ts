@@ -58,6 +58,18 @@ export async function killRounds(
   return result;
 }
 
+/** A worker on a new store, killed some time after it began to work. */
+export async function killedWriter(
+  directory: string,
+  driver: 'overlay2' | 'vfs',
+  seed: number,
+  milliseconds: number,
+): Promise<void> {
+  const path = join(directory, 'log');
+  writeFileSync(path, '');
+  await workAndDie([join(directory, 'root'), driver, path, String(seed), '0'], false, milliseconds);
+}
+
 async function workAndDie(args: readonly string[], itself: boolean, milliseconds: number): Promise<void> {
   const child = spawn(process.execPath, ['--import', 'tsx', worker, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   let complaint = '';
