@@ -31,9 +31,11 @@ class MemberInflater {
     state_->next_out = out.data();
     state_->avail_out = static_cast<uint32_t>(out.size());
     const int code = isal_inflate(state_.get());
+    if (code != ISAL_DECOMP_OK && code != ISAL_END_INPUT) return Step::kBad;
+    // ISA-L 2.30 can count one byte more than there was where damaged input ends inside a block (found by fuzzing).
+    if (state_->avail_in > in.size() || state_->avail_out > out.size()) return Step::kBad;
     in = in.last(state_->avail_in);
     out = out.last(state_->avail_out);
-    if (code != ISAL_DECOMP_OK && code != ISAL_END_INPUT) return Step::kBad;
     return state_->block_state == ISAL_BLOCK_FINISH ? Step::kMemberEnd : Step::kMore;
   }
 

@@ -46,7 +46,8 @@ Result<UniqueFd> WalkInLayer(int root, const std::string& path) {
     const ssize_t length = readlinkat(next.get(), "", target, sizeof target);
     if (length < 0) return SysError("readlinkat", path);
     if (length > 0 && target[0] == '/') above.clear();
-    rest = std::string(target, static_cast<size_t>(length)) + "/" + rest;
+    rest.insert(0, 1, '/');
+    rest.insert(0, target, static_cast<size_t>(length));
   }
   if (above.empty()) return OpenAt(root, ".", O_PATH | O_DIRECTORY);
   return std::move(above.back());

@@ -36,7 +36,7 @@ class Replaced {
     uint64_t size;
     uint64_t crc;
     uint64_t number;
-    auto operator<=>(const Known&) const = default;
+    auto operator<=>(const Known&) const = default;  // NOLINT(modernize-use-nullptr): the generated comparison with 0
   };
 
   Result<void> MakeScratch();

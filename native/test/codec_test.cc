@@ -132,6 +132,12 @@ void TestGzip() {
     CHECK(Fails(Decode(small.substr(0, size)), Fault::kBadCompression));
     CHECK(Fails(Decode(small.substr(0, size), 1, 100), Fault::kBadCompression));
   }
+  // Found by fuzzing: ISA-L counted more input than there was.
+  const std::string counts_too_far(
+      "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\x49\xac\x72\x94\x1c\x25\x47\xc9\x11\x49\x02\x00\x12\x38\x92\x57\x08"
+      "\x07\x00\x00",
+      31);
+  CHECK(Fails(Decode(counts_too_far), Fault::kBadCompression));
   std::string damaged = small;
   damaged[small.size() - 6] ^= 1;  // its checksum
   CHECK(Fails(Decode(damaged), Fault::kBadCompression));
