@@ -21,7 +21,14 @@ export type DiffID = Digest & Brand<'DiffID'>;
 
 const DIGEST = /^sha256:[a-f0-9]{64}$/;
 
-/** Throws `ERR_INVALID_DIGEST` unless `text` is `sha256:` and 64 lower-case hex digits. */
+/**
+ * The text itself, as a digest. Throws `ERR_INVALID_DIGEST` unless it is `sha256:` and 64 lower-case hex digits.
+ *
+ * @example
+ * ```ts
+ * console.log(parseDigest(`sha256:${'0'.repeat(64)}`)); // sha256:000…
+ * ```
+ */
 export function parseDigest(text: string): Digest {
   if (typeof text === 'string' && DIGEST.test(text)) return text as Digest;
   throw new LayerStoreError(
@@ -35,12 +42,29 @@ function quoted(value: unknown): string {
   return JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
 }
 
-/** {@link parseDigest}, for a chain id. */
+/**
+ * {@link parseDigest}, for a chain id. Throws `ERR_INVALID_DIGEST`.
+ *
+ * @example
+ * ```ts
+ * const written = String(layer.chainID); // as a program keeps it between two runs
+ * const again = await store.get(parseChainID(written));
+ * await store.release(again);
+ * ```
+ */
 export function parseChainID(text: string): ChainID {
   return parseDigest(text) as ChainID;
 }
 
-/** {@link parseDigest}, for a diff id. */
+/**
+ * {@link parseDigest}, for a diff id. Throws `ERR_INVALID_DIGEST`.
+ *
+ * @example
+ * ```ts
+ * const { rootfs } = JSON.parse(`{"rootfs":{"diff_ids":["${DIGEST_SHA256_EMPTY_TAR}"]}}`) as { rootfs: { diff_ids: string[] } };
+ * console.log(createChainID(rootfs.diff_ids.map(parseDiffID)));
+ * ```
+ */
 export function parseDiffID(text: string): DiffID {
   return parseDigest(text) as DiffID;
 }
@@ -48,6 +72,14 @@ export function parseDiffID(text: string): DiffID {
 /**
  * The chain id of layers applied in order, base first, on top of `parent`.
  * H(n) = SHA-256(H(n-1) + " " + DiffID(n)) over the textual digests; one id alone is its own chain id; none gives `parent`.
+ * Pure: the ids are taken as they are, so parse text from outside first.
+ * Source: OCI image specification, "Layer ChainID" (https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid).
+ *
+ * @example
+ * ```ts
+ * console.log(createChainID([base.diffID, layer.diffID]) === layer.chainID); // true
+ * console.log(createChainID([layer.diffID], base.chainID) === layer.chainID); // true
+ * ```
  */
 export function createChainID(diffIDs: readonly DiffID[], parent?: ChainID): ChainID | undefined {
   let chain = parent;
@@ -60,11 +92,28 @@ export function createChainID(diffIDs: readonly DiffID[], parent?: ChainID): Cha
   return chain;
 }
 
-/** Digest of 1,024 zero bytes: the tar that holds nothing. */
+/**
+ * Digest of 1,024 zero bytes: the tar that holds nothing, its two blocks of end alone.
+ *
+ * @example
+ * ```ts
+ * const { createHash } = await import('node:crypto');
+ * const hex = createHash('sha256').update(Buffer.alloc(1024)).digest('hex');
+ * console.log(DIGEST_SHA256_EMPTY_TAR === `sha256:${hex}`); // true
+ * ```
+ */
 export const DIGEST_SHA256_EMPTY_TAR =
   'sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef' as DiffID;
 
-/** Whether `diffID` is that of the tar that holds nothing. */
+/**
+ * Whether `diffID` is {@link DIGEST_SHA256_EMPTY_TAR}, that of the tar that holds nothing. Other tars without entries (with
+ * more zeros behind) have other diff ids.
+ *
+ * @example
+ * ```ts
+ * console.log(isEmptyLayer(emptyLayer.diffID), isEmptyLayer(layer.diffID)); // true false
+ * ```
+ */
 export function isEmptyLayer(diffID: DiffID): boolean {
   return diffID === DIGEST_SHA256_EMPTY_TAR;
 }

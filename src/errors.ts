@@ -3,7 +3,14 @@
  * Imports nothing, so that every room may throw it.
  */
 
-/** Every code a {@link LayerStoreError} can carry. */
+/**
+ * Every code a {@link LayerStoreError} can carry.
+ *
+ * @example
+ * ```ts
+ * console.log(ERROR_CODES.includes('ERR_ACTIVE_MOUNT')); // true
+ * ```
+ */
 export const ERROR_CODES = [
   'ERR_LAYER_DOES_NOT_EXIST',
   'ERR_LAYER_NOT_RETAINED',
@@ -55,7 +62,20 @@ export interface LayerStoreErrorDetails {
   holders?: readonly Holder[];
 }
 
-/** The error that every operation of the package rejects with or throws. */
+/**
+ * The error that every operation of the package rejects with or throws. Not wrapped: an abort's reason, a source stream's own
+ * error, and what a caller's own function threw. Fields that are not known are absent.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await store.createRWLayer('no/name', layer.chainID);
+ * } catch (error) {
+ *   if (!LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT')) throw error;
+ *   console.log(error.code, error.message);
+ * }
+ * ```
+ */
 export class LayerStoreError extends Error {
   override readonly name = 'LayerStoreError';
   readonly code: ErrorCode;

@@ -114,10 +114,15 @@ export interface IngestResult {
   ignoredXattrs: number;
 }
 
+/** What `hashFile` found. Sizes are bytes. */
 export interface HashFileResult {
+  /** Of the file as it is. */
   digest: Digest;
+  /** Of the uncompressed tar. */
   diffID: DiffID;
+  /** Of the file. */
   size: number;
+  /** Of the uncompressed tar. */
   tarSize: number;
   compression: 'none' | 'gzip' | 'zstd';
 }
@@ -273,6 +278,16 @@ export interface EngineFeatures {
   readonly [feature: string]: string;
 }
 
+/**
+ * What moves bytes or calls the kernel; drivers are written against it. Sizes are bytes. Rejects with `LayerStoreError`s, and
+ * with `signal.reason` where a `signal` is taken.
+ *
+ * @example
+ * ```ts
+ * const engine = await openEngine();
+ * console.log(engine.name, engine.features().kernel);
+ * ```
+ */
 export interface Engine {
   readonly name: 'native' | 'js';
   /**

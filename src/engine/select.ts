@@ -7,6 +7,7 @@ export interface LoggerLike {
   warn(fields: object, message: string): void;
 }
 
+/** Options of {@link openEngine}. */
 export interface OpenEngineOptions {
   /** Default `auto`. */
   engine?: 'native' | 'js' | 'auto';
@@ -21,6 +22,13 @@ export const HIDE_ADDON_VARIABLE = 'LAYERSTORE_HIDE_ADDON';
  *
  * `native`: the addon, or ERR_NOT_SUPPORTED that says why it does not load. `js`: the pure-JavaScript path.
  * `auto`: native, else JavaScript, said once through `logger.warn`. Anything else: ERR_INVALID_ARGUMENT.
+ * An engine has no state to close. `openStore` opens its own; this one is for drivers, and for work without a store.
+ *
+ * @example
+ * ```ts
+ * const engine = await openEngine({ engine: 'js' });
+ * console.log((await engine.hashFile('layer.tar')).diffID);
+ * ```
  */
 export async function openEngine(options: OpenEngineOptions = {}): Promise<Engine> {
   const wanted = options.engine ?? 'auto';

@@ -1,5 +1,6 @@
 /** Defaults of {@link ImageLimits}: what an archive of a stranger may ask of memory, disk and patience. */
 import { invalidArgument } from './errors.js';
+import type { UnpackLimits } from '../engine/engine.js';
 import type { ImageLimits } from './types.js';
 
 export interface ArchiveLimits {
@@ -39,4 +40,9 @@ export function archiveLimits(limits: ImageLimits = {}): ArchiveLimits {
     maxSpoolBytes: pick('maxSpoolBytes'),
     minFreeBytes: limits.minFreeBytes,
   };
+}
+
+/** The limits that are each layer's: the store refuses names that it does not know. */
+export function layerLimits(limits: ImageLimits): UnpackLimits {
+  return Object.fromEntries(Object.entries(limits).filter(([key]) => !(key in DEFAULTS)));
 }

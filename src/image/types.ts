@@ -4,7 +4,15 @@ import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
 import type { LayerMetadata } from '../store/types.js';
 
-/** An image as it stood when it was asked for; a later `tag` or `remove` does not change it. */
+/**
+ * An image as it stood when it was asked for; a later `tag` or `remove` does not change it.
+ *
+ * @example
+ * ```ts
+ * for (const { id, names, size, diffIDs } of await images.load({ path: 'debian.tar' }))
+ *   console.log(id, names, `${size} bytes in ${diffIDs.length} layers`);
+ * ```
+ */
 export interface Image {
   /** SHA-256 of the configuration's bytes. */
   readonly id: Digest;
@@ -92,25 +100,63 @@ export interface SaveProgress {
 }
 export type SaveProgressListener = (progress: SaveProgress) => void;
 
-/** The images of a store, in Docker's own records under `<root>/image/<driver>`. */
+/**
+ * The images of a store, in Docker's own records under `<root>/image/<driver>`. After the store's `close()`:
+ * ERR_STORE_CLOSED; what writes, on a read-only store: ERR_READ_ONLY.
+ *
+ * @example
+ * ```ts
+ * const [image] = await images.load({ path: 'debian.tar' });
+ * if (image !== undefined) await images.tag(image.id, 'mine:1');
+ * console.log(images.list().flatMap(({ names }) => names)); // debian:12, mine:1
+ * ```
+ */
 export interface Images {
   /**
    * Every image of a `docker save` archive (any version's), an OCI archive or an OCI layout directory; archives may be
    * compressed. All or none: after an error the store is as it was. A name that another image had moves to the new one.
    * ERR_BAD_IMAGE, ERR_DIGEST_MISMATCH, ERR_LIMIT_EXCEEDED; ERR_INVALID_ARGUMENT where `platform` is not among its images.
+   *
+   * ```ts
+   * const loaded = await images.load({ path: 'oci-layout' }, { limits: { maxLayers: 100 } });
+   * console.log(loaded.length); // 1
+   * ```
    */
   load(source: { path: string } | Readable, options?: LoadOptions): Promise<Image[]>;
-  /** By name: under that name; by id: without a name. A target path appears only when it is complete. */
+  /**
+   * By name: under that name; by id: without a name. A target path appears only when it is complete.
+   * ERR_LAYER_DOES_NOT_EXIST, ERR_LAYER_CORRUPT, ERR_SYSTEM.
+   *
+   * ```ts
+   * await images.load({ path: 'debian.tar' });
+   * await images.save('debian:12', { path: 'saved.tar' }, { format: 'oci', compression: 'gzip' });
+   * ```
+   */
   save(nameOrID: string, target: { path: string } | Writable, options?: SaveOptions): Promise<void>;
   /** In order of first name, images without one last. */
   list(): readonly Image[];
-  /** By name (`debian` is `debian:latest`), id or unique beginning of an id of 8 digits or more; ERR_LAYER_DOES_NOT_EXIST. */
+  /**
+   * By name (`debian` is `debian:latest`), id or unique beginning of an id of 8 digits or more; ERR_LAYER_DOES_NOT_EXIST.
+   *
+   * ```ts
+   * await images.load({ path: 'debian.tar' });
+   * const image = await images.get('debian:12');
+   * const box = await store.createRWLayer('box', image.chainID);
+   * console.log(box.parent?.diffID === image.diffIDs.at(-1)); // true
+   * ```
+   */
   get(nameOrID: string): Promise<Image>;
   /** Gives an image one more name; a name that another image had moves. */
   tag(nameOrID: string, name: string): Promise<void>;
   /**
    * Takes a name away, and with the last one the image; by id all names and the image. Gives the layers removed with it, top first.
    * ERR_LAYER_IN_USE, and nothing happens, where the image would go although an RW layer was made from it.
+   *
+   * ```ts
+   * await images.load({ path: 'debian.tar' });
+   * const removed = await images.remove('debian:12');
+   * console.log(removed.length); // 2 layers
+   * ```
    */
   remove(nameOrID: string): Promise<LayerMetadata[]>;
   /** Reads the records again: what a Docker or another writer did to the root since. For `readOnly` stores. */

@@ -8,7 +8,7 @@ import { layerError } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { Keeper } from './kept-chains.js';
 import { legacyConfig } from './legacy-config.js';
-import type { ArchiveLimits } from './limits.js';
+import { layerLimits, type ArchiveLimits } from './limits.js';
 import type { LegacyImage, PlannedImage } from './plan.js';
 import type { ImageProgress, LoadOptions } from './types.js';
 
@@ -102,7 +102,10 @@ export class Unpacker {
 
   #registerOptions(): { signal?: AbortSignal; limits?: UnpackLimits } {
     const { signal, limits } = this.#options;
-    return { ...(signal === undefined ? {} : { signal }), ...(limits === undefined ? {} : { limits }) };
+    return {
+      ...(signal === undefined ? {} : { signal }),
+      ...(limits === undefined ? {} : { limits: layerLimits(limits) }),
+    };
   }
 
   /** A handle on the topmost of `chains` that the store has. */

@@ -16,7 +16,25 @@ export interface Descriptor {
   platform?: unknown;
 }
 
-/** One layer's record in the making: invisible until `commit`. */
+/**
+ * One layer's record in the making: invisible until `commit`. Sizes are bytes. A call after `commit` or `cancel`: `ERR_INVALID_ARGUMENT`.
+ *
+ * @example
+ * ```ts
+ * import { openStore } from 'layerstore';
+ * import { createMemoryMetadataStore } from 'layerstore/testing';
+ *
+ * const records = createMemoryMetadataStore();
+ * const transaction = await records.startTransaction();
+ * await transaction.setSize(1234);
+ * await transaction.cancel(); // nothing is listed
+ * console.log((await records.list()).layers.length); // 0
+ *
+ * await using store = await openStore({ root: 'forgetful', metadataStore: records });
+ * await store.register({ path: 'base.tar' });
+ * console.log((await records.list()).layers.length); // 1
+ * ```
+ */
 export interface MetadataTransaction {
   setSize(bytes: number): Promise<void>;
   setParent(parent: ChainID): Promise<void>;
@@ -96,6 +114,22 @@ export interface RecordSteps {
   settle(done: boolean): Promise<void>;
 }
 
+/**
+ * What is known about layers and RW layers apart from their files. The required methods are enough;
+ * `metadataStoreSuite` of `layerstore/testing` checks them; the guide "Write a metadata store" has a whole one.
+ * A getter of a layer that has no record rejects with `ERR_LAYER_DOES_NOT_EXIST`, of an RW layer with `ERR_MOUNT_DOES_NOT_EXIST`.
+ *
+ * @example
+ * ```ts
+ * import { openStore } from 'layerstore';
+ * import { createMemoryMetadataStore } from 'layerstore/testing';
+ *
+ * const records = createMemoryMetadataStore();
+ * await using store = await openStore({ root: 'in-memory', metadataStore: records });
+ * const base = await store.register({ path: 'base.tar' });
+ * console.log(await records.getDiffID(base.chainID), await records.getSize(base.chainID));
+ * ```
+ */
 export interface MetadataStore {
   startTransaction(): Promise<MetadataTransaction>;
 

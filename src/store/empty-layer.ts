@@ -27,7 +27,17 @@ async function writeZeros(fd: number): Promise<void> {
   }
 }
 
-/** The layer of {@link DIGEST_SHA256_EMPTY_TAR}: size 0, no parent. */
+/**
+ * The layer of {@link DIGEST_SHA256_EMPTY_TAR}: size 0, no parent, a tar of 1,024 bytes. It is no handle of a
+ * store's: not to be released. `view()` rejects with `ERR_NOT_SUPPORTED`.
+ *
+ * @example
+ * ```ts
+ * console.log(await emptyLayer.size(), await emptyLayer.tarSize()); // 0 1024
+ * await emptyLayer.exportTo({ path: 'empty.tar' });
+ * console.log((await hashFile('empty.tar')).diffID === emptyLayer.diffID); // true
+ * ```
+ */
 export const emptyLayer: Layer = Object.freeze({
   chainID: CHAIN,
   diffID: DIGEST_SHA256_EMPTY_TAR,

@@ -6,7 +6,14 @@ let engine: Promise<Engine> | undefined;
 
 /**
  * Digest and diff id of a tar on disk, plain, gzip or zstd, without a store. Sizes are bytes: of the file, and of the
- * uncompressed tar. Rejects with `signal.reason` when aborted, with `ERR_SYSTEM`, or with `ERR_BAD_COMPRESSION`.
+ * uncompressed tar. Compression is told by content, not by name.
+ * Rejects with `signal.reason` when aborted, with `ERR_SYSTEM`, `ERR_BAD_COMPRESSION`, or `ERR_INVALID_ARGUMENT`.
+ *
+ * @example
+ * ```ts
+ * const { diffID, digest, size, tarSize } = await hashFile('layer.tar');
+ * console.log(diffID === digest, size === tarSize); // true true: it is not compressed
+ * ```
  */
 export async function hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
   checkText(path, 'the path');

@@ -2,7 +2,14 @@
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
 import type { Layer, LayerMetadata, Logger, Store } from './types.js';
 
-/** Writes one line for each layer that a release removed: chain id, diff id, sizes in bytes. */
+/**
+ * Writes one line at level `info` for each layer that a release removed: chain id, diff id, `size` and `diffSize` in bytes.
+ *
+ * @example
+ * ```ts
+ * logReleaseMetadata(await store.release(layer), console);
+ * ```
+ */
 export function logReleaseMetadata(metadata: readonly LayerMetadata[], logger: Logger): void {
   for (const { chainID, diffID, size, diffSize } of metadata) {
     logger.info({ chainID, diffID, size, diffSize }, 'layer removed');
@@ -19,6 +26,12 @@ export function noteLogger(store: Store, logger: LoggerLike): void {
 /**
  * Releases a handle and never throws: what was removed and what failed goes to `logger`, by default the one that the
  * store was opened with.
+ *
+ * @example
+ * ```ts
+ * await releaseAndLog(store, layer, console); // one line a removed layer
+ * await releaseAndLog(store, layer, console); // a line at level `error`: it was released already
+ * ```
  */
 export async function releaseAndLog(store: Store, layer: Layer, logger?: Logger): Promise<void> {
   const log = logger ?? loggers.get(store) ?? silentLogger;

@@ -1,9 +1,9 @@
-/** The public shapes of the store: options, handles, reports. No logic. */
+/** The public shapes of the store: handles and the store itself; options and reports from their own files. No logic. */
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
-import type { Change, ProgressListener, TarSource, UnpackLimits } from '../engine/engine.js';
-import type { GraphDriver } from '../driver/graph-driver.js';
-import type { Descriptor, MetadataStore } from '../metadata/metadata-store.js';
+import type { Change, TarSource } from '../engine/engine.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import type { ChainLink, CreateRWLayerOptions, ExportOptions, RegisterOptions } from './option-types.js';
 import type {
   CleanupReport,
   Exported,
@@ -16,6 +16,14 @@ import type {
   VerifyReport,
 } from './reports.js';
 
+export type {
+  ChainLink,
+  CreateRWLayerOptions,
+  ExportOptions,
+  Logger,
+  RegisterOptions,
+  StoreOptions,
+} from './option-types.js';
 export type {
   CleanupReport,
   Exported,
@@ -30,78 +38,6 @@ export type {
   VerifyReport,
 } from './reports.js';
 
-/** pino's shape: `logger.warn({ layer }, 'message')`. `console` fits too. */
-export interface Logger {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
-
-/** What `openStore` takes. Only `root` is needed. */
-export interface StoreOptions {
-  /** Data root, made if missing, mode 0710. */
-  root: string;
-  /** Default `auto`: a driver that has state under root wins; on an empty root the best that a real probe found. */
-  driver?: 'overlay2' | 'vfs' | GraphDriver | 'auto';
-  /** `overlay2.size`, `overlay2.mountopt`, …; unknown keys: ERR_INVALID_ARGUMENT. */
-  driverOptions?: Readonly<Record<string, string>>;
-  /** Default: files under `<root>/image/<driver>/layerdb`, Docker's own format. */
-  metadataStore?: MetadataStore;
-  /** Default `auto`: native where the addon loads, else pure JavaScript, said once through `logger`. */
-  engine?: 'native' | 'js' | 'auto';
-  /** Default `strict`: what register, createRWLayer, commit, release, retain resolved survives a power cut. */
-  durability?: 'strict' | 'relaxed';
-  /** Default 125. */
-  maxDepth?: number;
-  /** Defaults for every registration. */
-  limits?: UnpackLimits;
-  /** Beside one writer: takes no lock, writes nothing, mounts nothing. */
-  readOnly?: boolean;
-  /** Silent by default. */
-  logger?: Logger;
-  /** Opens a root that others than its owner may write to; refused by default. */
-  allowWritableRoot?: boolean;
-  /** Mounts a `volatile` RW layer that another boot left unclean: its contents may be damaged. */
-  acceptVolatile?: boolean;
-}
-
-/** Options of everything that unpacks a tar. */
-export interface RegisterOptions {
-  /** Stops within 100 ms and leaves nothing behind; rejects with `signal.reason`. */
-  signal?: AbortSignal;
-  /** Called at most ten times a second. What it throws ends the registration. */
-  onProgress?: ProgressListener;
-  /** Expected; ERR_DIGEST_MISMATCH otherwise, and nothing is kept. */
-  diffID?: DiffID;
-  /** Over one: ERR_LIMIT_EXCEEDED. They win over those of the store. */
-  limits?: UnpackLimits;
-  /** The layer is there already: check it, and repair it from this tar if it is damaged. */
-  verifyExisting?: boolean;
-}
-
-/** One layer of an image for `registerChain`. */
-export interface ChainLink {
-  /** Plain, gzip or zstd, told by content. */
-  tar: TarSource;
-  /** Expected: what is there already is found by it, and not read. */
-  diffID: DiffID;
-  /** Its digest and size are checked against the bytes as they come. */
-  descriptor?: Descriptor;
-  /** Counters of this layer alone; not called where the layer is there already. */
-  onProgress?: ProgressListener;
-}
-
-/** Options of `createRWLayer`. */
-export interface CreateRWLayerOptions {
-  /** SELinux context; ERR_NOT_SUPPORTED where the kernel has none. */
-  mountLabel?: string;
-  /** Fills an init layer between parent and writable layer; no part of its changes, size or tar. What it throws is thrown. */
-  initFunc?: (root: string) => void | Promise<void>;
-  /** `{ size: '10G' }`; what cannot be enforced: ERR_NOT_SUPPORTED; unknown: ERR_INVALID_ARGUMENT. */
-  storageOpt?: Readonly<Record<string, string>>;
-}
-
 /** Anything whose content can be read as a tar. */
 export interface TarStreamer {
   tarStream(): Promise<Readable>;
@@ -109,15 +45,6 @@ export interface TarStreamer {
 
 /** A path that is there until disposed of. */
 export type MountedPath = { readonly path: string } & AsyncDisposable;
-
-/** Options of `exportTo`. */
-export interface ExportOptions {
-  /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */
-  compression?: 'gzip' | 'zstd';
-  signal?: AbortSignal;
-  /** `bytesRead` counts the tar's bytes; at most 10 reports a second. */
-  onProgress?: ProgressListener;
-}
 
 /**
  * A handle on a read-only layer; it keeps the layer until `store.release(layer)`. A released handle, and what `map()` or
@@ -213,7 +140,13 @@ export interface RWLayer extends TarStreamer {
    * ```
    */
   changes(): Promise<Change[]>;
-  /** Unpacks a tar, whiteouts applied, into the RW layer. Gives its size as `size()` counts. */
+  /**
+   * Unpacks a tar, whiteouts applied, into the RW layer. Gives its size in bytes as `size()` counts.
+   *
+   * ```ts
+   * console.log(await rw.applyDiff({ path: 'layer.tar' }));
+   * ```
+   */
   applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number>;
   /** The driver's own words. */
   metadata(): Promise<Record<string, string>>;
@@ -232,7 +165,7 @@ export interface DescribableStore {
 
 /**
  * Read-only layers by content, and RW layers by name. Every call may run beside every other. After `close()`:
- * ERR_STORE_CLOSED; what writes, on a read-only store: ERR_READ_ONLY.
+ * ERR_STORE_CLOSED; what writes, on a read-only store: ERR_READ_ONLY. Sizes are bytes.
  */
 export interface Store extends DescribableStore, AsyncDisposable {
   readonly driverName: string;
@@ -267,11 +200,30 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   registerChain(layers: readonly ChainLink[], parent?: ChainID, options?: RegisterOptions): Promise<Layer>;
-  /** A new handle. ERR_LAYER_DOES_NOT_EXIST. */
+  /**
+   * A new handle, to be released by itself. ERR_LAYER_DOES_NOT_EXIST.
+   *
+   * ```ts
+   * const again = await store.get(layer.chainID);
+   * await store.release(again); // `layer` still holds it
+   * ```
+   */
   get(chainID: ChainID): Promise<Layer>;
-  /** What is there; these are no handles. */
+  /**
+   * What is there; these are no handles.
+   *
+   * ```ts
+   * for (const [chainID, { diffID }] of store.map()) console.log(chainID, diffID);
+   * ```
+   */
   map(): ReadonlyMap<ChainID, Layer>;
-  /** Gives a handle back. Gives what was removed, top first; `[]` where something else keeps the layer. */
+  /**
+   * Gives a handle back. Gives what was removed, top first; `[]` where something else keeps the layer. Twice: ERR_LAYER_NOT_RETAINED.
+   *
+   * ```ts
+   * for (const { chainID, diffSize } of await store.release(layer)) console.log(chainID, diffSize);
+   * ```
+   */
   release(layer: Layer): Promise<LayerMetadata[]>;
   /**
    * A named reference, which keeps a layer across restarts. A name that another layer had moves.
@@ -286,6 +238,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
   retain(chainID: ChainID, name: string, options?: { expires?: Date }): Promise<void>;
   /** Takes a named reference away, and the layers that nothing else keeps: what was removed, top first. */
   dropReference(name: string): Promise<LayerMetadata[]>;
+  /** All named references, also those that expired and were not collected yet. */
   references(): readonly Reference[];
   /**
    * A writable layer. Names match `^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`. ERR_MOUNT_NAME_CONFLICT, ERR_LAYER_DOES_NOT_EXIST.
@@ -296,10 +249,24 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   createRWLayer(name: string, parent?: ChainID, options?: CreateRWLayerOptions): Promise<RWLayer>;
-  /** A new handle. ERR_MOUNT_DOES_NOT_EXIST. */
+  /**
+   * A new handle. ERR_MOUNT_DOES_NOT_EXIST.
+   *
+   * ```ts
+   * const again = await store.getRWLayer(rw.name);
+   * console.log((await store.releaseRWLayer(again)).length); // 0: `rw` keeps it
+   * ```
+   */
   getRWLayer(name: string): Promise<RWLayer>;
   /** The driver's id. ERR_MOUNT_DOES_NOT_EXIST. */
   getMountID(name: string): Promise<string>;
+  /**
+   * What is known of each RW layer, by name.
+   *
+   * ```ts
+   * for (const [name, { parent, mountCount }] of store.mounts()) console.log(name, parent, mountCount);
+   * ```
+   */
   mounts(): ReadonlyMap<string, RWLayerInfo>;
   /** Gives a handle back; the last one removes the RW layer. ERR_ACTIVE_MOUNT, and nothing happens, while it is mounted. */
   releaseRWLayer(layer: RWLayer): Promise<LayerMetadata[]>;
@@ -321,9 +288,21 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   verify(chainID?: ChainID, options?: VerifyOptions): Promise<VerifyReport>;
-  /** Puts a layer's content back from a tar with the same diff id, below whatever stands on it. ERR_DIGEST_MISMATCH. */
+  /**
+   * Puts a layer's content back from a tar with the same diff id, below whatever stands on it. ERR_DIGEST_MISMATCH.
+   *
+   * ```ts
+   * await store.repair(base.chainID, { path: 'base.tar' });
+   * ```
+   */
   repair(chainID: ChainID, tar: TarSource): Promise<void>;
-  /** Removes what crashes left of ours; anything else is reported. */
+  /**
+   * Removes what crashes left of ours; anything else is reported.
+   *
+   * ```ts
+   * console.log(await store.cleanup());
+   * ```
+   */
   cleanup(): Promise<CleanupReport>;
   /**
    * `cleanup`, and the layers that nothing keeps: no handle, child, RW layer, reference or image.
@@ -334,12 +313,28 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   gc(options?: { dryRun?: boolean }): Promise<GcReport>;
+  /**
+   * Where the bytes of the root are.
+   *
+   * ```ts
+   * console.log(await store.usage());
+   * ```
+   */
   usage(): Promise<StoreUsage>;
   /** For `readOnly`: sees what the writer published since. */
   refresh(): Promise<void>;
   /** Pairs for people, as `docker info` shows them. */
   driverStatus(): readonly (readonly [string, string])[];
-  /** Ends running work and drops handles. Removes nothing; mounts stay. */
+  /**
+   * Ends running work and drops handles. Removes nothing; mounts stay, and the next open takes them over. `await using` calls it.
+   *
+   * ```ts
+   * await rw.mount();
+   * await rw.unmount();
+   * await store.close();
+   * console.log(store.closed); // true
+   * ```
+   */
   close(): Promise<void>;
   /**
    * Where `image/` adds what Docker's own records refer to; gc asks each, and deletes nothing where one throws. What a

@@ -17,7 +17,6 @@ export const chmod = promisify(fs.chmod);
 export const chown = promisify(fs.chown);
 export const lchown = promisify(fs.lchown);
 export const lutimes = promisify(fs.lutimes);
-export const utimes = promisify(fs.utimes);
 export const fchmod = promisify(fs.fchmod);
 export const fchown = promisify(fs.fchown);
 export const futimes = promisify(fs.futimes);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
-import { openImages, type ImageProgress } from '../../../src/image/index.js';
+import { openImages, type ImageLimits, type ImageProgress } from '../../../src/image/index.js';
 import { openStore } from '../../../src/store/open.js';
 import { tempDir } from '../../support/temp.js';
 import { dockerFolders, entries, oci, sampleLayers, tar } from './archives.js';
@@ -34,6 +34,17 @@ function onDisk(root: string): string[] {
 }
 
 describe('images on a real store', () => {
+  it('takes the limits of archives beside those of layers', async (t) => {
+    await using store = await openStore({ root: join(tempDir(t, 'image'), 'root'), ...OPTIONS });
+    const images = await openImages(store);
+    const archive = await tar(entries(dockerFolders(await sampleLayers())));
+    const load = (limits: ImageLimits) =>
+      images.load(Readable.from([archive], { objectMode: false }), { limits: { maxLayers: 10, ...limits } });
+    await assert.rejects(load({ maxEntries: 0 }), { code: 'ERR_LIMIT_EXCEEDED' });
+    await assert.rejects(load({ maxLayer: 1 } as ImageLimits), { code: 'ERR_INVALID_ARGUMENT' });
+    assert.equal((await load({ maxEntries: 1000 })).length, 1);
+  });
+
   it('load, reopen, save, remove: nothing is left', async (t) => {
     const root = join(tempDir(t, 'image'), 'root');
     const layers = await sampleLayers();
