@@ -170,6 +170,22 @@ const ODD: Readonly<Record<string, Odd>> = {
     ]),
     all: 's=<512 r><509 \0>def',
   },
+  'a sparse file whose first region ends within a block': {
+    tar: buildTar([
+      pax('x', {
+        'GNU.sparse.major': '1',
+        'GNU.sparse.minor': '0',
+        'GNU.sparse.name': 's',
+        'GNU.sparse.realsize': '1024',
+      }),
+      file(
+        'GNUSparseFile.0/s',
+        Buffer.concat([Buffer.from('2\n0\n3\n700\n3\n'.padEnd(512, '\0')), Buffer.from('abcdef')]),
+      ),
+    ]),
+    all: 's=abc<697 \0>def<321 \0>',
+    but: { gnu: 's=abc<700 \0>' },
+  },
   'an absolute name': { tar: buildTar([file('/a', 'x')]), all: 'a=x' },
   'dots that stay inside': { tar: buildTar([{ name: 'd', type: '5' }, file('./d/.//x', 'x')]), all: 'd/ d/x=x' },
   'two dots that stay inside': {
