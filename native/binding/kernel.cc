@@ -100,29 +100,25 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
   return op;
 }
 
+// Flat, since an object for each row costs more to make from here than its files: a directory's name, then for each
+// file its content, the number of what failed, or undefined.
 Napi::Value RecordTable(Napi::Env env, std::vector<RecordRow>& rows) {
   Napi::Array table = Napi::Array::New(env);
-  uint32_t kept = 0;
+  uint32_t at = 0;
+  const auto push = [&](napi_value value) { napi_set_element(env, table, at++, value); };
   for (const RecordRow& row : rows) {
     if (!IsUtf8(row.directory)) continue;
     const Napi::HandleScope scope(env);
-    Napi::Array files = Napi::Array::New(env, row.files.size());
-    for (uint32_t i = 0; i < row.files.size(); ++i) {
-      const RecordFile& file = row.files[i];
+    push(Napi::String::New(env, row.directory));
+    for (const RecordFile& file : row.files) {
       napi_value value = env.Undefined();
       if (file.content) {
         napi_create_string_latin1(env, file.content->data(), file.content->size(), &value);
       } else if (file.err != 0) {
-        Napi::Object failure = Napi::Object::New(env);
-        failure.Set("failed", file.err);
-        value = failure;
+        value = Napi::Number::New(env, file.err);
       }
-      files.Set(i, value);
+      push(value);
     }
-    Napi::Object record = Napi::Object::New(env);
-    record.Set("directory", row.directory);
-    record.Set("files", files);
-    table.Set(kept++, record);
   }
   return table;
 }

@@ -11,36 +11,57 @@
 namespace layerstore {
 namespace {
 
-RecordFile ReadOne(int directory, const std::string& name, std::string& buffer) {
-  RecordFile file;
+constexpr size_t kPage = 4096;
+
+int OpenRecord(int directory, const char* path) {
   // O_NONBLOCK: a FIFO in the place of a record opens at once, and is refused.
-  const UniqueFd fd(openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  // No directory on the way is a link either: a descriptor for each would cost two calls more.
+  if (HaveOpenat2()) return RawOpenat2(directory, path, kFlags, 0, kResolveNoSymlinks | kResolveBeneath);
+  return openat(directory, path, kFlags);
+}
+
+bool IsRegular(int fd, RecordFile& file) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) {
+    file.err = errno;
+  } else if (!S_ISREG(status.st_mode)) {
+    file.err = EINVAL;
+  }
+  return file.err == 0;
+}
+
+RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
+  RecordFile file;
+  const UniqueFd fd(OpenRecord(directory, path));
   if (!fd.valid()) {
     if (errno != ENOENT) file.err = errno;
     return file;
   }
-  struct stat status {};
-  if (fstat(fd.get(), &status) != 0) {
-    file.err = errno;
-    return file;
-  }
-  if (!S_ISREG(status.st_mode)) {
-    file.err = EINVAL;
-    return file;
-  }
   size_t used = 0;
   while (used < buffer.size()) {
-    const ssize_t got = read(fd.get(), buffer.data() + used, buffer.size() - used);
+    // At an offset, which neither a FIFO nor a directory takes.
+    const ssize_t got = pread(fd.get(), buffer.data() + used, buffer.size() - used, static_cast<off_t>(used));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      file.err = errno;
+      file.err = errno == ESPIPE || errno == EISDIR ? EINVAL : errno;
       return file;
     }
-    if (got == 0) break;
+    // Of what has an offset, only devices and files of the kernel's own begin with no byte or one of zero.
+    if (used == 0 && (got == 0 || buffer[0] == '\0') && !IsRegular(fd.get(), file)) return file;
     used += static_cast<size_t>(got);
+    // A regular file gives less than it is asked for at its end alone; what is within one page is given at once.
+    if (got == 0 || used < kPage) break;
   }
   file.content = buffer.substr(0, used);
   return file;
+}
+
+bool IsDirectory(int directory, const DirectoryEntry& entry) {
+  if (entry.type != DT_UNKNOWN) return entry.type == DT_DIR;
+  struct stat status {};
+  const int rc = fstatat(directory, entry.name.data(), &status, AT_SYMLINK_NOFOLLOW);
+  return rc == 0 && S_ISDIR(status.st_mode);
 }
 
 }  // namespace
@@ -50,22 +71,21 @@ Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const s
   std::vector<RecordRow> rows;
   LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
   std::string buffer(max_bytes, '\0');
+  std::string path;
   DirectoryReader reader(fd.get());
   DirectoryEntry entry;
   for (;;) {
     LS_ASSIGN(const bool more, reader.Next(entry));
     if (!more) return rows;
-    if (entry.type != DT_DIR && entry.type != DT_UNKNOWN) continue;
-    const UniqueFd child(openat(fd.get(), entry.name.data(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!child.valid()) {
-      // No directory after all, or one that was removed meanwhile.
-      if (errno == ENOTDIR || errno == ENOENT || errno == ELOOP) continue;
-      return SysError("open", directory + "/" + std::string(entry.name));
-    }
+    if (!IsDirectory(fd.get(), entry)) continue;
     RecordRow row;
     row.directory = entry.name;
     row.files.reserve(names.size());
-    for (const std::string& name : names) row.files.push_back(ReadOne(child.get(), name, buffer));
+    path.assign(entry.name).push_back('/');
+    for (const std::string& name : names) {
+      path.resize(entry.name.size() + 1);
+      row.files.push_back(ReadOne(fd.get(), path.append(name).c_str(), buffer));
+    }
     rows.push_back(std::move(row));
   }
 }

@@ -42,7 +42,7 @@ export function readChain(id: ChainID, files: FileOf): { diffID: DiffID; parent?
   const diffID = required(files, LAYER_FILES.diff, readDigest) as DiffID;
   const parent = optional(files, LAYER_FILES.parent, readDigest) as ChainID | undefined;
   checkChain(id, diffID, parent);
-  return { diffID, ...(parent === undefined ? {} : { parent }) };
+  return parent === undefined ? { diffID } : { diffID, parent };
 }
 
 function readLayer(chainID: ChainID, files: FileOf): LayerRecord {
@@ -50,7 +50,9 @@ function readLayer(chainID: ChainID, files: FileOf): LayerRecord {
   const chain = readChain(chainID, files);
   const size = required(files, LAYER_FILES.size, readSize);
   const descriptor: Descriptor | undefined = optional(files, LAYER_FILES.descriptor, readDescriptor);
-  return { chainID, cacheID, size, ...chain, ...(descriptor === undefined ? {} : { descriptor }) };
+  const record: LayerRecord = { chainID, cacheID, size, ...chain };
+  if (descriptor !== undefined) record.descriptor = descriptor;
+  return record;
 }
 
 function readMount(name: string, files: FileOf): NamedMountRecord {
@@ -103,9 +105,21 @@ async function bulk(engine: Reader, path: string, entries: Dirent[], names: stri
 }
 
 function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: Source): void {
-  const path = join(base, entry.name);
-  const what = `${LAYERS}/${entry.name}`;
+  const path = `${base}/${entry.name}`;
   const files = filesOf(path, source?.get(entry.name), LAYER_NAMES);
+  const chainID = chainIDOf(entry.name);
+  if (chainID !== undefined && entry.isDirectory()) {
+    const record = attempt(files, () => readLayer(chainID, files));
+    if (record === undefined) return;
+    if (!('why' in record)) {
+      loaded.layers.push(record);
+      return;
+    }
+    const named = namedDirectory(files, LAYER_FILES.cacheID, readCacheID);
+    loaded.broken.push({ kind: 'layer', what: `${LAYERS}/${entry.name}`, path, chainID, ...record, ...named });
+    return;
+  }
+  const what = `${LAYERS}/${entry.name}`;
   const removing = removingChainIDOf(entry.name);
   if (removing !== undefined && entry.isDirectory()) {
     const cacheID = attempt(files, () => required(files, LAYER_FILES.cacheID, readCacheID));
@@ -114,19 +128,8 @@ function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: S
       loaded.broken.push({ kind: 'removing', what, why: cacheID.why, path, chainID: removing });
     return;
   }
-  const chainID = chainIDOf(entry.name);
-  const known: BrokenRecord = { kind: 'layer', what, why: '', path, ...(chainID === undefined ? {} : { chainID }) };
-  if (chainID === undefined) {
-    loaded.broken.push({ ...known, why: 'its name is no digest' });
-  } else if (!entry.isDirectory()) {
-    loaded.broken.push({ ...known, why: 'it is no directory' });
-  } else {
-    const record = attempt(files, () => readLayer(chainID, files));
-    if (record === undefined) return;
-    if ('why' in record)
-      loaded.broken.push({ ...known, ...record, ...namedDirectory(files, LAYER_FILES.cacheID, readCacheID) });
-    else loaded.layers.push(record);
-  }
+  const why = chainID === undefined ? 'its name is no digest' : 'it is no directory';
+  loaded.broken.push({ kind: 'layer', what, why, path, ...(chainID === undefined ? {} : { chainID }) });
 }
 
 function loadMount(loaded: LoadedRecords, base: string, entry: Dirent, source: Source): void {
@@ -172,7 +175,7 @@ interface FilesOfRecord extends FileOf {
 
 /** From what the engine read in bulk, or from the files themselves. */
 function filesOf(path: string, row: RecordRow['files'] | undefined, names: string[]): FilesOfRecord {
-  const direct = filesAt(path);
+  const direct: FileOf = (name) => filesAt(path)(name);
   const read: FileOf = (name) => {
     const file = row?.[names.indexOf(name)];
     if (row === undefined) return direct(name);

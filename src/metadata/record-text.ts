@@ -2,7 +2,7 @@
  * What stands in the files of a record: text to value and back, pure. Readers take what Docker's take (blanks around
  * digests and ids, none around sizes); everything else is a `Flaw`, which says in one clause what is wrong.
  */
-import { createHash } from 'node:crypto';
+import * as crypto from 'node:crypto';
 import type { ChainID, Digest, DiffID } from '../digest.js';
 import type { Descriptor } from './metadata-store.js';
 
@@ -16,9 +16,13 @@ const MOUNT_ID = /^[a-f0-9]{64}(-init)?$/;
 
 /** Go's strings.TrimSpace: white space of Unicode, without the byte order mark that JavaScript trims too. */
 function trim(text: string): string {
-  // Almost every record has none, and this runs for each file of each layer.
-  if (/^\S+$/.test(text)) return text;
+  // Almost every record has none, and this runs for each file of each layer. Only ends count.
+  if (isInk(text.charCodeAt(0)) && isInk(text.charCodeAt(text.length - 1))) return text;
   return text.replace(/^[\s\u0085]+|[\s\u0085]+$/gu, (blanks) => (blanks.includes('\ufeff') ? blanks : ''));
+}
+
+function isInk(code: number): boolean {
+  return code > 0x20 && code < 0x7f;
 }
 
 function shown(text: string): string {
@@ -116,10 +120,15 @@ function writeMap(map: Record<string, string>): string {
   return `{${entries.map(({ key, value }) => `${JSON.stringify(key)}:${JSON.stringify(value)}`).join(',')}}`;
 }
 
+/** Node's hash of short texts in one call, from 20.12 on, costs half of what an object for each does. */
+const sha256 = (text: string): string =>
+  typeof crypto.hash === 'function'
+    ? crypto.hash('sha256', text)
+    : crypto.createHash('sha256').update(text).digest('hex');
+
 /** Whether `chainID` is what `diffID` on top of `parent` makes: a flipped digit in either file shows here. */
 export function checkChain(chainID: ChainID, diffID: DiffID, parent: ChainID | undefined): void {
-  const expected =
-    parent === undefined ? diffID : `sha256:${createHash('sha256').update(`${parent} ${diffID}`).digest('hex')}`;
+  const expected = parent === undefined ? diffID : `sha256:${sha256(`${parent} ${diffID}`)}`;
   if (expected !== (chainID as string)) {
     throw new Flaw(`does not fit its name: "diff"${parent === undefined ? '' : ' and "parent"'} give ${expected}`);
   }

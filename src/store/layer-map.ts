@@ -10,7 +10,8 @@ import type { Layer, LayerMetadata } from './types.js';
 /** Counts who reads a thing's files now; its files go only when nobody does. */
 export class Readers {
   #count = 0;
-  #idle: (() => void)[] = [];
+  /** Made when somebody waits: there is one of this for each layer. */
+  #idle: (() => void)[] | undefined;
 
   get count(): number {
     return this.#count;
@@ -24,12 +25,13 @@ export class Readers {
       if (!inside) return;
       inside = false;
       this.#count -= 1;
-      if (this.#count === 0) for (const resolve of this.#idle.splice(0)) resolve();
+      if (this.#count > 0 || this.#idle === undefined) return;
+      for (const resolve of this.#idle.splice(0)) resolve();
     };
   }
 
   async idle(): Promise<void> {
-    if (this.#count > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    if (this.#count > 0) await new Promise<void>((resolve) => (this.#idle ??= []).push(resolve));
   }
 }
 

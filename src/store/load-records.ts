@@ -30,7 +30,7 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   const there = new Set(await ctx.driver.list());
   const broken = [...loaded.broken];
   const layers = joinLayers(loaded.layers, there, broken);
-  const known = new Set(layers.map(({ record }) => record.chainID));
+  const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ record }) => record.chainID));
   const mounts = loaded.mounts.filter((mount) => {
     const why = flawOfMount(mount, known, there);
     if (why === undefined) return true;
@@ -46,39 +46,47 @@ function joinLayers(
   there: ReadonlySet<string>,
   broken: BrokenRecord[],
 ): { record: LayerRecord; parent: ChainID | undefined }[] {
-  const byChain = new Map(records.map((record) => [record.chainID, record]));
-  const verdicts = new Map<ChainID, boolean>();
+  // One table by chain id, and everything else by object: text is slow to look up, and there may be many layers.
+  const byChain = new Map<ChainID, Judged>();
+  for (const record of records) byChain.set(record.chainID, { record, below: undefined, fits: undefined });
+  const all = [...byChain.values()];
+  for (const one of all) if (one.record.parent !== undefined) one.below = byChain.get(one.record.parent);
   const joined: { record: LayerRecord; parent: ChainID | undefined }[] = [];
-  for (const record of records) {
+  for (const start of all) {
     // Down to the first layer that is judged, then back up: chains may be deep, so no recursion.
-    const path: LayerRecord[] = [];
-    let next: LayerRecord | undefined = record;
-    while (next !== undefined && !verdicts.has(next.chainID) && !path.includes(next)) {
+    const path: Judged[] = [];
+    let next: Judged | undefined = start;
+    while (next !== undefined && next.fits === undefined) {
+      // Until it is judged it does not fit, so a chain that leads into itself ends and is broken.
+      next.fits = false;
       path.push(next);
-      next = next.parent === undefined ? undefined : byChain.get(next.parent);
+      next = next.below;
     }
     for (const one of path.reverse()) {
-      const why = flawOfLayer(one, verdicts, there);
-      verdicts.set(one.chainID, why === undefined);
+      const { record } = one;
+      const why = flawOfLayer(one, there);
+      one.fits = why === undefined;
       if (why === undefined) {
-        joined.push({ record: one, parent: one.parent });
+        joined.push({ record, parent: record.parent });
       } else {
-        const what = one.chainID.replace(':', '/');
-        broken.push({ kind: 'layer', what, why, chainID: one.chainID, cacheID: one.cacheID });
+        const what = record.chainID.replace(':', '/');
+        broken.push({ kind: 'layer', what, why, chainID: record.chainID, cacheID: record.cacheID });
       }
     }
   }
   return joined;
 }
 
-function flawOfLayer(
-  record: LayerRecord,
-  verdicts: ReadonlyMap<ChainID, boolean>,
-  there: ReadonlySet<string>,
-): string | undefined {
+interface Judged {
+  record: LayerRecord;
+  below: Judged | undefined;
+  fits: boolean | undefined;
+}
+
+function flawOfLayer({ record, below }: Judged, there: ReadonlySet<string>): string | undefined {
   if (!there.has(record.cacheID)) return `the driver has no directory "${record.cacheID}" for it`;
-  if (record.parent === undefined) return undefined;
-  return verdicts.get(record.parent) === true ? undefined : `its parent "${record.parent}" is missing or damaged`;
+  if (record.parent === undefined || below?.fits === true) return undefined;
+  return `its parent "${record.parent}" is missing or damaged`;
 }
 
 function flawOfMount(
@@ -162,15 +170,19 @@ function messageOf(error: unknown): string {
 
 /** Synchronously: the maps hold exactly what `joined` says; nodes that stay the same keep their counts. */
 export function populate(ctx: StoreContext, joined: Joined): void {
-  const wanted = new Map(joined.layers.map(({ record }) => [record.chainID, record]));
+  const empty = ctx.layers.count === 0;
+  const wanted = new Map(empty ? [] : joined.layers.map(({ record }) => [record.chainID, record]));
   const mounts = new Map(joined.mounts.map((mount) => [mount.name, mount]));
   for (const rw of [...ctx.rwLayers]) if (mounts.get(rw.name)?.id !== rw.mountID) ctx.rwLayers.take(rw);
   const deepestFirst = [...ctx.layers].sort((a, b) => b.depth - a.depth);
   for (const node of deepestFirst) if (wanted.get(node.chainID)?.cacheID !== node.cacheID) ctx.layers.take(node);
+  // A chain's layers come one after the other, so that the last one is mostly the parent.
+  let last: LayerNode | undefined;
   for (const { record, parent } of joined.layers) {
-    if (ctx.layers.find(record.chainID) !== undefined) continue;
-    const below: LayerNode | undefined = parent === undefined ? undefined : ctx.layers.find(parent);
-    ctx.layers.add(record, below);
+    if (!empty && ctx.layers.find(record.chainID) !== undefined) continue;
+    let below: LayerNode | undefined;
+    if (parent !== undefined) below = last?.chainID === parent ? last : ctx.layers.find(parent);
+    last = ctx.layers.add(record, below);
   }
   for (const { name, id, initID, parent } of joined.mounts) {
     if (ctx.rwLayers.find(name) !== undefined) continue;

@@ -89,6 +89,7 @@ async function settleConsumed(
   recorded: Set<string>,
   joined: Joined,
 ): Promise<Joined | undefined> {
+  if (!intents.some(({ kind }) => kind === 'consume')) return undefined;
   let changed = false;
   const published = new Set(joined.layers.map(({ record }) => record.cacheID));
   for (const intent of intents) {

@@ -155,11 +155,8 @@ export interface NativeOverlayMount {
   tier: MountTier | 'auto';
 }
 
-/** As {@link RecordRow}, with errno numbers. */
-export interface NativeRecordRow {
-  directory: string;
-  files: (string | undefined | { failed: number })[];
-}
+/** {@link RecordRow}s one after the other: the directory, then each file's content, errno, or `undefined`. */
+export type NativeRecordTable = (string | number | undefined)[];
 
 /** Released by `release`, by the collector, and by the end of the environment. */
 export interface NativeFileLock {
@@ -194,7 +191,7 @@ export interface Binding {
   unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
-  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordRow[]>;
+  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
   features(): Record<string, string>;
