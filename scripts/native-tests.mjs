@@ -55,6 +55,7 @@ function fuzz(seconds) {
     );
     console.log(`--- ${name}, ${seconds} s`);
     run(join(folder, name), [
+      ...(process.env.LAYERSTORE_SEED === undefined ? [] : [`-seed=${process.env.LAYERSTORE_SEED}`]),
       `-max_total_time=${seconds}`,
       '-rss_limit_mb=1024',
       '-timeout=60',
