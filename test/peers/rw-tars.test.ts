@@ -3,7 +3,7 @@
  * podman load an image whose top layer it is, and show the tree that the RW layer's mount shows.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
@@ -36,6 +36,8 @@ const CHANGES = `
 interface Ours {
   scratch: string;
   layers: [base: Buffer, top: Buffer];
+  /** The top one again, with holes as sparse entries. */
+  sparse: Buffer;
   /** What the mounted RW layer shows. */
   tree: TreeSnapshot;
 }
@@ -54,9 +56,11 @@ async function ours(t: Hooks): Promise<Ours> {
     sh(await rw.mount(), CHANGES);
     await rw.unmount();
     const top = await buffer(await rw.tarStream());
+    const sparse = await buffer(await rw.tarStream({ sparse: true }));
+    assert.ok(sparse.length < top.length - 2_000_000, 'without its holes');
     const tree = snapshotTree(await rw.mount());
     await rw.unmount();
-    return { scratch, layers: [readFileSync(path), top], tree };
+    return { scratch, layers: [readFileSync(path), top], sparse, tree };
   } finally {
     await store.close();
   }
@@ -75,17 +79,19 @@ describe('the tar of an RW layer', () => {
   it('unpacked by GNU tar and bsdtar', async (context) => {
     const t = inReverse(context);
     requirePeers('tar', 'bsdtar');
-    const { scratch, layers, tree } = await ours(t);
-    const path = join(scratch, 'rw.tar');
-    writeFileSync(path, layers[1]);
-    const trees = [
-      ['tar', '--xattrs', '--xattrs-include=*', '--numeric-owner', '-xpf'],
+    const { scratch, layers, sparse, tree } = await ours(t);
+    const programs = [
+      ['tar', '--warning=no-timestamp', '--xattrs', '--xattrs-include=*', '--numeric-owner', '-xpf'],
       ['bsdtar', '--xattrs', '--numeric-owner', '-xpf'],
-    ].map(([program = '', ...options]) => {
-      const directory = join(scratch, program);
+    ];
+    const trials = [layers[1], sparse].flatMap((content) => programs.map((words) => ({ content, words })));
+    const trees = trials.map(({ content, words: [program = '', ...options] }, index) => {
+      const path = join(scratch, `rw-${index}.tar`);
+      writeFileSync(path, content);
+      const directory = join(scratch, `${program}-${index}`);
       mkdirSync(directory);
-      const said = execFileSync(program, [...options, path, '-C', directory], { stdio: ['ignore', 'pipe', 'pipe'] });
-      assert.equal(said.toString(), '');
+      const { status, stderr } = spawnSync(program, [...options, path, '-C', directory], { encoding: 'utf8' });
+      assert.deepEqual({ program, status, stderr }, { program, status: 0, stderr: '' });
       const { tree: found, markers } = withoutMarkers(snapshotTree(directory, { root: false }));
       assert.deepEqual(markers, ['/etc/.wh.one', '/var/.wh.removed', '/var/opaque/.wh..wh..opq'], program);
       for (const [at, entry] of found) {
@@ -95,7 +101,7 @@ describe('the tar of an RW layer', () => {
       assert.ok(found.has('/etc/n\xe4me-\xff') && found.has(`/${LONG}/${LONG}/${LONG}`), 'long and odd names');
       return found;
     });
-    assertSameTree(trees[0] as TreeSnapshot, trees[1] as TreeSnapshot, 'GNU tar and bsdtar');
+    for (const other of trees.slice(1)) assertSameTree(trees[0] as TreeSnapshot, other, 'GNU tar and bsdtar');
   });
 
   it('as the top layer of an image, loaded by podman and docker', async (context) => {
