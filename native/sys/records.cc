@@ -47,8 +47,9 @@ RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
       file.err = errno == ESPIPE || errno == EISDIR ? EINVAL : errno;
       return file;
     }
-    // Of what has an offset, only devices and files of the kernel's own begin with no byte or one of zero.
-    if (used == 0 && (got == 0 || buffer[0] == '\0') && !IsRegular(fd.get(), file)) return file;
+    // Of what has an offset, devices give no byte, zeros, or all that is asked for; no record is any of these.
+    const bool odd = got == 0 || buffer[0] == '\0' || static_cast<size_t>(got) == buffer.size();
+    if (used == 0 && odd && !IsRegular(fd.get(), file)) return file;
     used += static_cast<size_t>(got);
     // A regular file gives less than it is asked for at its end alone; what is within one page is given at once.
     if (got == 0 || used < kPage) break;
