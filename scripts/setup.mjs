@@ -83,8 +83,9 @@ function installPackages() {
 
 if (forTests) installPackages();
 unlessFresh('node_modules/.layerstore-packages', ['package-lock.json'], () => {
-  // npm's install script builds the addon.
   must('installing npm packages', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // npm's install script has built the addon.
+  writeFileSync(join(top, 'node_modules/.layerstore-addon'), '');
 });
 unlessFresh('node_modules/.layerstore-addon', ['native', 'binding.gyp', 'scripts/install.mjs'], () => {
   must('building the addon', process.execPath, ['scripts/install.mjs']);
