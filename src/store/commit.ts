@@ -77,7 +77,7 @@ async function consume(
   options: CommitOptions,
 ): Promise<Layer> {
   const intent = { kind: 'consume', name: rw.name, rwID: rw.mountID } as const;
-  const draft = await beginDraft(ctx, intent, ctx.durability === 'strict');
+  const draft = await beginDraft(ctx, intent);
   let node: LayerNode;
   try {
     await fill(ctx, draft, rw, parent, options, true);

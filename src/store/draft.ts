@@ -45,9 +45,9 @@ export function applyOptions(
 }
 
 /** Writes the intent; nothing of the driver's is there yet. */
-export async function beginDraft(ctx: StoreContext, intent: Intent, sync = false): Promise<Draft> {
+export async function beginDraft(ctx: StoreContext, intent: Intent): Promise<Draft> {
   const cacheID = randomID();
-  await ctx.intents.begin(cacheID, intent, { sync });
+  await ctx.intents.begin(cacheID, intent, { sync: ctx.durability === 'strict' });
   return { cacheID };
 }
 

@@ -87,8 +87,8 @@ export class Intents {
   }
 
   /**
-   * `sync` makes it durable at once. Without, the journal's order does: the intent's name is written before the names it
-   * speaks of, so that no power cut keeps those and loses it.
+   * `sync` makes it durable before anything that it speaks of is made. A journal's order alone is not enough: btrfs logs
+   * the names of a directory that is fsynced for another layer's sake, and not those of the intents' directory.
    */
   async begin(id: string, intent: Intent, options: { sync?: boolean } = {}): Promise<void> {
     this.#live.add(id);
