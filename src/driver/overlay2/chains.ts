@@ -132,6 +132,7 @@ export class Chains {
       write: [{ op: 'write', path, mode: 0o600, data: '' }],
       sync: durable ? [path, directory].map((what) => ({ op: 'fsync', path: what })) : [],
     }).then(() => void (layer.committed = layer.frozen = true));
+    // Whoever made it has the error; others only wait until it is over.
     const over = made.catch(() => undefined).finally(() => this.#committing.delete(id));
     this.#committing.set(id, over);
     return made;

@@ -159,6 +159,7 @@ class LayerFiles {
   }
 
   async close(): Promise<void> {
+    // The reader of that turn has the error; here only its end matters.
     await this.#turn.catch(() => undefined);
     await this.#root?.close();
   }
