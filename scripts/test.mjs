@@ -24,7 +24,7 @@ process.env.NODE_OPTIONS = `${process.env.NODE_OPTIONS ?? ''} --import ${import.
 const skipped = [];
 const started = performance.now();
 const timings = new Map();
-const stream = run({ files, concurrency: Math.min(2, availableParallelism()), timeout: 300_000 });
+const stream = run({ files, concurrency: Math.min(2, availableParallelism()), timeout: 1_200_000 });
 stream.on('test:pass', (event) => {
   if (event.skip !== undefined || event.todo !== undefined) skipped.push(event.name);
 });

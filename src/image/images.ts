@@ -4,7 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable, Writable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { parseDigest, type Digest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import type { LayerMetadata, Store } from '../store/types.js';
@@ -78,14 +78,20 @@ export class DockerImages implements Images {
   }
 
   async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
-    this.#assertWritable('load an image');
-    const keeper = this.#kept.begin(this.#store.map().keys());
     try {
-      return await loadImages(this.#store, source, options, keeper, (images) =>
-        this.#changes.run('records', () => this.#record(images)),
-      );
-    } finally {
-      keeper.end();
+      this.#assertWritable('load an image');
+      const keeper = this.#kept.begin(this.#store.map().keys());
+      try {
+        return await loadImages(this.#store, source, options, keeper, (images) =>
+          this.#changes.run('records', () => this.#record(images)),
+        );
+      } finally {
+        keeper.end();
+      }
+    } catch (error) {
+      // Whatever was wrong, and however early: nobody reads on.
+      if (source instanceof Readable) source.destroy();
+      throw error;
     }
   }
 

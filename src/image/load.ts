@@ -1,6 +1,6 @@
 /** Loading: files are opened, planned, unpacked; only when all of it is good is anything handed back to be recorded. */
 import { join } from 'node:path';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import type { ImageConfig } from './config.js';
@@ -63,7 +63,6 @@ export async function loadImages<T>(
     return await record(loaded);
   } catch (error) {
     for (const { layer } of loaded.reverse()) if (layer !== undefined) await releaseAndLog(store, layer);
-    if (source instanceof Readable) source.destroy();
     // Whatever else an abort broke on its way, the caller's reason is why.
     signal?.throwIfAborted();
     throw error;

@@ -223,6 +223,19 @@ describe('load: stopping', () => {
     await assert.rejects(load(archive, 'path', { signal: AbortSignal.abort(reason) }), (error) => error === reason);
   });
 
+  it('a stream that is never read is ended too', async () => {
+    const reason = new Error('too late');
+    const images = await openImages(store);
+    for (const [options, expected] of [
+      [{ signal: AbortSignal.abort(reason) }, (error: unknown): boolean => error === reason],
+      [{ platform: 'linux/amd64/v1/v2/v3' }, { code: 'ERR_INVALID_ARGUMENT' }],
+    ] as const) {
+      const unread = new Readable({ read: () => undefined });
+      await assert.rejects(images.load(unread, options), expected);
+      assert.ok(unread.destroyed);
+    }
+  });
+
   it('an error of the stream comes through as it is', async () => {
     const reason = new Error('the network went away');
     const archive = await tar(entries(oci(layers).files));
