@@ -45,6 +45,33 @@ async function killed(place: Place, engine: string, driver: string, body: string
 }
 
 for (const engine of ['native', 'js'] as const) {
+  test(`${engine}, vfs: a view of a killed daemon goes at the next open, and a new one can be made`, async (t) => {
+    const place = prepare(t, engine, 'vfs');
+    await killed(
+      place,
+      engine,
+      'vfs',
+      `
+      const layer = await store.register({ path: tars[0].path });
+      await store.retain(layer.chainID, 'kept');
+      await layer.view();
+      await now();`,
+    );
+    assert.equal(mountsBelow(place.root).length, 1);
+    const store = await reopen(place);
+    assert.deepEqual(mountsBelow(place.root), []);
+    const [reference] = store.references();
+    assert.ok(reference !== undefined);
+    const layer = await store.get(reference.chainID);
+    const [first, second] = [await layer.view(), await layer.view()];
+    assert.equal(first.path, second.path);
+    await first[Symbol.asyncDispose]();
+    assert.throws(() => writeFileSync(join(second.path, 'x'), ''), { code: 'EROFS' });
+    await second[Symbol.asyncDispose]();
+    assert.deepEqual(mountsBelow(place.root), []);
+    await store.close();
+  });
+
   test(`${engine}: a daemon that is killed finds its live mounts again`, async (t) => {
     const place = prepare(t, engine, 'overlay2');
     await killed(

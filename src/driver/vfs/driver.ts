@@ -1,6 +1,6 @@
 /**
  * vfs: each layer is a whole tree in `<root>/vfs/dir/<id>`, begun as a copy of its parent (by reflink where the file
- * system can). Mounts nothing and needs no privilege but what the layers' owners and devices ask for.
+ * system can). Mounts nothing but views, and needs no privilege but what the layers' owners and devices ask for.
  */
 import type { Readable } from 'node:stream';
 import { LayerStoreError } from '../../errors.js';
@@ -15,6 +15,7 @@ import type {
   DriverCapabilities,
   DriverLeftover,
   GraphDriver,
+  LiveMount,
 } from '../graph-driver.js';
 import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
@@ -22,6 +23,7 @@ import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { parseStorageOpt } from '../options.js';
 import { TreeGetter } from '../tree-getter.js';
 import { TreeRemoval } from '../tree-removal.js';
+import { VfsViews } from './views.js';
 
 const WHITEOUTS = 'apply';
 
@@ -39,6 +41,9 @@ export class VfsDriver implements GraphDriver {
   readonly #home: string;
   readonly #sync: GroupSync;
   readonly #trees: TreeRemoval;
+  readonly #views: VfsViews;
+  /** Times that `get` gave the path of an id: `put` takes these back first, so that a view stays while it is used. */
+  readonly #plain = new Map<string, number>();
   #stale: Promise<string[]> | undefined;
 
   /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
@@ -48,6 +53,7 @@ export class VfsDriver implements GraphDriver {
     this.#home = vfsHome(context.root);
     this.#sync = new GroupSync(() => context.engine.syncFs([this.#home]));
     this.#trees = new TreeRemoval(context.engine);
+    this.#views = new VfsViews(context);
   }
 
   async create(id: string, parent?: string): Promise<void> {
@@ -82,11 +88,35 @@ export class VfsDriver implements GraphDriver {
   }
 
   async get(id: string): Promise<string> {
-    return this.#existing(id);
+    const path = await this.#existing(id);
+    this.#plain.set(id, (this.#plain.get(id) ?? 0) + 1);
+    return path;
   }
 
+  /** Only a view is counted: the path that `get` gives needs nothing back. */
   async put(id: string): Promise<void> {
     checkLayerID(id);
+    const plain = this.#plain.get(id) ?? 0;
+    if (plain === 0) {
+      await this.#views.put(id);
+      return;
+    }
+    if (plain === 1) this.#plain.delete(id);
+    else this.#plain.set(id, plain - 1);
+  }
+
+  async view(id: string): Promise<string> {
+    this.#writable(`mount a view of the layer "${id}"`);
+    return this.#views.get(id, await this.#existing(id));
+  }
+
+  async liveMounts(): Promise<LiveMount[]> {
+    return this.#views.live();
+  }
+
+  async adopt(id: string): Promise<string> {
+    await this.#existing(id);
+    return this.#views.adopt(id);
   }
 
   async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
@@ -154,6 +184,7 @@ export class VfsDriver implements GraphDriver {
     const directory = this.#directory(id);
     const aside = `${this.#home}/${removingName(id)}`;
     this.#trees.announce(aside);
+    this.#plain.delete(id);
     try {
       await this.#context.engine.batch([
         { op: 'rename', path: directory, dest: aside, noReplace: true },

@@ -1,0 +1,116 @@
+/**
+ * Read-only views of vfs trees: an overlay mount with nothing but lower directories, counted by id. Where this process may
+ * not mount, the tree's own directory is all there is to give, and it is as writable as it is to the caller.
+ */
+import { mkdir, rmdir } from 'node:fs/promises';
+import { systemError } from '../../errors.js';
+import { KeyedMutex } from '../../util/keyed-mutex.js';
+import { errorFields } from '../../util/logger.js';
+import type { DriverContext } from '../context.js';
+import { hasErrno } from '../files.js';
+import type { LiveMount } from '../graph-driver.js';
+import { isLayerID } from '../layer-id.js';
+
+const TARGET_MODE = 0o700;
+const CANNOT_MOUNT = ['EPERM', 'EACCES', 'ENODEV', 'ENOSYS', 'EINVAL'];
+
+export class VfsViews {
+  readonly #context: DriverContext;
+  readonly #home: string;
+  readonly #mutex = new KeyedMutex();
+  readonly #open = new Map<string, { count: number; readonly path: string; readonly mounted: boolean }>();
+
+  constructor(context: DriverContext) {
+    this.#context = context;
+    this.#home = `${context.root === '/' ? '' : context.root}/layerstore/views`;
+  }
+
+  /** The path of the view of `directory`, the tree of `id`, counted. */
+  get(id: string, directory: string): Promise<string> {
+    return this.#mutex.run(id, async () => {
+      const held = this.#open.get(id) ?? (await this.#mount(id, directory));
+      held.count++;
+      this.#open.set(id, held);
+      return held.path;
+    });
+  }
+
+  /** Takes one count away, the last with the mount; `false`: there is no view of `id`. */
+  put(id: string): Promise<boolean> {
+    return this.#mutex.run(id, async () => {
+      const held = this.#open.get(id);
+      if (held === undefined) return false;
+      if (held.count === 1) {
+        if (held.mounted) await this.#unmount(held.path);
+        this.#open.delete(id);
+      }
+      held.count--;
+      return true;
+    });
+  }
+
+  /** Views in the mount table, of this process or an earlier one. */
+  async live(): Promise<LiveMount[]> {
+    const found = new Map<string, LiveMount>();
+    for (const { target } of await this.#context.engine.mounts(this.#home)) {
+      const id = target.slice(this.#home.length + 1);
+      if (isLayerID(id) && target === this.#target(id)) found.set(id, { id, path: target });
+    }
+    return [...found.values()];
+  }
+
+  /** Takes a mount that {@link live} found over, as one `get`. */
+  adopt(id: string): Promise<string> {
+    return this.#mutex.run(id, () => {
+      const held = this.#open.get(id) ?? { count: 0, path: this.#target(id), mounted: true };
+      held.count++;
+      this.#open.set(id, held);
+      return Promise.resolve(held.path);
+    });
+  }
+
+  async #mount(id: string, directory: string): Promise<{ count: number; path: string; mounted: boolean }> {
+    const target = this.#target(id);
+    try {
+      await mkdir(target, { recursive: true, mode: TARGET_MODE });
+    } catch (error) {
+      throw systemError(error, 'make the mount point of a view');
+    }
+    try {
+      // Without an upper directory overlayfs wants two lower ones; the mount point below the mount is an empty one.
+      await this.#context.engine.mountOverlay({ lowers: [directory, target], target, options: [] });
+      return { count: 0, path: target, mounted: true };
+    } catch (error) {
+      await this.#removeTarget(target);
+      if (!hasErrno(error, ...CANNOT_MOUNT)) throw error;
+      this.#context.logger.info(
+        { layer: id, path: directory, ...errorFields(error) },
+        'a view is the tree itself, which is not protected from writing: it cannot be mounted read-only',
+      );
+      return { count: 0, path: directory, mounted: false };
+    }
+  }
+
+  async #unmount(target: string): Promise<void> {
+    try {
+      await this.#context.engine.unmount(target);
+    } catch (error) {
+      if (!hasErrno(error, 'EINVAL', 'ENOENT')) throw error;
+      this.#context.logger.warn({ path: target }, 'a mount vanished: something else unmounted it');
+    }
+    await this.#removeTarget(target);
+  }
+
+  async #removeTarget(target: string): Promise<void> {
+    try {
+      await rmdir(target);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) return;
+      this.#context.logger.warn({ path: target, ...errorFields(error) }, 'cannot remove the mount point of a view');
+    }
+  }
+
+  #target(id: string): string {
+    return `${this.#home}/${id}`;
+  }
+}
