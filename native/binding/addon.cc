@@ -7,6 +7,7 @@
 #include "binding/ingest_object.h"
 #include "binding/kernel.h"
 #include "binding/layers.h"
+#include "binding/records.h"
 #include "binding/tar_reader.h"
 
 namespace layerstore::binding {
@@ -45,6 +46,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("mounts", Napi::Function::New(env, MountsCall, "mounts"));
   exports.Set("batch", Napi::Function::New(env, BatchCall, "batch"));
   exports.Set("readRecords", Napi::Function::New(env, ReadRecordsCall, "readRecords"));
+  exports.Set("readLayerRecords", Napi::Function::New(env, ReadLayerRecordsCall, "readLayerRecords"));
+  exports.Set("names", Napi::Function::New(env, NamesCall, "names"));
   exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
   exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
   exports.Set("features", Napi::Function::New(env, FeaturesCall, "features"));

@@ -1,6 +1,5 @@
 #include "binding/kernel.h"
 
-#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -13,7 +12,6 @@
 #include "sys/batch.h"
 #include "sys/files.h"
 #include "sys/probe.h"
-#include "sys/records.h"
 
 namespace layerstore::binding {
 namespace {
@@ -98,29 +96,6 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
   op.uid = guard.OptionalId(source.Get("uid"), "uid");
   op.gid = guard.OptionalId(source.Get("gid"), "gid");
   return op;
-}
-
-// Flat, since an object for each row costs more to make from here than its files: a directory's name, then for each
-// file its content, the number of what failed, or undefined.
-Napi::Value RecordTable(Napi::Env env, std::vector<RecordRow>& rows) {
-  Napi::Array table = Napi::Array::New(env);
-  uint32_t at = 0;
-  const auto push = [&](napi_value value) { napi_set_element(env, table, at++, value); };
-  for (const RecordRow& row : rows) {
-    if (!IsUtf8(row.directory)) continue;
-    const Napi::HandleScope scope(env);
-    push(Napi::String::New(env, row.directory));
-    for (const RecordFile& file : row.files) {
-      napi_value value = env.Undefined();
-      if (file.content) {
-        napi_create_string_latin1(env, file.content->data(), file.content->size(), &value);
-      } else if (file.err != 0) {
-        value = Napi::Number::New(env, file.err);
-      }
-      push(value);
-    }
-  }
-  return table;
 }
 
 class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
@@ -308,22 +283,6 @@ Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   }
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).AsyncVoid(nullptr, [ops = std::move(ops)] { return RunBatch(ops); });
-}
-
-Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Guard guard(env);
-  std::string directory = guard.Text(info[0], "directory");
-  std::vector<std::string> names = guard.TextList(info[1], "names");
-  // One buffer of this size is kept while the records are read.
-  const auto max_bytes = static_cast<size_t>(std::min(guard.Count(info[2], "maxBytes"), uint64_t{64} << 20));
-  if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<std::vector<RecordRow>>(
-      nullptr,
-      [directory = std::move(directory), names = std::move(names), max_bytes] {
-        return ReadRecords(directory, names, max_bytes);
-      },
-      RecordTable);
 }
 
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info) {

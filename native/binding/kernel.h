@@ -11,7 +11,6 @@ Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info);
 Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info);
 Napi::Value MountsCall(const Napi::CallbackInfo& info);
 Napi::Value BatchCall(const Napi::CallbackInfo& info);
-Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info);
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info);
 Napi::Value LockCall(const Napi::CallbackInfo& info);
 Napi::Value FeaturesCall(const Napi::CallbackInfo& info);

@@ -1,10 +1,15 @@
 #include "sys/directory.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstring>
+
+#include "sys/open.h"
 
 namespace layerstore {
 namespace {
@@ -19,6 +24,13 @@ struct DirentHead {
 constexpr size_t kNameOffset = offsetof(DirentHead, type) + 1;
 
 }  // namespace
+
+bool IsDirectory(int directory, const DirectoryEntry& entry) {
+  if (entry.type != DT_UNKNOWN) return entry.type == DT_DIR;
+  struct stat status {};
+  const int rc = fstatat(directory, entry.name.data(), &status, AT_SYMLINK_NOFOLLOW);
+  return rc == 0 && S_ISDIR(status.st_mode);
+}
 
 DirectoryReader::DirectoryReader(int fd, size_t buffer_bytes)
     : fd_(fd), capacity_(buffer_bytes), buffer_(std::make_unique<uint64_t[]>((buffer_bytes + 7) / 8)) {}
@@ -42,6 +54,18 @@ Result<bool> DirectoryReader::Next(DirectoryEntry& entry) {
     entry.inode = head.inode;
     entry.type = head.type;
     return true;
+  }
+}
+
+Result<std::string> ListNames(const std::string& directory, bool directories) {
+  LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
+  std::string names;
+  DirectoryReader reader(fd.get());
+  DirectoryEntry entry;
+  for (;;) {
+    LS_ASSIGN(const bool more, reader.Next(entry));
+    if (!more) return names;
+    if (!directories || IsDirectory(fd.get(), entry)) names.append(entry.name).push_back('/');
   }
 }
 

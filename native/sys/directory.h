@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "sys/result.h"
@@ -29,5 +30,12 @@ class DirectoryReader {
   size_t used_ = 0;
   size_t next_ = 0;
 };
+
+// Whether it is a directory itself, no link to one; asks where the file system did not tell. `directory`: what was
+// read.
+bool IsDirectory(int directory, const DirectoryEntry& entry);
+
+// Names of what is right below `directory`, or of directories alone, each followed by a slash. Any thread.
+Result<std::string> ListNames(const std::string& directory, bool directories);
 
 }  // namespace layerstore

@@ -1,6 +1,5 @@
 #include "sys/records.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,13 +55,6 @@ RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
   }
   file.content = buffer.substr(0, used);
   return file;
-}
-
-bool IsDirectory(int directory, const DirectoryEntry& entry) {
-  if (entry.type != DT_UNKNOWN) return entry.type == DT_DIR;
-  struct stat status {};
-  const int rc = fstatat(directory, entry.name.data(), &status, AT_SYMLINK_NOFOLLOW);
-  return rc == 0 && S_ISDIR(status.st_mode);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 /** Small helpers over `node:fs` that both drivers need. */
 import { constants } from 'node:fs';
-import { lstat, open, readdir } from 'node:fs/promises';
+import { lstat, open, opendir, readdir } from 'node:fs/promises';
+import type { Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 
 /** Whether a failure, of an engine or of `node:fs`, is one of these errnos. */
@@ -21,23 +22,35 @@ export async function kindOf(path: string): Promise<'directory' | 'file' | 'othe
   }
 }
 
-/** Names in a directory; none where there is no such directory. */
-export async function namesIn(directory: string): Promise<string[]> {
+/** Names in a directory; none where there is no such directory. `engine`: lists thousands of them for less. */
+export async function namesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
   try {
-    return await readdir(directory);
+    return (await engine?.names?.(directory, 'all')) ?? (await readdir(directory));
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return [];
     throw systemError(error, 'list the directory');
   }
 }
 
-/** Names of directories right below `directory`; none where there is no such directory. */
-export async function directoriesIn(directory: string): Promise<string[]> {
+/** Names of directories right below `directory`; none where there is no such directory. `engine` as above. */
+export async function directoriesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
   try {
+    if (engine?.names !== undefined) return await engine.names(directory, 'directories');
     const entries = await readdir(directory, { withFileTypes: true });
     return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return [];
+    throw systemError(error, 'list the directory');
+  }
+}
+
+/** Whether one of the directories right below `directory` is such; reads on only until it finds one. */
+export async function hasDirectory(directory: string, such: (name: string) => boolean): Promise<boolean> {
+  try {
+    for await (const entry of await opendir(directory)) if (entry.isDirectory() && such(entry.name)) return true;
+    return false;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
     throw systemError(error, 'list the directory');
   }
 }

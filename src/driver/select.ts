@@ -4,7 +4,7 @@ import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import type { DriverContext } from './context.js';
-import { directoriesIn, kindOf, namesIn } from './files.js';
+import { hasDirectory, kindOf, namesIn } from './files.js';
 import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
 import type { GraphDriver } from './graph-driver.js';
 import { isLayerID } from './layer-id.js';
@@ -109,10 +109,8 @@ export async function openDriver(options: OpenDriverOptions): Promise<GraphDrive
 async function driversWithState(root: string): Promise<string[]> {
   const found: string[] = [];
   for (const [name, home] of Object.entries(HOMES)) {
-    const layers = (await directoriesIn(`${root}/${home}`)).filter(
-      (entry) => isLayerID(entry) && entry !== LINK_DIRECTORY,
-    );
-    if (layers.length > 0) found.push(name);
+    const layer = (entry: string): boolean => isLayerID(entry) && entry !== LINK_DIRECTORY;
+    if (await hasDirectory(`${root}/${home}`, layer)) found.push(name);
   }
   return found;
 }

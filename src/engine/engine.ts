@@ -10,8 +10,10 @@ import type { Readable, Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
+import type { LayerRecordTable, RecordRow } from './record-types.js';
 
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
+export type { LayerRecordTable, RecordRow } from './record-types.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -254,18 +256,6 @@ export type BatchOp =
   /** fsync of a file or a directory */
   | { op: 'fsync'; path: string };
 
-/** What {@link Engine.readRecords} found in one directory. */
-export interface RecordRow {
-  /** The directory's own name; one that is no UTF-8 is left out. */
-  directory: string;
-  /**
-   * In the order of `names`: the first `maxBytes` bytes as latin1 text; `undefined` where there is no such file; an
-   * errno name where it cannot be read. Links are not followed (`{ failed: 'ELOOP' }`), anything but a regular file is
-   * `{ failed: 'EINVAL' }`, and neither is opened.
-   */
-  files: (string | undefined | { failed: string })[];
-}
-
 /** An advisory whole-file lock (`flock`), released by `release()` and by the end of the process. */
 export interface FileLock {
   release(): Promise<void>;
@@ -340,6 +330,10 @@ export interface Engine {
    * directories, links included, are left out). Absent: the caller reads them one by one.
    */
   readRecords?(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
+  /** The layers' records right below `directory`. Absent: the caller reads them itself. */
+  readLayerRecords?(directory: string): Promise<LayerRecordTable>;
+  /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
+  names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
   syncFs(paths: readonly string[]): Promise<void>;
   /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */

@@ -1,9 +1,10 @@
 /** Reads the records of a layerdb, one by one or all at once. Writes nothing. */
 import type { Dirent } from 'node:fs';
-import { readdirSync } from 'node:fs';
+import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainID, DiffID } from '../digest.js';
-import type { Engine, RecordRow } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import type { Engine, LayerRecordTable, RecordRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { DESCRIPTOR_LIMIT, SMALL_LIMIT, flawOfErrno, readRecordFile } from './record-file.js';
@@ -73,29 +74,84 @@ export function entriesOf(path: string): Dirent[] {
 }
 
 type Source = Map<string, RecordRow['files']> | undefined;
-type Reader = Pick<Engine, 'readRecords'>;
+type Reader = Pick<Engine, 'readRecords' | 'readLayerRecords'>;
 
-const LAYER_NAMES = [
-  LAYER_FILES.cacheID,
-  LAYER_FILES.diff,
-  LAYER_FILES.size,
-  LAYER_FILES.parent,
-  LAYER_FILES.descriptor,
-];
 const MOUNT_NAMES = [MOUNT_FILES.id, MOUNT_FILES.initID, MOUNT_FILES.parent];
 
 /** Every record below `directory`. `engine` reads in bulk where it can. */
 export async function loadRecords(directory: string, engine: Reader): Promise<LoadedRecords> {
   const loaded: LoadedRecords = { layers: [], mounts: [], removing: [], broken: [] };
-  const layers = join(directory, LAYERS);
-  const layerEntries = entriesOf(layers);
-  const layerSource = await bulk(engine, layers, layerEntries, LAYER_NAMES);
-  for (const entry of layerEntries) loadLayer(loaded, layers, entry, layerSource);
+  await loadLayers(loaded, join(directory, LAYERS), engine);
   const mounts = join(directory, MOUNTS);
   const mountEntries = entriesOf(mounts);
   const mountSource = await bulk(engine, mounts, mountEntries, MOUNT_NAMES);
   for (const entry of mountEntries) loadMount(loaded, mounts, entry, mountSource);
   return loaded;
+}
+
+async function loadLayers(loaded: LoadedRecords, layers: string, engine: Reader): Promise<void> {
+  const table = await layerTable(layers, engine);
+  if (table === undefined) {
+    for (const entry of entriesOf(layers)) loadLayer(loaded, layers, entry.name, entry.isDirectory());
+    return;
+  }
+  const doubtful = [...table.others];
+  takeSound(loaded, table, doubtful);
+  for (const name of doubtful) {
+    const directory = lstatSync(join(layers, name), { throwIfNoEntry: false })?.isDirectory();
+    if (directory !== undefined) loadLayer(loaded, layers, name, directory);
+  }
+}
+
+async function layerTable(layers: string, engine: Reader): Promise<LayerRecordTable | undefined> {
+  try {
+    return await engine.readLayerRecords?.(layers);
+  } catch (error) {
+    // No directory of records: a root that is read before anybody wrote to it.
+    if (LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+const DIGEST_LENGTH = 'sha256:'.length + 64;
+
+/** Slices of one text instead of texts; what turns out to be no descriptor is doubtful, too. */
+function takeSound(loaded: LoadedRecords, table: LayerRecordTable, doubtful: string[]): void {
+  const { text, ends, sizes, parents, descriptors } = table;
+  const chains: ChainID[] = [];
+  let at = 0;
+  for (let row = 0; row < ends.length; row++) {
+    const end = ends[row] as number;
+    const chainID = text.slice(at, at + DIGEST_LENGTH) as ChainID;
+    const diffID = text.slice(at + DIGEST_LENGTH, at + 2 * DIGEST_LENGTH) as DiffID;
+    const record: LayerRecord = {
+      chainID,
+      cacheID: text.slice(at + 2 * DIGEST_LENGTH, end),
+      size: sizes[row] as number,
+      diffID,
+    };
+    at = end;
+    chains.push(chainID);
+    const parent = parents[row] as number;
+    if (parent >= 0) record.parent = chains[parent] as ChainID;
+    if (descriptors.size > 0 && !takeDescriptor(record, descriptors.get(row))) {
+      doubtful.push(chainID.slice('sha256:'.length));
+      continue;
+    }
+    loaded.layers.push(record);
+  }
+}
+
+function takeDescriptor(record: LayerRecord, text: string | undefined): boolean {
+  if (text === undefined) return true;
+  try {
+    const descriptor = readDescriptor(text);
+    if (descriptor !== undefined) record.descriptor = descriptor;
+    return true;
+  } catch (error) {
+    if (error instanceof Flaw) return false;
+    throw error;
+  }
 }
 
 async function bulk(engine: Reader, path: string, entries: Dirent[], names: string[]): Promise<Source> {
@@ -104,11 +160,11 @@ async function bulk(engine: Reader, path: string, entries: Dirent[], names: stri
   return new Map(rows.map(({ directory, files }) => [directory, files]));
 }
 
-function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: Source): void {
-  const path = `${base}/${entry.name}`;
-  const files = filesOf(path, source?.get(entry.name), LAYER_NAMES);
-  const chainID = chainIDOf(entry.name);
-  if (chainID !== undefined && entry.isDirectory()) {
+function loadLayer(loaded: LoadedRecords, base: string, name: string, isDirectory: boolean): void {
+  const path = `${base}/${name}`;
+  const files = filesOf(path, undefined, []);
+  const chainID = chainIDOf(name);
+  if (chainID !== undefined && isDirectory) {
     const record = attempt(files, () => readLayer(chainID, files));
     if (record === undefined) return;
     if (!('why' in record)) {
@@ -116,12 +172,12 @@ function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: S
       return;
     }
     const named = namedDirectory(files, LAYER_FILES.cacheID, readCacheID);
-    loaded.broken.push({ kind: 'layer', what: `${LAYERS}/${entry.name}`, path, chainID, ...record, ...named });
+    loaded.broken.push({ kind: 'layer', what: `${LAYERS}/${name}`, path, chainID, ...record, ...named });
     return;
   }
-  const what = `${LAYERS}/${entry.name}`;
-  const removing = removingChainIDOf(entry.name);
-  if (removing !== undefined && entry.isDirectory()) {
+  const what = `${LAYERS}/${name}`;
+  const removing = removingChainIDOf(name);
+  if (removing !== undefined && isDirectory) {
     const cacheID = attempt(files, () => required(files, LAYER_FILES.cacheID, readCacheID));
     if (typeof cacheID === 'string') loaded.removing.push({ chainID: removing, cacheID });
     else if (cacheID !== undefined)

@@ -48,7 +48,8 @@ export class LayerNode {
   readonly descriptor: Descriptor | undefined;
   /** A layer without parent has depth 1. */
   readonly depth: number;
-  readonly readers = new Readers();
+  /** Made when somebody reads: most of the layers of a large store never are. */
+  #readers: Readers | undefined;
   handles = 0;
   children = 0;
   rwLayers = 0;
@@ -69,6 +70,10 @@ export class LayerNode {
     this.parent = parent;
     this.descriptor = record.descriptor;
     this.depth = (parent?.depth ?? 0) + 1;
+  }
+
+  get readers(): Readers {
+    return (this.#readers ??= new Readers());
   }
 
   get held(): boolean {

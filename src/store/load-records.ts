@@ -26,8 +26,8 @@ export interface Joined {
 }
 
 export async function joinRecords(ctx: StoreContext): Promise<Joined> {
-  const loaded = await loadAll(ctx.metadata);
-  const there = new Set(await ctx.driver.list());
+  const [loaded, listed] = await readBoth(ctx);
+  const there = new Set(listed);
   const broken = [...loaded.broken];
   const layers = joinLayers(loaded.layers, there, broken);
   const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ record }) => record.chainID));
@@ -40,12 +40,40 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   return { layers, mounts, broken, removing: loaded.removing };
 }
 
+/**
+ * The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then. But
+ * nobody else writes below a writer, and there both are read at once.
+ */
+async function readBoth(ctx: StoreContext): Promise<[LoadedRecords, string[]]> {
+  if (!ctx.readOnly) return Promise.all([loadAll(ctx.metadata), ctx.driver.list()]);
+  const loaded = await loadAll(ctx.metadata);
+  return [loaded, await ctx.driver.list()];
+}
+
+/** Where all is well and parents come first, which is how the file store reads thousands of them; else `undefined`. */
+function joinSound(records: readonly LayerRecord[], there: ReadonlySet<string>): Joined['layers'] | undefined {
+  const joined: Joined['layers'] = [];
+  const fitting = new Set<ChainID>();
+  let last: ChainID | undefined;
+  for (const record of records) {
+    const { chainID, parent, cacheID } = record;
+    if (!there.has(cacheID) || fitting.has(chainID)) return undefined;
+    if (parent !== undefined && parent !== last && !fitting.has(parent)) return undefined;
+    fitting.add(chainID);
+    joined.push({ record, parent });
+    last = chainID;
+  }
+  return joined;
+}
+
 /** Parents before children; a chain that does not reach its base is broken from the break upwards. */
 function joinLayers(
   records: readonly LayerRecord[],
   there: ReadonlySet<string>,
   broken: BrokenRecord[],
 ): { record: LayerRecord; parent: ChainID | undefined }[] {
+  const sound = joinSound(records, there);
+  if (sound !== undefined) return sound;
   // One table by chain id, and everything else by object: text is slow to look up, and there may be many layers.
   const byChain = new Map<ChainID, Judged>();
   for (const record of records) byChain.set(record.chainID, { record, below: undefined, fits: undefined });

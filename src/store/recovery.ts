@@ -38,11 +38,12 @@ export async function recover(ctx: StoreContext): Promise<void> {
   await loadReferences(ctx);
   const joined = await joinRecords(ctx);
   populate(ctx, joined);
-  const recorded = recordedIDs(ctx);
+  const intents = await ctx.intents.stored();
+  // Whose directories are to stay is asked only about what an intent or a begun removal names.
+  const recorded = intents.length + joined.removing.length === 0 ? new Set<string>() : recordedIDs(ctx);
   // What a damaged record still names is somebody's layer too.
   for (const { cacheID } of joined.broken) if (cacheID !== undefined) recorded.add(cacheID);
   // Consumed RW layers first: undoing one may mend a record that seems broken.
-  const intents = await ctx.intents.stored();
   const again = await settleConsumed(ctx, intents, recorded, joined);
   const settled = again ?? joined;
   for (const intent of intents) {
@@ -208,9 +209,11 @@ async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRe
 async function adoptMounts(ctx: StoreContext): Promise<void> {
   const { driver } = ctx;
   if (driver.liveMounts === undefined || driver.adopt === undefined) return;
+  const live = await driver.liveMounts();
+  if (live.length === 0) return;
   const rwByID = new Map([...ctx.rwLayers].map((rw) => [rw.mountID, rw]));
   const views = new Set([...ctx.layers].map(({ cacheID }) => cacheID));
-  for (const { id, path } of await driver.liveMounts()) {
+  for (const { id, path } of live) {
     const rw = rwByID.get(id);
     if (rw === undefined && !views.has(id)) continue; // Docker's, or of something set aside
     try {

@@ -176,7 +176,7 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   async list(): Promise<string[]> {
-    const names = await directoriesIn(this.#layout.home);
+    const names = await directoriesIn(this.#layout.home, this.#context.engine);
     return names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY);
   }
 

@@ -83,7 +83,7 @@ export class Removal {
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
   async cleanup(signal?: AbortSignal): Promise<void> {
-    const names = await directoriesIn(this.#layout.home);
+    const names = await directoriesIn(this.#layout.home, this.#context.engine);
     const leftovers = names.filter(isLeftover);
     for (const name of leftovers) this.#trees.announce(`${this.#layout.home}/${name}`);
     for (const name of leftovers) {
@@ -107,14 +107,14 @@ export class Removal {
       }
     }
     const layers = names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY).length;
-    const links = await namesIn(this.#layout.links);
+    const links = await namesIn(this.#layout.links, this.#context.engine);
     // Each layer has one link: looking at each of them is worth it only where there are more.
     if (links.length > layers) await this.#dropDangling(links);
   }
 
   async leftovers(): Promise<DriverLeftover[]> {
     const { home } = this.#layout;
-    return this.#trees.leftovers(home, (await directoriesIn(home)).filter(isLeftover));
+    return this.#trees.leftovers(home, (await directoriesIn(home, this.#context.engine)).filter(isLeftover));
   }
 
   async #dropDangling(links: readonly string[]): Promise<void> {

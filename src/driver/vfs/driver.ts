@@ -169,7 +169,7 @@ export class VfsDriver implements GraphDriver {
   }
 
   async list(): Promise<string[]> {
-    return (await directoriesIn(this.#home)).filter(isLayerID);
+    return (await directoriesIn(this.#home, this.#context.engine)).filter(isLayerID);
   }
 
   async remove(id: string): Promise<void> {
@@ -231,7 +231,7 @@ export class VfsDriver implements GraphDriver {
   async #leftoverNames(): Promise<string[]> {
     // A reader cannot tell a writer's live scratch from stale.
     const stale = this.#context.readOnly ? [] : await this.#staleScratch();
-    const names = await directoriesIn(this.#home);
+    const names = await directoriesIn(this.#home, this.#context.engine);
     return names.filter((name) => isLeftover(name) || stale.includes(name));
   }
 
@@ -258,7 +258,7 @@ export class VfsDriver implements GraphDriver {
    * the names of live ones look the same; the store's lock lets no other process write.
    */
   #staleScratch(): Promise<string[]> {
-    this.#stale ??= directoriesIn(this.#home).then(
+    this.#stale ??= directoriesIn(this.#home, this.#context.engine).then(
       (names) => names.filter(isReplaced),
       (error: unknown) => {
         this.#stale = undefined; // the next caller tries again

@@ -5,7 +5,7 @@
  * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -158,6 +158,9 @@ export interface NativeOverlayMount {
 /** {@link RecordRow}s one after the other: the directory, then each file's content, errno, or `undefined`. */
 export type NativeRecordTable = (string | number | undefined)[];
 
+/** {@link LayerRecordTable}, with descriptors as row, text, row, text… */
+export type NativeLayerRecordTable = Omit<LayerRecordTable, 'descriptors'> & { descriptors: (number | string)[] };
+
 /** Released by `release`, by the collector, and by the end of the environment. */
 export interface NativeFileLock {
   release(): void;
@@ -192,6 +195,9 @@ export interface Binding {
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
+  readLayerRecords(directory: string): Promise<NativeLayerRecordTable>;
+  /** Each followed by a slash. */
+  names(directory: string, directories: boolean): Promise<string>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
   features(): Record<string, string>;

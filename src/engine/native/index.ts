@@ -19,6 +19,7 @@ import type {
   HashFileResult,
   IngestRequest,
   IngestResult,
+  LayerRecordTable,
   MountEntry,
   MountTier,
   OverlayMount,
@@ -234,6 +235,22 @@ class NativeEngine implements Engine {
       rows.push({ directory: table[at] as string, files });
     }
     return rows;
+  }
+
+  async readLayerRecords(directory: string): Promise<LayerRecordTable> {
+    const table = await plainNative('read the records in', () => this.#binding.readLayerRecords(directory));
+    const descriptors = new Map<number, string>();
+    for (let at = 0; at < table.descriptors.length; at += 2) {
+      descriptors.set(table.descriptors[at] as number, table.descriptors[at + 1] as string);
+    }
+    return { ...table, descriptors };
+  }
+
+  async names(directory: string, only: 'directories' | 'all'): Promise<string[]> {
+    const names = await plainNative('list the directory', () =>
+      this.#binding.names(directory, only === 'directories'),
+    );
+    return names === '' ? [] : names.slice(0, -1).split('/');
   }
 
   async syncFs(paths: readonly string[]): Promise<void> {

@@ -1,6 +1,7 @@
 /** Batches: order, exact modes, and what a failure takes back. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   lstatSync,
@@ -13,6 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { tempDir } from '../../support/temp.js';
@@ -150,4 +152,56 @@ test('records of many directories come in one call, and odd ones by their errno'
     { directory: 'one', files: ['123', { failed: 'EINVAL' }] },
     { directory: 'two', files: [{ failed: 'ELOOP' }, undefined] },
   ]);
+});
+
+test('layer records beyond doubt come packed, parents first; everything else is left to a careful reader', async (t) => {
+  const dir = tempDir(t);
+  const write = (name: string, files: Record<string, string>): void => {
+    mkdirSync(join(dir, name));
+    for (const [file, content] of Object.entries(files)) writeFileSync(join(dir, name, file), content);
+  };
+  const digest = (text: string): DiffID => `sha256:${createHash('sha256').update(text).digest('hex')}` as DiffID;
+  const chain: ChainID[] = [];
+  for (let n = 0; n < 5; n++) {
+    const diffID = digest(`layer ${n}`);
+    const parent = chain[n - 1];
+    chain.push(createChainID([diffID], parent) as ChainID);
+    write((chain[n] as string).slice(7), {
+      'cache-id': `cache-${n}`,
+      diff: diffID,
+      size: String(n * 1000),
+      ...(parent === undefined ? {} : { parent }),
+      ...(n === 1 ? { 'descriptor.json': '{"size":1}' } : {}),
+      ...(n === 4 ? { 'cache-id': ' blanks ' } : {}),
+    });
+  }
+  const orphan = digest('orphan');
+  const lost = createChainID([digest('lost'), orphan]) as ChainID;
+  write(lost.slice(7), { 'cache-id': 'x', diff: orphan, size: '1', parent: digest('lost') });
+  write('no-digest', { 'cache-id': 'x' });
+  writeFileSync(join(dir, 'a'.repeat(64)), '');
+  const table = await engine.readLayerRecords?.(dir);
+  assert.ok(table !== undefined);
+  const rows = [...table.ends].map((end, row) => table.text.slice(table.ends[row - 1] ?? 0, end));
+  assert.deepEqual(
+    rows,
+    chain.slice(0, 4).map((id, n) => `${id}${digest(`layer ${n}`)}cache-${n}`),
+  );
+  assert.deepEqual([...table.sizes], [0, 1000, 2000, 3000]);
+  assert.deepEqual([...table.parents], [-1, 0, 1, 2]);
+  assert.deepEqual([...table.descriptors], [[1, '{"size":1}']]);
+  const others = [(chain[4] as string).slice(7), lost.slice(7), 'no-digest', 'a'.repeat(64)];
+  assert.deepEqual(table.others.sort(), others.sort());
+  await assert.rejects(async () => engine.readLayerRecords?.(join(dir, 'nothing')), { errnoName: 'ENOENT' });
+});
+
+test('names of a directory come whole, links to directories not among the directories', async (t) => {
+  const dir = tempDir(t);
+  assert.deepEqual(await engine.names?.(dir, 'all'), []);
+  mkdirSync(join(dir, 'größe'));
+  mkdirSync(join(dir, 'new\nline'));
+  writeFileSync(join(dir, 'file'), '');
+  execFileSync('ln', ['-s', dir, join(dir, 'link')]);
+  assert.deepEqual((await engine.names?.(dir, 'all'))?.sort(), ['file', 'größe', 'link', 'new\nline'].sort());
+  assert.deepEqual((await engine.names?.(dir, 'directories'))?.sort(), ['größe', 'new\nline'].sort());
 });

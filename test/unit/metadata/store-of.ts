@@ -1,10 +1,11 @@
 /** A file store for the unit tests of this folder, with the plainest engine there is, which also tells what it was asked. */
 import type { ChainID, DiffID } from '../../../src/digest.js';
 import { createChainID } from '../../../src/digest.js';
-import type { BatchOp } from '../../../src/engine/engine.js';
+import type { BatchOp, Engine } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
 import type { MetadataStore } from '../../../src/metadata/metadata-store.js';
+import type { RecordEngine } from '../../../src/metadata/record-directory.js';
 
 export interface Opened {
   store: Required<MetadataStore>;
@@ -14,10 +15,19 @@ export interface Opened {
 
 export async function openAt(
   directory: string,
-  options: { durability?: 'strict' | 'relaxed'; readOnly?: boolean; fail?: (op: BatchOp) => boolean } = {},
+  options: {
+    durability?: 'strict' | 'relaxed';
+    readOnly?: boolean;
+    fail?: (op: BatchOp) => boolean;
+    /** Reads records in bulk with this one. */
+    reader?: Engine;
+  } = {},
 ): Promise<Opened> {
   const steps: BatchOp[] = [];
-  const engine = {
+  const { reader } = options;
+  const engine: RecordEngine = {
+    ...(reader?.readRecords === undefined ? {} : { readRecords: reader.readRecords.bind(reader) }),
+    ...(reader?.readLayerRecords === undefined ? {} : { readLayerRecords: reader.readLayerRecords.bind(reader) }),
     async batch(ops: readonly BatchOp[]): Promise<void> {
       const failing = ops.findIndex((op) => options.fail?.(op) === true);
       // As a real engine does: what came before the failure is done and, where it made something, taken back.

@@ -1,0 +1,31 @@
+/** What engines say about records that they read in bulk. */
+
+/** What `Engine.readRecords` found in one directory. */
+export interface RecordRow {
+  /** The directory's own name; one that is no UTF-8 is left out. */
+  directory: string;
+  /**
+   * In the order of `names`: the first `maxBytes` bytes as latin1 text; `undefined` where there is no such file; an
+   * errno name where it cannot be read. Links are not followed (`{ failed: 'ELOOP' }`), anything but a regular file is
+   * `{ failed: 'EINVAL' }`, and neither is opened.
+   */
+  files: (string | undefined | { failed: string })[];
+}
+
+/**
+ * Layer records in the layerdb format that are beyond doubt: every file plainly there and well formed, the chain id that
+ * of `diff` and `parent`. A row's parent is an earlier row. Packed, since there may be thousands.
+ */
+export interface LayerRecordTable {
+  /** For each row its chain id and its diff id, 71 characters each, and its cache id. */
+  text: string;
+  /** Where in `text` each row ends. */
+  ends: Uint32Array;
+  sizes: Float64Array;
+  /** The parent's row; -1: it has none. */
+  parents: Int32Array;
+  /** Texts of `descriptor.json` by row, not looked into. */
+  descriptors: ReadonlyMap<number, string>;
+  /** Names of all other entries, for a careful reader: nothing is said about them. */
+  others: string[];
+}
