@@ -17,6 +17,7 @@ import { pinParent } from './register.js';
 import { unpin } from './removal.js';
 import { abandonSource } from './source.js';
 import type { ChainLink, Layer, RegisterOptions } from './types.js';
+import { unpackOrder } from './unpack-order.js';
 
 /** Layers unpacked at once: one keeps about two threads busy, and two at least hide each other's waits. */
 const SIDE_BY_SIDE = Math.max(2, Math.ceil(availableParallelism() / 2));
@@ -132,7 +133,8 @@ async function makeLinks(
   try {
     if (ctx.driver.capabilities.independentDiffs) {
       for (const index of links.keys()) await create(index);
-      await mapConcurrent(links, SIDE_BY_SIDE, unpack);
+      const order = unpackOrder(links);
+      await mapConcurrent(order, SIDE_BY_SIDE, (index) => unpack(links[index] as Link, index));
     } else {
       for (const [index, link] of links.entries()) {
         await create(index);
