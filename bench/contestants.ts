@@ -1,7 +1,7 @@
 /** Who takes part in a trial: an engine of this package in a process of its own, or a command of the system. */
 import { fork, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { measureCommand } from './command.js';
 import type { Parameters } from './operations.js';
 import type { Sample } from './sample.js';
@@ -11,6 +11,15 @@ export interface Contestant {
   start(): Promise<void>;
   run(): Promise<Sample>;
   stop(): Promise<void>;
+}
+
+/** Workers that have nothing to do, by engine. Starting one costs more than many a trial, so they are used again. */
+const idle = new Map<string, ChildProcess[]>();
+
+/** Lets the idle workers go; the process could not end with them. */
+export function endWorkers(): void {
+  for (const child of [...idle.values()].flat()) child.disconnect();
+  idle.clear();
 }
 
 /** One engine of this package. */
@@ -28,21 +37,24 @@ export class EngineContestant implements Contestant {
 
   async start(): Promise<void> {
     await mkdir(this.#parameters.scratch, { recursive: true });
-    this.#child = fork(new URL('./worker.ts', import.meta.url), { execArgv: [...process.execArgv, '--expose-gc'] });
+    this.#child =
+      idle.get(this.#parameters.engine)?.pop() ??
+      fork(new URL('./worker.ts', import.meta.url), { execArgv: [...process.execArgv, '--expose-gc'] });
     await this.#ask({ kind: 'setup', operation: this.#operation, parameters: this.#parameters });
   }
 
-  run(): Promise<Sample> {
-    return this.#ask({ kind: 'run' }) as Promise<Sample>;
+  async run(): Promise<Sample> {
+    await mkdir(this.#parameters.scratch, { recursive: true }); // a new file system has no directories
+    return (await this.#ask({ kind: 'run' })) as Sample;
   }
 
   async stop(): Promise<void> {
     if (this.#child?.connected === true) {
       await this.#ask({ kind: 'teardown' });
-      this.#child.disconnect();
+      const { engine } = this.#parameters;
+      idle.set(engine, [...(idle.get(engine) ?? []), this.#child]);
     }
     this.#child = undefined;
-    await rm(this.#parameters.scratch, { recursive: true, force: true });
   }
 
   #ask(message: object): Promise<unknown> {
@@ -61,7 +73,7 @@ export class EngineContestant implements Contestant {
   }
 }
 
-/** A command, each run in a fresh directory that is made and removed outside of the measured time. */
+/** A command, each run in a fresh directory that is made outside of the measured time and goes with its file system. */
 export class CommandContestant implements Contestant {
   readonly name: string;
   readonly #words: (directory: string) => readonly string[];
@@ -92,12 +104,8 @@ export class CommandContestant implements Contestant {
   async run(): Promise<Sample> {
     const directory = `${this.#scratch}-${this.#n++}`;
     await mkdir(directory, { recursive: true });
-    try {
-      await this.#prepare(directory);
-      return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: await this.#bytes() };
-    } finally {
-      await rm(directory, { recursive: true, force: true });
-    }
+    await this.#prepare(directory);
+    return { ...(await measureCommand(this.#words(directory), { cwd: directory })), bytes: await this.#bytes() };
   }
 
   stop(): Promise<void> {

@@ -1,7 +1,7 @@
 /** Programs that need a server: each run has a fresh one on a fresh directory, started before the measured time. */
 import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { measureCommand } from './command.js';
@@ -58,7 +58,6 @@ export class ServedContestant implements Contestant {
     } finally {
       await stop(server);
       unmountBelow(directory);
-      await rm(directory, { recursive: true, force: true });
     }
   }
 

@@ -2,10 +2,10 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { link, mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { hashFile, openImages, openStore } from '../src/index.js';
+import { hashFile } from '../src/index.js';
 import type { Input } from './inputs.js';
 
 const execute = promisify(execFile);
@@ -31,7 +31,7 @@ export class ImageArchive {
 
   make(form: ArchiveForm): Promise<void> {
     let made = this.#made.get(form);
-    if (made === undefined) this.#made.set(form, (made = form === 'plain' ? this.#makePlain() : this.#makeGzip()));
+    if (made === undefined) this.#made.set(form, (made = this.#make(form)));
     return made;
   }
 
@@ -41,17 +41,19 @@ export class ImageArchive {
     return (await stat(this.paths.plain)).size;
   }
 
-  async #makePlain(): Promise<void> {
-    if (existsSync(this.paths.plain)) return;
-    const folder = join(this.#scratch, 'image');
+  async #make(form: ArchiveForm): Promise<void> {
+    const path = this.paths[form];
+    if (existsSync(path)) return;
+    const folder = join(this.#scratch, `image-${form}`);
     await mkdir(folder, { recursive: true });
     const diffIDs: string[] = [];
     const layers: string[] = [];
     for (const [index, input] of this.#inputs.entries()) {
       await input.make('plain');
+      await input.make(form);
       diffIDs.push((await hashFile(input.paths.plain)).diffID);
       layers.push(`layer-${index}.tar`);
-      await link(input.paths.plain, join(folder, `layer-${index}.tar`));
+      await symlink(input.paths[form], join(folder, `layer-${index}.tar`));
     }
     const config = JSON.stringify({
       architecture: process.arch === 'x64' ? 'amd64' : process.arch,
@@ -63,22 +65,7 @@ export class ImageArchive {
     await writeFile(join(folder, name), config);
     const manifest = [{ Config: name, RepoTags: ['bench:1'], Layers: layers }];
     await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
-    await execute('tar', ['-cf', this.paths.plain, '-C', folder, 'manifest.json', name, ...layers]);
+    await execute('tar', ['-chf', path, '-C', folder, 'manifest.json', name, ...layers]);
     await rm(folder, { recursive: true });
-  }
-
-  /** Each layer compressed, which every reader takes. */
-  async #makeGzip(): Promise<void> {
-    await this.make('plain');
-    const root = join(this.#scratch, 'image-store');
-    const store = await openStore({ root, durability: 'relaxed' });
-    try {
-      const images = await openImages(store);
-      const [image] = await images.load({ path: this.paths.plain });
-      await images.save(image?.names[0] ?? image?.id ?? '', { path: this.paths.gzip }, { compression: 'gzip' });
-    } finally {
-      await store.close();
-      await rm(root, { recursive: true, force: true });
-    }
   }
 }

@@ -1,5 +1,4 @@
 /** Loading an image, as an operation of a worker. */
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openImages, openStore } from '../src/index.js';
 import { measure } from './meter.js';
@@ -20,7 +19,6 @@ export async function loadImage({ engine, durability, scratch, tars }: Parameter
         }));
       } finally {
         await store.close();
-        await rm(root, { recursive: true, force: true });
       }
     },
     teardown: async () => undefined,

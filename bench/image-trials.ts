@@ -8,9 +8,9 @@ import type { Maker, Trial } from './trials.js';
 
 const FORMS: Readonly<Record<ArchiveForm, string>> = { plain: 'uncompressed', gzip: 'gzip layers' };
 
-export function imageTrials({ scratch, engines, runs }: Maker, archive: ImageArchive): Trial[] {
+export function imageTrials({ disk, engines, runs }: Maker, archive: ImageArchive): Trial[] {
   let serial = 0;
-  const place = (): string => join(scratch, `i${serial++}`);
+  const place = (): string => join(disk, `i${serial++}`);
   return (['plain', 'gzip'] as const).map((form) => {
     const path = archive.paths[form];
     const prepare = async (): Promise<number> => {
@@ -32,6 +32,7 @@ export function imageTrials({ scratch, engines, runs }: Maker, archive: ImageArc
     return {
       name: `load image: ${FORMS[form]}`,
       group: 'images',
+      renew: true,
       runs,
       headline: true,
       inputs: [(): Promise<void> => archive.make(form)],

@@ -4,7 +4,7 @@
  * files, a few big ones, a mix. Nothing is made before it is asked for, and nothing twice.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -14,6 +14,9 @@ const execute = promisify(execFile);
 const MIB = 2 ** 20;
 
 export type Form = 'plain' | 'gzip' | 'zstd' | 'oci';
+
+/** A file that is there, or what makes it. */
+type Source = string | ((path: string) => Promise<void>);
 
 export class Input {
   readonly name: string;
@@ -25,7 +28,8 @@ export class Input {
   readonly #pack: (path: string) => Promise<void>;
   readonly #made = new Map<Form, Promise<void>>();
 
-  constructor(name: string, folder: string, source: string | ((path: string) => Promise<void>)) {
+  /** @param ready files of forms that are there already */
+  constructor(name: string, folder: string, source: Source, ready: Partial<Record<Form, string>> = {}) {
     this.name = name;
     this.#folder = folder;
     this.small = /node_modules|small/.test(name);
@@ -35,7 +39,9 @@ export class Input {
       gzip: join(folder, `${name}.tar.gz`),
       zstd: join(folder, `${name}.tar.zst`),
       oci: join(folder, `${name}.oci`),
+      ...ready,
     };
+    for (const form of Object.keys(ready) as Form[]) this.#made.set(form, Promise.resolve());
   }
 
   /** Makes the file of a form, once. */
@@ -69,19 +75,36 @@ export class Input {
 export function describeInputs(scratch: string, corpus: string | undefined): Input[] {
   const folder = join(scratch, 'inputs');
   const described = corpus === undefined ? fromThisMachine(folder) : fromCorpus(corpus);
-  return described.map(([name, source]) => new Input(name, folder, source));
+  return described.map(([name, source, ready]) => new Input(name, folder, source, ready));
 }
 
-type Source = string | ((path: string) => Promise<void>);
+type Described = readonly [name: string, source: Source, ready?: Partial<Record<Form, string>>];
 
-function fromCorpus(corpus: string): [string, Source][] {
+function fromCorpus(corpus: string): Described[] {
   const layers = join(corpus, 'layers');
+  const gzip = layoutBlobs(join(corpus, 'oci-gzip'));
+  const zstd = layoutBlobs(join(corpus, 'oci-zstd'));
   return readdirSync(layers)
     .sort()
-    .map((file) => [file.replace(/^\d+-|\.tar$/g, ''), resolve(layers, file)]);
+    .map((file, i) => [
+      file.replace(/^\d+-|\.tar$/g, ''),
+      resolve(layers, file),
+      { ...(gzip[i] === undefined ? {} : { gzip: gzip[i] }), ...(zstd[i] === undefined ? {} : { zstd: zstd[i] }) },
+    ]);
 }
 
-function fromThisMachine(folder: string): [string, Source][] {
+/** The layer blobs of the only image in an OCI layout, base first; none where there is no such layout. */
+function layoutBlobs(layout: string): string[] {
+  if (!existsSync(join(layout, 'index.json'))) return [];
+  const blob = (digest: string): string => resolve(layout, 'blobs', ...digest.split(':'));
+  const json = (path: string): Record<string, { digest: string }[]> =>
+    JSON.parse(readFileSync(path, 'utf8')) as Record<string, { digest: string }[]>;
+  const [manifest] = json(join(layout, 'index.json'))['manifests'] ?? [];
+  if (manifest === undefined) return [];
+  return (json(blob(manifest.digest))['layers'] ?? []).map(({ digest }) => blob(digest));
+}
+
+function fromThisMachine(folder: string): Described[] {
   const pack = async (path: string, directory: string, names: readonly string[]): Promise<void> => {
     await execute('tar', ['--xattrs', '--sort=name', '-cf', path, '-C', directory, '--', ...names]);
   };

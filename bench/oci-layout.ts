@@ -1,7 +1,7 @@
 /** An OCI image of one layer, as tools that only take images want it. */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { link, mkdir, stat, writeFile } from 'node:fs/promises';
+import { copyFile, link, mkdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 
@@ -11,7 +11,7 @@ async function digestOf(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Writes the layout `folder`, whose only image has the tag `layer`. The blob is a hard link to `gzip`. */
+/** Writes the layout `folder`, whose only image has the tag `layer`. The blob is `gzip`, by a hard link where one can be made. */
 export async function writeOciLayout(folder: string, plain: string, gzip: string): Promise<void> {
   const blobs = join(folder, 'blobs', 'sha256');
   await mkdir(blobs, { recursive: true });
@@ -22,7 +22,7 @@ export async function writeOciLayout(folder: string, plain: string, gzip: string
     return { digest: `sha256:${hex}`, size: text.length };
   };
   const [diffID, blob] = await Promise.all([digestOf(plain), digestOf(gzip)]);
-  await link(gzip, join(blobs, blob));
+  await link(gzip, join(blobs, blob)).catch(() => copyFile(gzip, join(blobs, blob))); // another file system
   const config = await put({
     architecture: 'amd64',
     os: 'linux',

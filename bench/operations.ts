@@ -3,8 +3,8 @@
  * `run` passes to `measure` counts.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { mkdir, open, readdir, rm, unlink, writeFile } from 'node:fs/promises';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { mkdir, open, readdir, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isLeftover } from '../src/driver/leftovers.js';
 import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLayer, type Store } from '../src/index.js';
 import { loadImage } from './image-operations.js';
+import { openMany } from './many-layers.js';
 import { measure } from './meter.js';
 import type { Sample } from './sample.js';
 
@@ -40,11 +41,6 @@ function openFresh({ scratch, engine, durability }: Parameters, name: string): P
   return openStore({ root: join(scratch, name), driver: 'overlay2', engine, durability });
 }
 
-async function removeStore(store: Store, parameters: Parameters, name: string): Promise<void> {
-  await store.close();
-  await rm(join(parameters.scratch, name), { recursive: true, force: true });
-}
-
 /** Registers the last tar on top of nothing; each run on a fresh store, as `tar -xf` gets a fresh directory. */
 const register: Setup = async (parameters) => {
   let n = 0;
@@ -59,7 +55,7 @@ const register: Setup = async (parameters) => {
           return { bytes: await layer.diffSize() };
         });
       } finally {
-        await removeStore(store, parameters, name);
+        await store.close();
       }
     },
     teardown: async () => undefined,
@@ -80,7 +76,7 @@ const registerChain: Setup = async (parameters) => {
           return { bytes: await layer.size() };
         });
       } finally {
-        await removeStore(store, parameters, name);
+        await store.close();
       }
     },
     teardown: async () => undefined,
@@ -114,7 +110,7 @@ const exportToDescriptor: Setup = async (parameters) => {
         await file.close();
       }
     },
-    teardown: () => removeStore(store, parameters, 'store'),
+    teardown: () => store.close(),
   };
 };
 
@@ -133,7 +129,7 @@ const exportStream: Setup = async (parameters) => {
         await pipeline(await layer.tarStream(), sink);
         return { bytes };
       }),
-    teardown: () => removeStore(store, parameters, 'store'),
+    teardown: () => store.close(),
   };
 };
 
@@ -165,7 +161,7 @@ const rwCycle: Setup = async (parameters) => {
       });
       return { ...sample, rate: (count / sample.wall) * 1000 };
     },
-    teardown: () => removeStore(store, parameters, 'store'),
+    teardown: () => store.close(),
   };
 };
 
@@ -202,7 +198,7 @@ async function busyLayer(parameters: Parameters): Promise<{ store: Store; rw: RW
 function onBusyLayer(work: (rw: RWLayer, store: Store) => Promise<Partial<Sample> | void>): Setup {
   return async (parameters) => {
     const { store, rw } = await busyLayer(parameters);
-    return { run: () => measure(() => work(rw, store)), teardown: () => removeStore(store, parameters, 'store') };
+    return { run: () => measure(() => work(rw, store)), teardown: () => store.close() };
   };
 }
 
@@ -226,55 +222,9 @@ const commit: Setup = async (parameters) => {
       if (layer !== undefined) await store.release(layer);
       return sample;
     },
-    teardown: () => removeStore(store, parameters, 'store'),
+    teardown: () => store.close(),
   };
 };
-
-/** A store of `count` tiny layers in chains of 100: records and directories as a registration leaves them. */
-const openMany: Setup = async (parameters) => {
-  const { count = 5000 } = parameters;
-  const store = await openFresh(
-    { ...parameters, engine: parameters.prepare ?? parameters.engine, durability: 'relaxed' },
-    'store',
-  );
-  let parent: ChainID | undefined;
-  for (let i = 0; i < count; i++) {
-    if (i % 100 === 0) parent = undefined;
-    const layer = await store.register(tinyTar(i), parent);
-    parent = layer.chainID;
-    await store.retain(layer.chainID, `bench-${i}`);
-  }
-  await store.close();
-  const root = join(parameters.scratch, 'store');
-  return {
-    async run() {
-      let opened: Store | undefined;
-      const sample = await measure(async () => {
-        opened = await openStore({ root, engine: parameters.engine, durability: parameters.durability });
-      });
-      if (opened?.map().size !== count) throw new Error(`opened a store of ${opened?.map().size} layers, not ${count}`);
-      await opened.close();
-      return sample;
-    },
-    teardown: async () => {
-      await rm(root, { recursive: true, force: true });
-    },
-  };
-};
-
-/** A tar with one small file, by hand: 512 bytes of header, 512 of content, two blocks of zeros. */
-async function* tinyTar(n: number): AsyncGenerator<Buffer> {
-  const block = Buffer.alloc(2048);
-  block.write(`file-${n}`, 0);
-  block.write('0000644\0' + '0000000\0' + '0000000\0' + '00000000010\0' + '00000000000\0', 100, 'latin1');
-  block.write('ustar\u000000', 257, 'latin1');
-  block.write('        0', 148, 'latin1');
-  let sum = 0;
-  for (let i = 0; i < 512; i++) sum += block[i] ?? 0;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
-  block.write(String(n).padStart(8, '0'), 512, 'latin1');
-  yield block;
-}
 
 /** Resolves when no tree below the driver's home waits for its removal any more. */
 async function untilUnlinked(root: string): Promise<void> {
@@ -304,7 +254,7 @@ const remove: Setup = async (parameters) => {
         const layer = await store.register({ path: parameters.tars[0] ?? '' });
         return await measureRemoval(join(parameters.scratch, name), () => store.release(layer));
       } finally {
-        await removeStore(store, parameters, name);
+        await store.close();
       }
     },
     teardown: async () => undefined,
@@ -313,21 +263,26 @@ const remove: Setup = async (parameters) => {
 
 /** Release of an RW layer with `count` files of its own, a thousand a directory. */
 const releaseMany: Setup = async (parameters) => {
-  const store = await openFresh(parameters, 'store');
   let n = 0;
   return {
     async run() {
-      const rw = await store.createRWLayer(`many-${n++}`);
-      const root = await rw.mount();
-      for (let i = 0; i < (parameters.count ?? 100_000); i++) {
-        const folder = join(root, `d${Math.floor(i / 1000)}`);
-        if (i % 1000 === 0) mkdirSync(folder);
-        writeFileSync(join(folder, `f${i}`), '');
+      const name = `many-${n++}`;
+      const store = await openFresh(parameters, name);
+      try {
+        const rw = await store.createRWLayer('many');
+        const root = await rw.mount();
+        for (let i = 0; i < (parameters.count ?? 100_000); i++) {
+          const folder = join(root, `d${Math.floor(i / 1000)}`);
+          if (i % 1000 === 0) mkdirSync(folder);
+          closeSync(openSync(join(folder, `f${i}`), 'wx'));
+        }
+        await rw.unmount();
+        return await measureRemoval(join(parameters.scratch, name), () => store.releaseRWLayer(rw));
+      } finally {
+        await store.close();
       }
-      await rw.unmount();
-      return measureRemoval(join(parameters.scratch, 'store'), () => store.releaseRWLayer(rw));
     },
-    teardown: () => removeStore(store, parameters, 'store'),
+    teardown: async () => undefined,
   };
 };
 

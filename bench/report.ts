@@ -6,8 +6,8 @@ const ms = (value: number): string =>
 const mib = (value: number): string => `${(value / 2 ** 20).toFixed(0)} MiB`;
 
 export const TABLE_HEAD = [
-  '| trial | who | median | min - max | ratio | CPU | peak memory | timer late (p99) | rate |',
-  '|---|---|--:|--:|--:|--:|--:|--:|--:|',
+  '| trial | who | median | min - max | runs | ratio | CPU | peak memory | timer late (p99) | rate |',
+  '|---|---|--:|--:|--:|--:|--:|--:|--:|--:|',
 ].join('\n');
 
 /** The rows of one trial. */
@@ -20,6 +20,7 @@ export function tableRows({ trial, reference, results, rateUnit }: TrialResult):
         contestant,
         ms(wall.median),
         `${ms(wall.min)} - ${ms(wall.max)}`,
+        String(wall.count),
         ratio === undefined || contestant === reference ? '' : ratio.median.toFixed(2),
         ms(cpu.median),
         mib(peak.max),

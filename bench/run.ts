@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openEngine } from '../src/engine/select.js';
 import { dropCaches } from './cold.js';
+import { endWorkers } from './contestants.js';
+import { FreshDisk } from './fresh-disk.js';
 import { ImageArchive } from './image-archive.js';
 import { imageTrials } from './image-trials.js';
 import { describeInputs } from './inputs.js';
@@ -15,32 +17,39 @@ import { allTrials, type Maker } from './trials.js';
 const { values } = parseArgs({
   options: {
     only: { type: 'string', multiple: true, default: [] },
-    runs: { type: 'string', default: '3' },
+    runs: { type: 'string' },
     'no-js': { type: 'boolean', default: false },
     cold: { type: 'boolean', default: false },
     save: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
 });
-const runs = Number(values.runs);
+const runs = Number(values.runs ?? 3);
+/** Milliseconds that a run without `--runs` may take: what is slow has fewer runs then. */
+const BUDGET = 270_000;
 if (!Number.isSafeInteger(runs) || runs < 1) throw new Error(`--runs is "${values.runs}": give a number from 1 on`);
 
 const scratch = await mkdtemp(join('/var/tmp', 'layerstore-bench-'));
 const started = performance.now();
-const stop = (): void => {
-  void rm(scratch, { recursive: true, force: true }).finally(() => process.exit(1));
+let disk: FreshDisk | undefined;
+const clean = async (): Promise<void> => {
+  endWorkers();
+  await disk?.close();
+  await rm(scratch, { recursive: true, force: true });
 };
+const stop = (): void => void clean().finally(() => process.exit(1));
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, stop);
 try {
   await main();
 } finally {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, stop);
-  await rm(scratch, { recursive: true, force: true });
+  await clean();
 }
 
 async function main(): Promise<void> {
   const inputs = describeInputs(scratch, process.env['LAYERSTORE_CORPUS']);
-  const maker = { scratch, engines: await enginesHere(), runs };
+  disk = await FreshDisk.make(scratch, console.error);
+  const maker = { scratch, disk: disk.path, engines: await enginesHere(), runs };
   const archive = new ImageArchive(scratch, process.env['LAYERSTORE_CORPUS'], inputs);
   const trials = [...allTrials(maker, inputs), ...imageTrials(maker, archive)].filter(
     ({ name, group }) => values.only.length === 0 || values.only.some((word) => name.includes(word) || group === word),
@@ -54,14 +63,16 @@ async function main(): Promise<void> {
   const results: TrialResult[] = [];
   const { isTTY } = process.stderr;
   const say = (text: string): void => void (isTTY && process.stderr.write(`\r\u001b[2K${text}`));
-  for (const trial of trials) {
-    const result = await runTrial(trial, { say, ...(values.cold ? { before: dropCaches } : {}) });
+  for (const [index, trial] of trials.entries()) {
+    const left = BUDGET - (performance.now() - started);
+    const allowance = values.runs === undefined ? left / (trials.length - index) : Infinity;
+    const result = await runTrial(trial, { say, disk, allowance, ...(values.cold ? { before: dropCaches } : {}) });
     results.push(result);
     say('');
     console.log(tableRows(result));
   }
   const machine = `Node ${process.version}, Linux ${release()}, ${cpus().length} × ${cpus()[0]?.model ?? '?'}, ${Math.round(totalmem() / 2 ** 30)} GiB`;
-  const how = `${values.cold ? 'cold' : 'warm'} caches, ${runs} runs each, interleaved`;
+  const how = `${values.cold ? 'cold' : 'warm'} caches, ${values.runs === undefined ? 'up to ' : ''}${runs} runs each, interleaved; on ${disk.kind}`;
   console.log(`\n${machine}; ${how}; ${Math.round((performance.now() - started) / 1000)} s`);
   if (values.save !== undefined) await save(values.save, results, machine, how);
 }

@@ -1,4 +1,9 @@
-/** Runs one trial: every contestant once to warm up, then all of them in turn, A B A B …, each as often as asked. */
+/**
+ * Runs one trial: every contestant once to warm up, then all of them in turn, A B A B …, each as often as asked or as the
+ * time allows.
+ */
+import type { Contestant } from './contestants.js';
+import type { FreshDisk } from './fresh-disk.js';
 import type { Trial } from './trials.js';
 import type { Sample } from './sample.js';
 import { pairedRatio, summarise, type Summary } from './statistics.js';
@@ -23,6 +28,7 @@ export interface TrialResult {
   reference: string;
   headline: boolean;
   rateUnit?: string;
+  /** At most; how many each contestant had: the count of its `wall`. */
   runs: number;
   results: Result[];
 }
@@ -30,31 +36,17 @@ export interface TrialResult {
 export interface RunOptions {
   /** Called before each measured run. */
   before?: () => Promise<void>;
+  disk: FreshDisk;
+  /** Milliseconds after which no contestant begins another run; each has one at least. */
+  allowance?: number;
   say: (text: string) => void;
 }
 
-export async function runTrial(trial: Trial, { before, say }: RunOptions): Promise<TrialResult> {
-  const samples = new Map<string, Sample[]>(trial.contestants.map(({ name }) => [name, []]));
-  const started = [];
-  try {
-    say(`${trial.name}: preparing`);
-    for (const make of trial.inputs) await make();
-    for (const contestant of trial.contestants) {
-      say(`${trial.name}: preparing ${contestant.name}`);
-      await contestant.start();
-      started.push(contestant);
-      await contestant.run(); // warm caches, compiled code
-    }
-    for (let run = 0; run < trial.runs; run++) {
-      for (const contestant of trial.contestants) {
-        say(`${trial.name}: ${contestant.name} ${run + 1}/${trial.runs}`);
-        await before?.();
-        samples.get(contestant.name)?.push(await contestant.run());
-      }
-    }
-  } finally {
-    for (const contestant of started) await contestant.stop();
-  }
+/** A run of this many milliseconds needs no warm-up: the first one counts. */
+const LONG = 1000;
+
+export async function runTrial(trial: Trial, options: RunOptions): Promise<TrialResult> {
+  const samples = await takeSamples(trial, options);
   const reference = samples.get(trial.reference) ?? [];
   const results = trial.contestants.map(({ name }): Result => {
     const mine = samples.get(name) ?? [];
@@ -90,4 +82,46 @@ export async function runTrial(trial: Trial, { before, say }: RunOptions): Promi
     runs,
     results,
   };
+}
+
+async function takeSamples(
+  trial: Trial,
+  { before, say, disk, allowance = Infinity }: RunOptions,
+): Promise<Map<string, Sample[]>> {
+  const samples = new Map<string, Sample[]>(trial.contestants.map(({ name }) => [name, []]));
+  const costs = new Map<string, number>();
+  const started: Contestant[] = [];
+  const run = async (contestant: Contestant): Promise<Sample> => {
+    const began = performance.now();
+    if (trial.renew === true) await disk.renew();
+    await before?.();
+    const sample = await contestant.run();
+    costs.set(contestant.name, performance.now() - began);
+    return sample;
+  };
+  try {
+    say(`${trial.name}: preparing`);
+    for (const make of trial.inputs) await make();
+    const until = performance.now() + allowance;
+    await disk.renew();
+    for (const contestant of trial.contestants) {
+      say(`${trial.name}: preparing ${contestant.name}`);
+      await contestant.start();
+      started.push(contestant);
+      const sample = await run(contestant); // warm caches, compiled code
+      if (sample.wall > LONG) samples.get(contestant.name)?.push(sample);
+    }
+    for (let round = 0; round < trial.runs; round++) {
+      for (const contestant of trial.contestants) {
+        const mine = samples.get(contestant.name) ?? [];
+        const late = performance.now() + (costs.get(contestant.name) ?? 0) > until;
+        if (mine.length >= trial.runs || (late && mine.length > 0)) continue;
+        say(`${trial.name}: ${contestant.name} ${mine.length + 1}/${trial.runs}`);
+        mine.push(await run(contestant));
+      }
+    }
+  } finally {
+    for (const contestant of started) await contestant.stop();
+  }
+  return samples;
 }

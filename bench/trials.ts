@@ -22,12 +22,17 @@ export interface Trial {
   headline?: boolean;
   /** What `rate` of a sample counts, where the trial has one. */
   rateUnit?: string;
+  /** A new file system before each run, not only before the first: for runs that make trees and start from nothing. */
+  renew?: boolean;
   /** Makes what is read, before the first run. */
   inputs: readonly (() => Promise<void>)[];
 }
 
 export interface Maker {
+  /** Kept for the whole run. */
   scratch: string;
+  /** Where contestants work: {@link FreshDisk.path}. */
+  disk: string;
   engines: readonly ('native' | 'js')[];
   runs: number;
 }
@@ -40,7 +45,7 @@ let serial = 0;
 function engine(maker: Maker, operation: string, parameters: Partially, label?: string): Contestant[] {
   const { engine: name = 'native' } = parameters;
   if (!maker.engines.includes(name)) return [];
-  const scratch = join(maker.scratch, `w${serial++}`);
+  const scratch = join(maker.disk, `w${serial++}`);
   const prepare = maker.engines[0] ?? name;
   return [
     new EngineContestant(operation, { durability: 'relaxed', scratch, prepare, ...parameters, engine: name }, label),
@@ -59,9 +64,7 @@ function command(
 ): Contestant[] {
   const path = findCommand(name);
   if (path === undefined) return [];
-  return [
-    new CommandContestant(name, join(maker.scratch, `c${serial++}`), bytes, (directory) => words(path, directory)),
-  ];
+  return [new CommandContestant(name, join(maker.disk, `c${serial++}`), bytes, (directory) => words(path, directory))];
 }
 
 const made = (inputs: readonly Input[], ...forms: Form[]): (() => Promise<void>)[] =>
@@ -85,6 +88,7 @@ function registerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
     const trial = (form: 'plain' | 'gzip' | 'zstd', label: string, contestants: readonly Contestant[]): Trial => ({
       name: `register ${label}: ${name}`,
       group: 'register',
+      renew: true,
       runs: maker.runs,
       contestants: [...tar(form), ...contestants],
       reference: 'tar',
@@ -162,7 +166,7 @@ function bareKernel(maker: Maker, lowers: number, count: number): Contestant[] {
   execFileSync(compiler, ['-O2', '-o', program, join(import.meta.dirname, 'bare-overlay.c')]);
   const words = (directory: string): readonly string[] => [program, directory, String(lowers), String(count)];
   return [
-    new CommandContestant('bare kernel calls', join(maker.scratch, `c${serial++}`), () => Promise.resolve(0), words),
+    new CommandContestant('bare kernel calls', join(maker.disk, `c${serial++}`), () => Promise.resolve(0), words),
   ];
 }
 
@@ -180,7 +184,7 @@ function removal(maker: Maker, words: readonly string[]): Contestant[] {
     await execute(program, args, { cwd: join(directory, 'tree') });
   };
   const remove = (directory: string): readonly string[] => ['rm', '-rf', join(directory, 'tree')];
-  return [new CommandContestant('rm -rf', join(maker.scratch, `c${serial++}`), () => Promise.resolve(0), remove, fill)];
+  return [new CommandContestant('rm -rf', join(maker.disk, `c${serial++}`), () => Promise.resolve(0), remove, fill)];
 }
 
 function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
@@ -218,14 +222,18 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
     one('size of the same', 'rwSize', { tars }),
     { ...one('tar of the same', 'rwTar', { tars }), headline: true },
     { ...one('commit of the same', 'commit', { tars }), headline: true },
-    { ...one('registerChain of all layers', 'registerChain', { tars }), group: 'register' },
+    { ...one('registerChain of all layers', 'registerChain', { tars }), group: 'register', renew: true },
     {
-      ...one(`open a store of ${MANY.toLocaleString('en')} layers`, 'openMany', { tars: [], count: MANY }),
+      ...one(`open a store of ${MANY.toLocaleString('en')} layers`, 'openMany', {
+        tars: [],
+        count: MANY,
+        scratch: join(maker.disk, 'many'),
+      }),
       group: 'store',
       inputs: [],
     },
   ];
-  const unlinked = { group: 'store', reference: 'rm -rf', rateUnit: ' ms until the call resolved' };
+  const unlinked = { group: 'store', renew: true, reference: 'rm -rf', rateUnit: ' ms until the call resolved' };
   if (files !== undefined) {
     const tar = files.paths.plain;
     const remove = one(`remove: ${files.name}`, 'remove', { tars: [tar] });
@@ -237,8 +245,7 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
     count: FILES,
   });
   const contestants = [...removal(maker, ['sh', '-euc', MANY_FILES]), ...release.contestants];
-  // Few runs: ext4 is slow to give out inodes that were freed shortly before, and these trees are made anew each time.
-  trials.push({ ...release, ...unlinked, runs: Math.min(maker.runs, 3), contestants, inputs: [] });
+  trials.push({ ...release, ...unlinked, contestants, inputs: [] });
   return trials;
 }
 
