@@ -26,10 +26,18 @@ function say(text: string): void {
   process.stdout.write(`${minutes.padStart(6)} min  ${text}\n`);
 }
 
-/** Kibibytes of this process that no file backs. */
+/** Kibibytes of this process that no file backs, after a collection: what a collector has not got to yet is no leak. */
 function memoryUsed(): number {
-  globalThis.gc?.();
+  if (globalThis.gc === undefined) throw new Error('run this by "npm run soak", which gives it --expose-gc');
+  globalThis.gc();
   return Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? 0);
+}
+
+/** What of it is JavaScript's: the rest is the addon's, the C library's and Node's own. */
+function heapUsed(): string {
+  const { heapUsed, external } = process.memoryUsage();
+  const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
+  return `${mebibytes(heapUsed)} of them heap, ${mebibytes(external)} external`;
 }
 
 /** Cycles in one process: the store is closed and opened again at random, everything is given back now and then. */
@@ -84,7 +92,7 @@ async function runCycles(directory: string): Promise<void> {
     const held = heldNow(directory);
     const memory = memoryUsed();
     say(
-      `${done} cycles, ${ops} operations, ${restarts} restarts: ${held.descriptors.length} descriptors, ${held.threads} threads, ${held.mounts.length} mounts, ${(memory / 1024).toFixed(0)} MiB, ${problems.length} problems`,
+      `${done} cycles, ${ops} operations, ${restarts} restarts: ${held.descriptors.length} descriptors, ${held.threads} threads, ${held.mounts.length} mounts, ${(memory / 1024).toFixed(0)} MiB, ${heapUsed()}, ${problems.length} problems`,
     );
     if (first === undefined) first = { held, memory };
     else compare(first, { held, memory });
