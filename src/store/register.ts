@@ -60,6 +60,9 @@ async function registerOnce(
   const { signal, diffID } = options;
   const expected = diffID === undefined ? undefined : createChainID([diffID], parent?.chainID);
   const identity = await sourceIdentity(tar);
+  // By chain id an equal layer of a chain is one with this, whoever was first. Without a diff id the chain id is known only
+  // when all is unpacked: equal files are told by their identity among such calls, equal streams and a chain's not at all.
+  // What comes out twice then is published once.
   // The descriptor is part of what a file must fit; a known chain id is one layer whatever it came in.
   const key = expected ?? (identity && `${parent?.chainID ?? ''} ${identity} ${JSON.stringify(descriptor ?? null)}`);
   let joined = false;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
-import type { ChainLink } from '../../../src/store/types.js';
+import type { ChainLink, Layer } from '../../../src/store/types.js';
 import { FullMemoryDriver } from './memory-driver.js';
 import { Bench, bytesOf, code, diffIDOf, streamOf, tarOf } from './support.js';
 
@@ -80,6 +80,23 @@ test('the same chain twice at once is unpacked once', async (t) => {
   await store.close();
   assert.equal(bench.disk.entries.size, 0);
 });
+
+for (const first of ['register', 'registerChain'] as const) {
+  test(`a register() that says its diff id and a chain with the same layers, begun by ${first}(), share one unpacking`, async (t) => {
+    const bench = await Bench.make(t);
+    const driver = new FullMemoryDriver(bench.disk);
+    const store = await bench.open({ driver });
+    const [base, second] = TARS as [Buffer, Buffer];
+    const below = await store.register(streamOf(base));
+    const one = (): Promise<Layer> => store.register(streamOf(second), below.chainID, { diffID: diffIDOf(second) });
+    const chain = (): Promise<Layer> => store.registerChain(links());
+    const all = await Promise.all(first === 'register' ? [one(), chain(), one()] : [chain(), one(), one()]);
+    assert.equal(driver.calls.filter((call) => call === 'applyDiff').length, TARS.length, 'each tar once');
+    for (const layer of [...all, below]) await store.release(layer);
+    await store.close();
+    assert.equal(bench.disk.entries.size, 0);
+  });
+}
 
 test('one bad layer undoes the whole chain and nothing below it', async (t) => {
   const bench = await Bench.make(t);
