@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 const top = resolve(import.meta.dirname, '..');
 const work = mkdtempSync(join(tmpdir(), 'layerstore-package-'));
@@ -100,6 +101,14 @@ try {
      } else await import('./use.mjs');`,
   );
   show(`worker threads: ${run(process.execPath, ['worker.mjs']).trim().split('\n').join(', ')}`);
+
+  for (const platform of ['darwin', 'win32']) {
+    const preload = join(project, `${platform}.mjs`);
+    writeFileSync(preload, `Object.defineProperty(process, 'platform', { value: '${platform}' });`);
+    const elsewhere = (...args) => run(process.execPath, ['--import', pathToFileURL(preload).href, ...args]).trim();
+    elsewhere('node_modules/layerstore/scripts/install.mjs');
+    show(`as if on ${platform}: it installs; ${elsewhere('use.mjs')}`);
+  }
 
   // The compiler is this checkout's: a user's project has one of its own.
   mkdirSync(join(project, 'node_modules/@types'), { recursive: true });

@@ -81,7 +81,7 @@ function build() {
 }
 
 if (process.platform !== 'linux')
-  leave(`no addon on ${process.platform}: it needs Linux; the pure-JavaScript engine is used`);
+  leave(`no addon on ${process.platform}: stores need Linux, and openStore will say so; types and pure functions work`);
 if (!checkout && prebuilt()) leave();
 installCodecs();
 const failure = build();

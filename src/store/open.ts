@@ -5,7 +5,7 @@ import { openDriver } from '../driver/select.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
 import type { Engine } from '../engine/engine.js';
 import { openEngine } from '../engine/select.js';
-import { systemError } from '../errors.js';
+import { LayerStoreError, systemError } from '../errors.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
 import type { MetadataStore } from '../metadata/metadata-store.js';
 import { Flights } from '../util/flights.js';
@@ -39,8 +39,8 @@ const DELETION_PATIENCE = 50;
  * Opens the store under `options.root`, making it if it is missing.
  *
  * `ERR_STORE_LOCKED`: another writer, or a running dockerd, has the root; the message names its pid. `ERR_NOT_SUPPORTED`:
- * the driver or engine that is asked for does not work here. `ERR_INVALID_ARGUMENT`: an option that is unknown or wrong,
- * a root that others may write to. `ERR_SYSTEM`: the root cannot be made, read or written.
+ * the driver or engine that is asked for does not work here, or this is not Linux. `ERR_INVALID_ARGUMENT`: an option that
+ * is unknown or wrong, a root that others may write to. `ERR_SYSTEM`: the root cannot be made, read or written.
  *
  * ```ts
  * await using store = await openStore({ root: '/var/lib/my-layers' });
@@ -51,6 +51,7 @@ const DELETION_PATIENCE = 50;
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   const given = checkStoreOptions(options);
+  requireLinux();
   const root = resolve(given.root);
   return observed('open', root, async (details) => {
     const logger: LoggerLike = given.logger ?? silentLogger;
@@ -68,6 +69,15 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       throw error;
     }
   });
+}
+
+/** Elsewhere the package installs and type-checks; a store would fail later, after it had made half of its root. */
+function requireLinux(): void {
+  if (process.platform === 'linux') return;
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    `cannot open a store on ${process.platform}: layers are kept with Linux system calls; run this in a Linux virtual machine or container`,
+  );
 }
 
 /** Opens the parts in order and pushes what closes each onto `back`. */
