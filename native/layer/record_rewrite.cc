@@ -62,13 +62,14 @@ class Rewriter {
     if (entry.size == 0) {
       return IsNew(clean, false) ? writer_.AddFile(entry.name, 0, std::nullopt) : Result<void>();
     }
-    LS_ASSIGN(UniqueFd moved, applier_.replaced().Open(entry.size, entry.crc));
-    if (moved.valid()) return Keep(moved.get());
+    LS_ASSIGN(const UniqueFd moved, applier_.replaced().Open(entry.size, entry.crc));
+    // What was moved may be in the tree as well: then the first line of that name stays, in either engine.
+    if (moved.valid() && !(HasInTree(clean, entry) && IsNew(clean, true))) return Keep(moved.get());
     LS_ASSIGN(const UniqueFd file, OpenInTree(clean));
-    if (!IsNew(clean, true)) return Keep(file.get());
+    if (!moved.valid() && !IsNew(clean, true)) return Keep(file.get());
     uint64_t crc = 0;
     uint64_t size = 0;
-    LS_TRY(Read(file.get(), false, size, crc));
+    LS_TRY(Read(file.get(), Use::kHash, size, crc));
     if (size != entry.size || crc != entry.crc) return DataError(Fault::kCorrupt, "content moved away", entry.name);
     return writer_.AddFile(entry.name, entry.size, entry.crc);
   }
@@ -90,14 +91,32 @@ class Rewriter {
     return OpenAt(parent.fd, std::string(PathBase(clean)), O_RDONLY | O_NOFOLLOW);
   }
 
+  // Whether the name leads to a file with the entry's content at the end. Where that cannot be told the content is
+  // kept, which is right in any case. Nothing but a regular file is opened: a pipe would wait for its writer.
+  bool HasInTree(const std::string& clean, const SplitEntry& entry) {
+    const Result<Parent> parent = parents_.Find(PathParent(clean));
+    if (!parent) return false;
+    const std::string base(PathBase(clean));
+    struct stat info;
+    if (fstatat(parent->fd, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return false;
+    if (!S_ISREG(info.st_mode) || static_cast<uint64_t>(info.st_size) != entry.size) return false;
+    const Result<UniqueFd> file = OpenAt(parent->fd, base, O_RDONLY | O_NOFOLLOW);
+    if (!file) return false;
+    uint64_t size = 0;
+    uint64_t crc = 0;
+    return Read(file->get(), Use::kLook, size, crc) && size == entry.size && crc == entry.crc;
+  }
+
   // The content becomes part of the record.
   Result<void> Keep(int file) {
     uint64_t size = 0;
     uint64_t crc = 0;
-    return Read(file, true, size, crc);
+    return Read(file, Use::kKeep, size, crc);
   }
 
-  Result<void> Read(int file, bool keep, uint64_t& size, uint64_t& crc) {
+  enum class Use : uint8_t { kLook, kHash, kKeep };
+
+  Result<void> Read(int file, Use use, uint64_t& size, uint64_t& crc) {
     while (true) {
       if (cancel_.cancelled()) return DataError(Fault::kCancelled, "");
       const ssize_t count = read(file, buffer_.data(), buffer_.size());
@@ -105,8 +124,8 @@ class Rewriter {
       if (count == 0) return {};
       const std::span<const uint8_t> bytes = std::span(buffer_).first(static_cast<size_t>(count));
       size += bytes.size();
-      sha_.Update(bytes);
-      if (keep) {
+      if (use != Use::kLook) sha_.Update(bytes);
+      if (use == Use::kKeep) {
         kept_ += bytes.size();
         if (kept_ > max_kept_) return DataError(Fault::kLimit, "maxKeptBytes");
         LS_TRY(writer_.AddSegment({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));

@@ -15,7 +15,7 @@ import { SplitWriter } from './split-writer.js';
 import { badTar } from './tar-header.js';
 import { TarMeter } from './tar-meter.js';
 import { TarReader, type TarEntry } from './tar-reader.js';
-import { readTreeFile } from './tree-file.js';
+import { readTreeFile, treeFileSize } from './tree-file.js';
 import { TreeRoot, type Place } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
 
@@ -116,6 +116,7 @@ class IngestJob {
     await this.#split?.finish({
       path: (name) => treePath(name, 0),
       read: (path) => readTreeFile(this.#root, path),
+      size: (path) => treeFileSize(this.#root, path),
     });
     await this.#close();
     this.#meter.finish();

@@ -106,6 +106,7 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
       read: (path) => {
         throw new LayerStoreError('ERR_LAYER_CORRUPT', `"${path}" is in the tree twice`);
       },
+      size: () => Promise.resolve(undefined), // nothing is replaced in a tree that is read
     });
     split = undefined;
     await dropWhiteouts(dropped, request.dropped);

@@ -13,6 +13,7 @@ import { finished } from 'node:stream/promises';
 import { createGzip, type Gzip } from 'node:zlib';
 import { systemError } from '../../errors.js';
 import type { TarSplitTarget } from '../engine.js';
+import { Crc64 } from './crc64.js';
 import { formatSplitEntry, type SplitEntry } from './split-record.js';
 import { readSplitEntries } from './split-reader.js';
 
@@ -31,6 +32,8 @@ export interface FinishedTree {
   path(name: string): string;
   /** Content of the file at such a place. */
   read(path: string): AsyncIterable<Buffer>;
+  /** Bytes of the regular file at such a place; undefined where there is none. */
+  size(path: string): Promise<number | undefined>;
 }
 
 export class SplitWriter {
@@ -121,11 +124,12 @@ export class SplitWriter {
       }
       const path = tree.path(entry.name);
       const replacement = entry.size === 0 ? undefined : this.#replaced.get(path)?.find(({ before }) => before > line);
-      if (replacement !== undefined)
-        await this.#segments(createReadStream(replacement.content, { highWaterMark: SEGMENT }));
+      // What was replaced may be in the tree as well: then the first line of that name stays, in either engine.
+      const stays = replacement === undefined || (!names.has(path) && (await holds(tree, path, entry)));
+      if (!stays) await this.#segments(createReadStream(replacement.content, { highWaterMark: SEGMENT }));
       else if (!names.has(path)) await this.#write(entry);
       else if (entry.size > 0) await this.#segments(tree.read(path));
-      if (replacement === undefined) names.add(path);
+      if (stays) names.add(path);
     }
     await this.#lines.end();
     await rename(path, this.#path);
@@ -134,6 +138,18 @@ export class SplitWriter {
   async #segments(content: AsyncIterable<Buffer>): Promise<void> {
     for await (const chunk of content) await this.segment(chunk);
   }
+}
+
+/** Whether the file at `path` has the content of the line at the end. */
+async function holds(
+  tree: FinishedTree,
+  path: string,
+  line: { size: number; crc: Buffer | undefined },
+): Promise<boolean> {
+  if ((await tree.size(path)) !== line.size) return false;
+  const crc = new Crc64();
+  for await (const chunk of tree.read(path)) crc.update(chunk);
+  return line.crc?.equals(crc.digest()) === true;
 }
 
 /** Plain lines of a finished record into the caller's stream, which is ended. */

@@ -12,6 +12,16 @@ export async function openTreeFile(root: TreeRoot, path: string): Promise<number
   return fs.open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
 }
 
+/** Bytes of the regular file of that name; undefined where the name leads to none, or that cannot be told. */
+export async function treeFileSize(root: TreeRoot, path: string): Promise<number | undefined> {
+  try {
+    const found = await fs.lstat((await root.place(path)).path);
+    return found.isFile() ? Number(found.size) : undefined;
+  } catch {
+    return undefined; // reading it would say why
+  }
+}
+
 /** Chunks of a file to its end. */
 export async function* readTreeFile(root: TreeRoot, path: string): AsyncGenerator<Buffer> {
   try {
