@@ -188,7 +188,8 @@ Result<std::vector<TreeProblem>> Verifier::Run() {
                             error.fault == Fault::kLimit || error.fault == Fault::kBadCompression;
     const bool missing = error.fault == Fault::kSystem && error.err == ENOENT && error.path == request_.tar_split_path;
     if (!bad_record && !missing) return error;
-    Add(request_.tar_split_path, "tar-split", "a readable record", missing ? "missing" : error.detail);
+    // The record lies outside of the layer, and where is the store's business: the problem is the whole layer's.
+    Add("", "record", "one that can be read", missing ? "missing" : "damaged (" + error.detail + ")");
     return std::move(problems_);
   }
   LS_TRY(FindExtra());
@@ -197,7 +198,7 @@ Result<std::vector<TreeProblem>> Verifier::Run() {
   const bool files_good = !damaged_ || std::all_of(problems_.begin(), problems_.end(),
                                                    [](const TreeProblem& p) { return p.what == "extra"; });
   if (digest != request_.diff_id && files_good) {
-    Add(request_.tar_split_path, "diff id", FormatDigest(request_.diff_id), FormatDigest(digest));
+    Add("", "record", "one of the tar " + FormatDigest(request_.diff_id), "one of " + FormatDigest(digest));
   }
   return std::move(problems_);
 }

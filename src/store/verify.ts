@@ -29,7 +29,7 @@ export async function verify(
       chainID: node.chainID,
       diffID: node.diffID,
       ok: problems.every((problem) => problem.cosmetic),
-      problems: problems.map((problem) => ({ chainID: node.chainID, ...problem })),
+      problems: problems.map((problem) => ({ chainID: node.chainID, ...problem, found: adviceOn(problem) })),
     };
   });
   if (chainID !== undefined && nodes[0]?.gone === true) throw missingLayer(chainID);
@@ -68,7 +68,7 @@ async function problemsOf(
   } catch (error) {
     if (signal?.aborted === true) throw error;
     // Whatever stops the reading of this layer is its problem, not that of the others.
-    if (error instanceof LayerStoreError) return [problemOf(error, node)];
+    if (error instanceof LayerStoreError) return [problemOf(ctx, error, node)];
     throw error;
   } finally {
     leave();
@@ -86,12 +86,21 @@ async function drain(stream: Readable, signal: AbortSignal | undefined): Promise
   }
 }
 
-function problemOf(error: LayerStoreError, node: LayerNode): TreeProblem {
+/** What is wrong with a record is told by no file of the layer; it says what helps instead. */
+function adviceOn({ what, found }: TreeProblem): string {
+  return what === 'record' ? `${found}; give the layer's tar to repair()` : found;
+}
+
+function problemOf(ctx: StoreContext, error: LayerStoreError, node: LayerNode): TreeProblem {
+  const { code, path, message } = error;
+  // A path of the store is the record's, or another file of ours; paths of problems are the layer's.
+  const ours = path?.startsWith(`${ctx.root}/`) === true;
+  const content = code === 'ERR_LAYER_CORRUPT' && !ours;
   return {
-    path: error.path ?? '/',
-    what: error.code === 'ERR_LAYER_CORRUPT' ? 'content' : 'record',
-    expected: `a tar of digest ${node.diffID}`,
-    found: error.message,
+    path: content ? (path ?? '/') : '/',
+    what: content ? 'content' : 'record',
+    expected: content ? `a tar of digest ${node.diffID}` : 'one that can be read',
+    found: ours ? message.replaceAll(` "${path}"`, '') : message,
     cosmetic: false,
   };
 }

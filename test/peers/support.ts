@@ -55,7 +55,7 @@ export async function command(
 ): Promise<string> {
   const { stdout } = await run(program, args, {
     maxBuffer: 64 * 1024 * 1024,
-    timeout: 240_000,
+    timeout: 900_000,
     env: { ...process.env, ...options.env },
   });
   return stdout;

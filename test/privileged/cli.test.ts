@@ -239,7 +239,7 @@ test('Ctrl-C leaves nothing behind', async (t) => {
   // The input stalls in the middle of a file, as a download does; the signal comes when the layer's directory is there.
   child.stdin.write(readFileSync(tar).subarray(0, 300_000));
   const layers = join(cli.root, 'overlay2');
-  for (let i = 0; i < 200 && readdirSync(layers).length < 2; i++)
+  for (let i = 0; i < 6_000 && readdirSync(layers).length < 2; i++)
     await new Promise((resolve) => setTimeout(resolve, 50));
   assert.ok(readdirSync(layers).length >= 2, 'a registration is under way');
   child.kill('SIGINT');

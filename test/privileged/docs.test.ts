@@ -208,7 +208,7 @@ await describe('blocks of TypeScript', async () => {
       const { status, stdout, stderr, signal } = spawnSync(process.execPath, ['block.mjs'], {
         cwd: directory,
         encoding: 'utf8',
-        timeout: 60_000,
+        timeout: 600_000,
         env: environment,
       });
       assert.equal(status, 0, `${signal ?? ''}\n${stdout}\n${stderr}\n--- ${where}\n${code}`);

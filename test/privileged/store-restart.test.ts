@@ -18,7 +18,7 @@ async function reopen(place: Place): Promise<Store> {
     try {
       return await place.open();
     } catch (error) {
-      if (!LayerStoreError.is(error, 'ERR_STORE_LOCKED') || round === 100) throw error;
+      if (!LayerStoreError.is(error, 'ERR_STORE_LOCKED') || round === 6_000) throw error;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }

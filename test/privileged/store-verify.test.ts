@@ -1,9 +1,19 @@
 /** verify within its budget and what it says; repair below layers, mounts and views. Real engines and drivers. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, lutimesSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  lutimesSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import type { DiffGetter, GraphDriver } from '../../src/driver/graph-driver.js';
 import { Overlay2Driver } from '../../src/driver/overlay2/driver.js';
 import { VfsDriver } from '../../src/driver/vfs/driver.js';
@@ -41,6 +51,11 @@ async function registerBase(place: Place, store: Store, driver: string): Promise
 
 function damage(tree: string): void {
   writeFileSync(join(tree, 'data', 'big'), Buffer.alloc(300_000, 8));
+}
+
+/** A record without the zeros at the end of its tar: well-formed, but of another tar. */
+function withoutLastSegment(lines: string): string {
+  return `${lines.trimEnd().split('\n').slice(0, -1).join('\n')}\n`;
 }
 
 for (const { engine, driver, label } of COMBINATIONS) {
@@ -123,6 +138,43 @@ for (const { engine, driver, label } of COMBINATIONS) {
     const report = await again.verify();
     assert.equal(report.ok, true);
     assert.deepEqual(report.layers[0]?.problems, []);
+  });
+
+  test(`${label}: a record that is missing, damaged or another layer's is the layer's problem, and repaired`, async (t) => {
+    const place = prepare(t, engine, driver);
+    const store = await place.open();
+    const { layer } = await registerBase(place, store, driver);
+    const other = await store.register({ path: place.tars[1]?.path ?? '' });
+    const recordOf = ({ chainID }: Layer): string =>
+      join(place.root, 'image', driver, 'layerdb', chainID.replace(':', '/'), 'tar-split.json.gz');
+    const record = recordOf(layer);
+    const lines = gunzipSync(readFileSync(record)).toString();
+    const damages: [found: RegExp, () => void][] = [
+      [/missing.*;/, () => rmSync(record)],
+      [/^damaged \(.+\);/, () => writeFileSync(record, 'no gzip')],
+      [/^damaged \(.+\);/, () => writeFileSync(record, gzipSync(lines.slice(0, lines.length >> 1)))],
+      [/^damaged \(.+\);/, () => writeFileSync(record, gzipSync('[]\n'))],
+      [/^one of sha256:[0-9a-f]{64};/, () => writeFileSync(record, gzipSync(withoutLastSegment(lines)))],
+    ];
+    for (const [found, damageRecord] of damages) {
+      damageRecord();
+      const { ok, layers } = await store.verify();
+      assert.equal(ok, false);
+      assert.deepEqual(layers.find(({ chainID }) => chainID === other.chainID)?.problems, []);
+      const problems = layers.find(({ chainID }) => chainID === layer.chainID)?.problems ?? [];
+      assert.deepEqual(
+        problems.map(({ path, what, cosmetic }) => ({ path, what, cosmetic })),
+        [{ path: '/', what: 'record', cosmetic: false }],
+      );
+      assert.match(problems[0]?.found ?? '', found);
+      assert.match(problems[0]?.found ?? '', /; give the layer's tar to repair\(\)$/);
+      const wanted = found.source.startsWith('^one of') ? `one of the tar ${layer.diffID}` : 'one that can be read';
+      assert.equal(problems[0]?.expected, wanted);
+      assert.ok(!JSON.stringify(problems).includes(place.root), `a path of the store: ${JSON.stringify(problems)}`);
+      await store.repair(layer.chainID, { path: place.tars[0]?.path ?? '' });
+      assert.equal((await store.verify()).ok, true);
+      assert.deepEqual(await bytesOf(await layer.tarStream()), place.tars[0]?.bytes);
+    }
   });
 
   for (const how of ['repair', 'verifyExisting'] as const) {

@@ -49,7 +49,7 @@ export async function assertLeavesNothing(directory: string, work: () => Promise
   const before = heldNow(directory);
   await work();
   let after = heldNow(directory);
-  for (let tries = 0; tries < 100 && differs(before, after); tries++) {
+  for (let tries = 0; tries < 6_000 && differs(before, after); tries++) {
     await settled();
     after = heldNow(directory);
   }

@@ -22,7 +22,7 @@ function runAs(platform: string, arch: string, directory: string, args: string[]
     cwd: top,
     env: { ...inherited, ...env },
     encoding: 'utf8',
-    timeout: 120_000,
+    timeout: 600_000,
   });
 }
 

@@ -82,14 +82,20 @@ class Verification {
       for (let rest = await tar.trailing(READ_SIZE); rest !== undefined; rest = await tar.trailing(READ_SIZE))
         this.#request.signal?.throwIfAborted();
     } catch (error) {
-      if (!LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') && !LayerStoreError.is(error, 'ERR_BAD_TAR')) throw error;
-      this.#report('', 'record', 'a record that can be read', error.message);
+      if (!LayerStoreError.is(error)) throw error;
+      const { tarSplit } = this.#request;
+      const missing = error.errnoName === 'ENOENT' && 'path' in tarSplit && error.path === tarSplit.path;
+      const damaged = error.code === 'ERR_LAYER_CORRUPT' || error.code === 'ERR_BAD_TAR';
+      if (!missing && !damaged) throw error;
+      // The record lies outside of the layer, and where is the store's business: the problem is the whole layer's.
+      const cause = error.cause instanceof Error ? error.cause.message : error.message;
+      this.#report('', 'record', 'one that can be read', missing ? 'missing' : `damaged (${cause})`);
       return this.#problems;
     }
     const diffID = `sha256:${hash.digest('hex')}`;
     // Contents that are wrong are reported each by itself; a digest that is wrong without one points at the record.
     if (diffID !== this.#request.diffID && this.#problems.length === 0)
-      this.#report('', 'record', this.#request.diffID, diffID);
+      this.#report('', 'record', `one of the tar ${this.#request.diffID}`, `one of ${diffID}`);
     for (const [path, entry] of this.#expected) await this.#compare(path, entry);
     for (const path of this.#whiteouts) await this.#compareWhiteout(path);
     await this.#findExtra('');

@@ -243,12 +243,11 @@ test('an abort and the error of a source come through as they are', async (t) =>
   const reason = new Error('enough');
   const stalled = new Readable({ read: () => undefined });
   stalled.push(plain.subarray(0, 600));
-  const started = performance.now();
+  // A source that stalls: an abort that were not heard would never end.
   await assert.rejects(
     take(base, stalled, { signal: AbortSignal.any([AbortSignal.timeout(1e6), abortSoon(reason)]) }),
     (error) => error === reason,
   );
-  assert.ok(performance.now() - started < 5000);
   assert.ok(stalled.destroyed);
   const fault = new TypeError('the network is down');
   const failing = async function* (): AsyncGenerator<Uint8Array> {

@@ -15,7 +15,7 @@ import { tempDir } from '../../support/temp.js';
 import { freshRequest, makeTar } from './native-support.js';
 
 const engine = loadNativeEngine();
-const LIMIT = { timeout: 60_000 };
+const LIMIT = { timeout: 600_000 };
 
 function fifo(directory: string): string {
   const path = join(directory, 'fifo');

@@ -35,7 +35,7 @@ export function openDescriptors(): number {
 
 /** Waits until `done`, looking every 20 ms; fails after a generous while with `what`. */
 export async function eventually(done: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  for (let i = 0; i < 500; i++) {
+  for (let i = 0; i < 15_000; i++) {
     if (await done()) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

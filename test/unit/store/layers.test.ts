@@ -237,7 +237,8 @@ test('a layer that is read keeps its files until the reader is done', async (t) 
   const back = await store.register(streamOf(A));
   assert.equal(bench.disk.entries.size, 2, 'the old files and the new ones');
   assert.deepEqual(await bytesOf(stream), A);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  // Reading has ended, removal follows it.
+  while (bench.disk.entries.size > 1) await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(bench.disk.entries.size, 1);
   await store.release(back);
   await store.close();
