@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { LayerStoreError } from '../errors.js';
 import type { StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
+import { withoutDeadMount } from './removal.js';
 import type { CleanupReport, FreedItem } from './types.js';
 
 export interface Leftover {
@@ -57,7 +58,7 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
       },
       remove: async () => {
         if (consumed?.name !== undefined) await ctx.metadata.removeMount(consumed.name);
-        for (const id of gone) await ctx.driver.remove(id);
+        for (const id of gone) await withoutDeadMount(ctx, id, () => ctx.driver.remove(id));
         await ctx.intents.end(intent.id);
       },
     });

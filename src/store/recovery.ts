@@ -14,6 +14,7 @@ import type { StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
 import { recordedIDs } from './leftovers.js';
 import { joinRecords, populate, type Joined } from './load-records.js';
+import { withoutDeadMount } from './removal.js';
 
 /** An open waits so long for what may also run on behind it. */
 const PATIENCE = 50;
@@ -151,8 +152,10 @@ async function settleIntent(ctx: StoreContext, intent: StoredIntent, recorded: R
 
 async function discard(ctx: StoreContext, id: string): Promise<void> {
   if (!(await ctx.driver.exists(id))) return;
-  if (ctx.driver.detach === undefined) await ctx.driver.remove(id);
-  else void ctx.background.push(await ctx.driver.detach(id));
+  await withoutDeadMount(ctx, id, async () => {
+    if (ctx.driver.detach === undefined) await ctx.driver.remove(id);
+    else void ctx.background.push(await ctx.driver.detach(id));
+  });
 }
 
 async function finishRemovals(ctx: StoreContext, joined: Joined, recorded: ReadonlySet<string>): Promise<void> {

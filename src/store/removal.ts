@@ -4,6 +4,7 @@
  * recovery ends it.
  */
 import type { ChainID } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
 import { externalReferences } from './external-references.js';
@@ -116,6 +117,22 @@ export async function discardFiles(
       { ids, ...errorFields(error) },
       'files that nothing needs cannot be removed; cleanup() tries again',
     );
+  }
+}
+
+/**
+ * Runs `remove` of an id that nothing needs and no process works on; where a mount is in the way, an init layer's that was
+ * being filled when its process died, that goes first. EBUSY of somebody who still uses it comes through.
+ */
+export async function withoutDeadMount(ctx: StoreContext, id: string, remove: () => Promise<void>): Promise<void> {
+  try {
+    await remove();
+  } catch (error) {
+    if (!LayerStoreError.is(error, 'ERR_ACTIVE_MOUNT') || ctx.driver.adopt === undefined) throw error;
+    const path = await ctx.driver.adopt(id);
+    await ctx.driver.put(id);
+    ctx.logger.info({ id, path }, 'the mount of an unfinished layer is taken away');
+    await remove();
   }
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LayerStoreError } from '../../src/errors.js';
@@ -45,6 +45,28 @@ async function killed(place: Place, engine: string, driver: string, body: string
 }
 
 for (const engine of ['native', 'js'] as const) {
+  test(`${engine}: killed while an init layer is filled, its mount and all of the RW layer go at the next open`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    await killed(
+      place,
+      engine,
+      'overlay2',
+      `
+      const layer = await store.register({ path: tars[0].path });
+      await store.retain(layer.chainID, 'kept');
+      await store.createRWLayer('box', layer.chainID, { initFunc: now });`,
+    );
+    assert.equal(mountsBelow(place.root).length, 1, 'the init layer was mounted');
+    const store = await reopen(place);
+    assert.deepEqual(mountsBelow(place.root), []);
+    assert.equal(store.mounts().size, 0);
+    const home = join(place.root, 'overlay2');
+    assert.equal(readdirSync(home).filter((name) => /^[0-9a-f]{64}(-init)?$/.test(name)).length, 1, 'the layer alone');
+    assert.deepEqual(readdirSync(join(place.root, 'layerstore', 'intents')), []);
+    await store.releaseRWLayer(await store.createRWLayer('box', store.references()[0]?.chainID));
+    await store.close();
+  });
+
   test(`${engine}, vfs: a view of a killed daemon goes at the next open, and a new one can be made`, async (t) => {
     const place = prepare(t, engine, 'vfs');
     await killed(
