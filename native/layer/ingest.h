@@ -43,7 +43,6 @@ struct IngestRequest {
   std::string tar_split_path = {};    // gzip file made 0600 with O_EXCL; empty: no record
   bool hash_blob = false;             // SHA-256 of the source's bytes too
   bool force_component_walk = false;  // tests: as if the kernel had no openat2
-  int writers = 0;                    // writing threads; 0: chosen here
   UnpackLimits limits = {};
 };
 
