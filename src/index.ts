@@ -65,6 +65,7 @@ export type {
   IngestRequest,
   IngestResult,
   MountEntry,
+  LayerRecordTable,
   MountTier,
   OverlayMount,
   Progress,
