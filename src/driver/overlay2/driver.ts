@@ -1,7 +1,6 @@
 /** overlay2: layers as directories in Docker's layout, stacked by overlayfs when somebody mounts one. */
-import type { Readable } from 'node:stream';
 import { LayerStoreError } from '../../errors.js';
-import type { Change, DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForProjectQuota } from '../file-system.js';
@@ -15,9 +14,9 @@ import type {
   LiveMount,
   StepsAround,
 } from '../graph-driver.js';
-import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
+import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
 import { Chains, type CommitMark } from './chains.js';
 import { Commits, type Difference } from './commit.js';
@@ -40,7 +39,7 @@ export interface Overlay2Setup {
 const WHITEOUTS = 'overlay';
 const NOTHING: StepsAround = { before: [], after: [] };
 
-export class Overlay2Driver implements GraphDriver {
+export class Overlay2Driver extends TreeDriver implements GraphDriver {
   readonly name = 'overlay2';
   readonly whiteouts = WHITEOUTS;
   readonly capabilities: DriverCapabilities = {
@@ -49,7 +48,6 @@ export class Overlay2Driver implements GraphDriver {
     hardSizeLimit: false,
     mounts: true,
   };
-  readonly #context: DriverContext;
   readonly #setup: Overlay2Setup;
   readonly #layout: Layout;
   readonly #chains: Chains;
@@ -58,24 +56,23 @@ export class Overlay2Driver implements GraphDriver {
   readonly #removal: Removal;
   readonly #commits: Commits;
   readonly #exchange: Exchange;
-  readonly #sync: GroupSync;
 
   /** The home directory and `l/` exist, unless the store is open read-only. */
   constructor(context: DriverContext, setup: Overlay2Setup) {
-    this.#context = context;
+    const layout = new Layout(context.root);
+    super(context, layout.home);
     this.#setup = setup;
-    const layout = (this.#layout = new Layout(context.root));
+    this.#layout = layout;
     this.#chains = new Chains(layout, !context.readOnly);
     this.#volatile = new VolatileMarkers(layout, context, setup.profile.volatile);
     this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#chains, this.#volatile);
     this.#removal = new Removal(layout, context);
     this.#commits = new Commits(layout, context, this.#chains, this.#mounts, this.#removal);
     this.#exchange = new Exchange(layout, context, setup.profile, this.#chains, this.#mounts);
-    this.#sync = new GroupSync(() => context.engine.syncFs([layout.home]));
   }
 
   async create(id: string, parent?: string): Promise<void> {
-    this.#writable(`make the layer "${id}"`);
+    this.writable(`make the layer "${id}"`);
     await this.#create(id, parent, false, NOTHING);
   }
 
@@ -89,7 +86,7 @@ export class Overlay2Driver implements GraphDriver {
     options: CreateReadWriteOptions,
     around: StepsAround,
   ): Promise<void> {
-    this.#writable(`make the layer "${id}"`);
+    this.writable(`make the layer "${id}"`);
     this.#checkLabel(options.mountLabel);
     const size = parseStorageOpt(options.storageOpt) ?? this.#setup.size;
     if (size !== undefined) await refuseSize(this.#layout.home);
@@ -102,13 +99,13 @@ export class Overlay2Driver implements GraphDriver {
     source: TarSource,
     options: ApplyOptions,
   ): Promise<ApplyResult> {
-    this.#writable(`unpack into the layer "${id}"`);
+    this.writable(`unpack into the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
     // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
     const mounted = this.#mounts.writable(id);
     const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
-    return this.#context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'apply' : WHITEOUTS });
+    return this.context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'apply' : WHITEOUTS });
   }
 
   async get(id: string, mountLabel = ''): Promise<string> {
@@ -127,22 +124,6 @@ export class Overlay2Driver implements GraphDriver {
     return this.#mounts.put(id);
   }
 
-  async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
-    return this.#context.engine.treeTar({ ...(await this.#difference(id, parent)), ...options });
-  }
-
-  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
-    return this.diff(id, ancestor);
-  }
-
-  async changes(id: string, parent?: string): Promise<Change[]> {
-    return this.#context.engine.changes(await this.#difference(id, parent));
-  }
-
-  async diffSize(id: string, parent?: string): Promise<number> {
-    return this.#context.engine.diffSize(await this.#difference(id, parent));
-  }
-
   async diffGetter(id: string): Promise<DiffGetter> {
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
@@ -156,15 +137,15 @@ export class Overlay2Driver implements GraphDriver {
     rwParent: string | undefined,
     options: ApplyOptions & { consume: boolean },
   ): Promise<ApplyResult> {
-    this.#writable(`commit the layer "${rwID}"`);
+    this.writable(`commit the layer "${rwID}"`);
     checkLayerID(id, LINK_DIRECTORY);
-    const difference = await this.#difference(rwID, rwParent);
+    const difference = await this.difference(rwID, rwParent);
     const lower = await this.#lower(parent);
     return this.#commits.run(id, lower, rwID, difference, options);
   }
 
   async undoConsume(id: string, rwID: string): Promise<void> {
-    this.#writable(`take the commit of "${rwID}" back`);
+    this.writable(`take the commit of "${rwID}" back`);
     checkLayerID(id, LINK_DIRECTORY);
     checkLayerID(rwID, LINK_DIRECTORY);
     return this.#commits.undoConsume(id, rwID);
@@ -176,14 +157,8 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   async list(): Promise<string[]> {
-    const names = await directoriesIn(this.#layout.home, this.#context.engine);
+    const names = await directoriesIn(this.#layout.home, this.context.engine);
     return names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY);
-  }
-
-  async remove(id: string): Promise<void> {
-    await (
-      await this.detach(id)
-    )();
   }
 
   async detach(id: string): Promise<Unlink> {
@@ -195,7 +170,7 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   #detach(id: string, work: (link: string | undefined) => Promise<Unlink>): Promise<Unlink> {
-    this.#writable(`remove the layer "${id}"`);
+    this.writable(`remove the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     return this.#mounts.whileIdle(id, async () => {
       const unlink = await work(this.#chains.knownLink(id));
@@ -223,12 +198,12 @@ export class Overlay2Driver implements GraphDriver {
         ([key, value]) => [key, key === 'Mount tier' && tier !== undefined ? tier : value] as const,
       ),
       ['Mount options', this.#setup.profile.writable.join(',')],
-      ['Chosen', this.#context.reason],
+      ['Chosen', this.context.reason],
     ];
   }
 
   async cleanup(signal?: AbortSignal): Promise<void> {
-    if (!this.#context.readOnly) await this.#removal.cleanup(signal);
+    if (!this.context.readOnly) await this.#removal.cleanup(signal);
   }
 
   leftovers(): Promise<DriverLeftover[]> {
@@ -239,13 +214,8 @@ export class Overlay2Driver implements GraphDriver {
     // Mounts stay: the next store takes them over. Nothing else is held.
   }
 
-  async sync(_ids: readonly string[]): Promise<void> {
-    // All layers lie on the file system of the driver's home.
-    if (this.#context.durability === 'strict' && !this.#context.readOnly) await this.#sync.run();
-  }
-
   async exchange(id: string, otherID: string): Promise<void> {
-    this.#writable(`exchange the layer "${id}"`);
+    this.writable(`exchange the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     checkLayerID(otherID, LINK_DIRECTORY);
     await this.#exchange.run(id, otherID, () => this.list());
@@ -256,7 +226,7 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   async adopt(id: string): Promise<string> {
-    this.#writable(`take over the mount of "${id}"`);
+    this.writable(`take over the mount of "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     return this.#mounts.adopt(id);
   }
@@ -264,28 +234,24 @@ export class Overlay2Driver implements GraphDriver {
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
-    return this.#context.engine.usage(this.#layout.diff(id));
+    return this.context.engine.usage(this.#layout.diff(id));
   }
 
   async #create(id: string, parent: string | undefined, writable: boolean, around: StepsAround): Promise<void> {
     checkLayerID(id, LINK_DIRECTORY);
     // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
-    const durable = writable && this.#context.durability === 'strict';
+    const durable = writable && this.context.durability === 'strict';
     const lower = await this.#lower(parent);
     const link = newLinkID();
     try {
       const steps = creationSteps(this.#layout, { id, link, lower, diff: true, durable });
       const make = ({ write, sync }: CommitMark): Promise<void> =>
-        this.#context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
+        this.context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
       await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, durable, make));
     } catch (error) {
       const ours = LayerStoreError.is(error) && error.path?.startsWith(this.#layout.directory(id)) === true;
       if (!hasErrno(error, 'EEXIST') || !ours) throw error;
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `cannot make the layer "${id}": there is one of that id; choose another`,
-        { cause: error },
-      );
+      throw idTaken(id, error);
     }
     this.#chains.add(id, link, lower, !writable);
     this.#volatile.created(id);
@@ -303,7 +269,7 @@ export class Overlay2Driver implements GraphDriver {
   }
 
   /** What `id` adds to `parent`, which may be any layer below it; without one, its whole tree. */
-  async #difference(id: string, parent: string | undefined): Promise<Difference> {
+  protected async difference(id: string, parent: string | undefined): Promise<Difference> {
     checkLayerID(id, LINK_DIRECTORY);
     const uppers = [this.#layout.diff(id)];
     let lower = (await this.#chains.load(id)).lower;
@@ -331,11 +297,6 @@ export class Overlay2Driver implements GraphDriver {
       'ERR_NOT_SUPPORTED',
       `cannot use the mount label ${JSON.stringify(label)}: the kernel runs without SELinux`,
     );
-  }
-
-  #writable(action: string): void {
-    if (!this.#context.readOnly) return;
-    throw new LayerStoreError('ERR_READ_ONLY', `cannot ${action}: the store is open read-only`);
   }
 }
 

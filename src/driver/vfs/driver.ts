@@ -2,9 +2,8 @@
  * vfs: each layer is a whole tree in `<root>/vfs/dir/<id>`, begun as a copy of its parent (by reflink where the file
  * system can). Mounts nothing but views, and needs no privilege but what the layers' owners and devices ask for.
  */
-import type { Readable } from 'node:stream';
 import { LayerStoreError } from '../../errors.js';
-import type { Change, DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
@@ -17,17 +16,17 @@ import type {
   GraphDriver,
   LiveMount,
 } from '../graph-driver.js';
-import { GroupSync } from '../group-sync.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
 import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { parseStorageOpt } from '../options.js';
+import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
 import { TreeRemoval } from '../tree-removal.js';
 import { VfsViews } from './views.js';
 
 const WHITEOUTS = 'apply';
 
-export class VfsDriver implements GraphDriver {
+export class VfsDriver extends TreeDriver implements GraphDriver {
   readonly name = 'vfs';
   readonly whiteouts = WHITEOUTS;
   readonly capabilities: DriverCapabilities = {
@@ -36,10 +35,8 @@ export class VfsDriver implements GraphDriver {
     hardSizeLimit: false,
     mounts: false,
   };
-  readonly #context: DriverContext;
   readonly #found: readonly (readonly [string, string])[];
   readonly #home: string;
-  readonly #sync: GroupSync;
   readonly #trees: TreeRemoval;
   readonly #views: VfsViews;
   /** Times that `get` gave the path of an id: `put` takes these back first, so that a view stays while it is used. */
@@ -48,10 +45,10 @@ export class VfsDriver implements GraphDriver {
 
   /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
   constructor(context: DriverContext, found: readonly (readonly [string, string])[]) {
-    this.#context = context;
+    const home = vfsHome(context.root);
+    super(context, home);
     this.#found = found;
-    this.#home = vfsHome(context.root);
-    this.#sync = new GroupSync(() => context.engine.syncFs([this.#home]));
+    this.#home = home;
     this.#trees = new TreeRemoval(context.engine);
     this.#views = new VfsViews(context);
   }
@@ -81,10 +78,10 @@ export class VfsDriver implements GraphDriver {
     source: TarSource,
     options: ApplyOptions,
   ): Promise<ApplyResult> {
-    this.#writable(`unpack into the layer "${id}"`);
+    this.writable(`unpack into the layer "${id}"`);
     const directory = await this.#existing(id);
     await this.#staleScratch();
-    return this.#context.engine.ingest(source, { ...options, directory, whiteouts: WHITEOUTS });
+    return this.context.engine.ingest(source, { ...options, directory, whiteouts: WHITEOUTS });
   }
 
   async get(id: string): Promise<string> {
@@ -106,7 +103,7 @@ export class VfsDriver implements GraphDriver {
   }
 
   async view(id: string): Promise<string> {
-    this.#writable(`mount a view of the layer "${id}"`);
+    this.writable(`mount a view of the layer "${id}"`);
     return this.#views.get(id, await this.#existing(id));
   }
 
@@ -117,22 +114,6 @@ export class VfsDriver implements GraphDriver {
   async adopt(id: string): Promise<string> {
     await this.#existing(id);
     return this.#views.adopt(id);
-  }
-
-  async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
-    return this.#context.engine.treeTar({ ...(await this.#difference(id, parent)), ...options });
-  }
-
-  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
-    return this.diff(id, ancestor);
-  }
-
-  async changes(id: string, parent?: string): Promise<Change[]> {
-    return this.#context.engine.changes(await this.#difference(id, parent));
-  }
-
-  async diffSize(id: string, parent?: string): Promise<number> {
-    return this.#context.engine.diffSize(await this.#difference(id, parent));
   }
 
   async diffGetter(id: string): Promise<DiffGetter> {
@@ -147,7 +128,7 @@ export class VfsDriver implements GraphDriver {
     rwParent: string | undefined,
     options: ApplyOptions & { consume: boolean },
   ): Promise<ApplyResult> {
-    this.#writable(`commit the layer "${rwID}"`);
+    this.writable(`commit the layer "${rwID}"`);
     const { consume: _, ...apply } = options;
     const tar = await this.diff(rwID, rwParent);
     try {
@@ -169,24 +150,18 @@ export class VfsDriver implements GraphDriver {
   }
 
   async list(): Promise<string[]> {
-    return (await directoriesIn(this.#home, this.#context.engine)).filter(isLayerID);
-  }
-
-  async remove(id: string): Promise<void> {
-    await (
-      await this.detach(id)
-    )();
+    return (await directoriesIn(this.#home, this.context.engine)).filter(isLayerID);
   }
 
   async detach(id: string): Promise<(signal?: AbortSignal) => Promise<void>> {
-    this.#writable(`remove the layer "${id}"`);
+    this.writable(`remove the layer "${id}"`);
     checkLayerID(id);
     const directory = this.#directory(id);
     const aside = `${this.#home}/${removingName(id)}`;
     this.#trees.announce(aside);
     this.#plain.delete(id);
     try {
-      await this.#context.engine.batch([
+      await this.context.engine.batch([
         { op: 'rename', path: directory, dest: aside, noReplace: true },
         ...this.#homeSync(),
       ]);
@@ -203,23 +178,23 @@ export class VfsDriver implements GraphDriver {
   }
 
   status(): readonly (readonly [string, string])[] {
-    return [...this.#found, ['Chosen', this.#context.reason]];
+    return [...this.#found, ['Chosen', this.context.reason]];
   }
 
   async cleanup(signal?: AbortSignal): Promise<void> {
-    if (this.#context.readOnly) return;
+    if (this.context.readOnly) return;
     const names = await this.#leftoverNames();
     for (const name of names) this.#trees.announce(`${this.#home}/${name}`);
     for (const name of names) {
       const path = `${this.#home}/${name}`;
       try {
         await this.#trees.run(path, signal);
-        this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
+        this.context.logger.info({ path }, 'removed what an earlier process left of a layer');
       } catch (error) {
         this.#trees.forgo(path);
         if (signal?.aborted === true) return;
         // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
-        this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
+        this.context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
       }
     }
   }
@@ -230,8 +205,8 @@ export class VfsDriver implements GraphDriver {
 
   async #leftoverNames(): Promise<string[]> {
     // A reader cannot tell a writer's live scratch from stale.
-    const stale = this.#context.readOnly ? [] : await this.#staleScratch();
-    const names = await directoriesIn(this.#home, this.#context.engine);
+    const stale = this.context.readOnly ? [] : await this.#staleScratch();
+    const names = await directoriesIn(this.#home, this.context.engine);
     return names.filter((name) => isLeftover(name) || stale.includes(name));
   }
 
@@ -239,18 +214,14 @@ export class VfsDriver implements GraphDriver {
     // Nothing is held.
   }
 
-  async sync(_ids: readonly string[]): Promise<void> {
-    if (this.#context.durability === 'strict' && !this.#context.readOnly) await this.#sync.run();
-  }
-
   async exchange(id: string, otherID: string): Promise<void> {
-    this.#writable(`exchange the layer "${id}"`);
+    this.writable(`exchange the layer "${id}"`);
     const [path, dest] = [await this.#existing(id), await this.#existing(otherID)];
-    await this.#context.engine.batch([{ op: 'exchange', path, dest }, ...this.#homeSync()]);
+    await this.context.engine.batch([{ op: 'exchange', path, dest }, ...this.#homeSync()]);
   }
 
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
-    return this.#context.engine.usage(await this.#existing(id));
+    return this.context.engine.usage(await this.#existing(id));
   }
 
   /**
@@ -258,7 +229,7 @@ export class VfsDriver implements GraphDriver {
    * the names of live ones look the same; the store's lock lets no other process write.
    */
   #staleScratch(): Promise<string[]> {
-    this.#stale ??= directoriesIn(this.#home, this.#context.engine).then(
+    this.#stale ??= directoriesIn(this.#home, this.context.engine).then(
       (names) => names.filter(isReplaced),
       (error: unknown) => {
         this.#stale = undefined; // the next caller tries again
@@ -269,23 +240,17 @@ export class VfsDriver implements GraphDriver {
   }
 
   async #create(id: string, parent: string | undefined): Promise<void> {
-    this.#writable(`make the layer "${id}"`);
+    this.writable(`make the layer "${id}"`);
     checkLayerID(id);
     const source = parent === undefined ? undefined : await this.#existing(parent);
     const directory = this.#directory(id);
     try {
-      await this.#context.engine.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
+      await this.context.engine.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `cannot make the layer "${id}": there is one of that id; choose another`,
-        {
-          cause: error,
-        },
-      );
+      throw idTaken(id, error);
     }
-    if (source !== undefined) await this.#orRemove(id, () => this.#context.engine.copyTree(source, directory));
+    if (source !== undefined) await this.#orRemove(id, () => this.context.engine.copyTree(source, directory));
   }
 
   /** Runs `work`; where it fails the layer is taken away again. */
@@ -297,7 +262,7 @@ export class VfsDriver implements GraphDriver {
         await this.remove(id);
       } catch (failure) {
         // The first failure is the one to report; recovery finds the directory by the store's intent.
-        this.#context.logger.error(
+        this.context.logger.error(
           { layer: id, ...errorFields(failure) },
           'cannot take back a layer that failed half-way',
         );
@@ -306,7 +271,7 @@ export class VfsDriver implements GraphDriver {
     }
   }
 
-  async #difference(id: string, parent: string | undefined): Promise<DiffRequest> {
+  protected async difference(id: string, parent: string | undefined): Promise<DiffRequest> {
     const upper = stack(await this.#existing(id));
     return parent === undefined ? { upper } : { upper, lower: stack(await this.#existing(parent)) };
   }
@@ -318,16 +283,11 @@ export class VfsDriver implements GraphDriver {
   }
 
   #homeSync(): { op: 'fsync'; path: string }[] {
-    return this.#context.durability === 'strict' ? [{ op: 'fsync', path: this.#home }] : [];
+    return this.context.durability === 'strict' ? [{ op: 'fsync', path: this.#home }] : [];
   }
 
   #directory(id: string): string {
     return `${this.#home}/${id}`;
-  }
-
-  #writable(action: string): void {
-    if (!this.#context.readOnly) return;
-    throw new LayerStoreError('ERR_READ_ONLY', `cannot ${action}: the store is open read-only`);
   }
 }
 

@@ -1,0 +1,65 @@
+/**
+ * What drivers that keep each layer as a directory tree have in common: differences of trees by the engine, syncs of the
+ * one file system that all trees lie on, and the answers of a store that is open read-only.
+ */
+import type { Readable } from 'node:stream';
+import { LayerStoreError } from '../errors.js';
+import type { Change, DiffRequest } from '../engine/engine.js';
+import type { DriverContext } from './context.js';
+import { GroupSync } from './group-sync.js';
+
+export abstract class TreeDriver {
+  protected readonly context: DriverContext;
+  readonly #sync: GroupSync;
+
+  /** `home`: a directory on the file system that holds the trees. */
+  protected constructor(context: DriverContext, home: string) {
+    this.context = context;
+    this.#sync = new GroupSync(() => context.engine.syncFs([home]));
+  }
+
+  abstract detach(id: string): Promise<(signal?: AbortSignal) => Promise<void>>;
+
+  /** What `id` adds to `parent`; without one, its whole tree. */
+  protected abstract difference(id: string, parent: string | undefined): Promise<DiffRequest>;
+
+  async diff(id: string, parent?: string, options: { sparse?: boolean } = {}): Promise<Readable> {
+    return this.context.engine.treeTar({ ...(await this.difference(id, parent)), ...options });
+  }
+
+  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
+    return this.diff(id, ancestor);
+  }
+
+  async changes(id: string, parent?: string): Promise<Change[]> {
+    return this.context.engine.changes(await this.difference(id, parent));
+  }
+
+  async diffSize(id: string, parent?: string): Promise<number> {
+    return this.context.engine.diffSize(await this.difference(id, parent));
+  }
+
+  async remove(id: string): Promise<void> {
+    const unlink = await this.detach(id);
+    await unlink();
+  }
+
+  async sync(_ids: readonly string[]): Promise<void> {
+    if (this.context.durability === 'strict' && !this.context.readOnly) await this.#sync.run();
+  }
+
+  /** Throws where the store is open read-only. */
+  protected writable(action: string): void {
+    if (!this.context.readOnly) return;
+    throw new LayerStoreError('ERR_READ_ONLY', `cannot ${action}: the store is open read-only`);
+  }
+}
+
+/** The error for a layer's directory that is there already. */
+export function idTaken(id: string, cause: unknown): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_INVALID_ARGUMENT',
+    `cannot make the layer "${id}": there is one of that id; choose another`,
+    { cause },
+  );
+}
