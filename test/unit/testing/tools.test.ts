@@ -143,17 +143,25 @@ test('GNU tar reads what the builder writes; zstd reads its frames', (t) => {
 test('leaks are seen: a descriptor, a mount', async (t) => {
   const directory = tempDir(t);
   const opened: number[] = [];
-  const leak = assertLeavesNothing(directory, async () => {
-    opened.push(openSync('/dev/null', 'r'));
-  });
+  const leak = assertLeavesNothing(
+    directory,
+    async () => {
+      opened.push(openSync('/dev/null', 'r'));
+    },
+    5,
+  );
   await assert.rejects(leak, /descriptors/);
   for (const fd of opened) closeSync(fd);
   let count = 0;
-  const mount = assertLeavesNothing(directory, async () => {
-    const target = join(directory, String(count++));
-    mkdirSync(target);
-    execFileSync('mount', ['-t', 'tmpfs', 'none', target]);
-  });
+  const mount = assertLeavesNothing(
+    directory,
+    async () => {
+      const target = join(directory, String(count++));
+      mkdirSync(target);
+      execFileSync('mount', ['-t', 'tmpfs', 'none', target]);
+    },
+    5,
+  );
   await assert.rejects(mount, /mounts/);
   await assertLeavesNothing(directory, async () => {
     closeSync(openSync('/dev/null', 'r'));
