@@ -90,7 +90,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     return path;
   }
 
-  /** Only a view is counted: the path that `get` gives needs nothing back. */
+  /** A path that `get` gave needs nothing back but its count; the last of a view's takes the mount away. */
   async put(id: string): Promise<void> {
     checkLayerID(id);
     const plain = this.#plain.get(id) ?? 0;
