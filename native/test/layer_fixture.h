@@ -34,7 +34,8 @@ inline std::string ReadFile(const std::string& path) {
 class Scratch {
  public:
   Scratch() {
-    std::string name = "/var/tmp/layerstore-test-XXXXXX";
+    const char* base = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): nothing sets it
+    std::string name = std::string(base == nullptr ? "/var/tmp" : base) + "/layerstore-test-XXXXXX";
     path_ = mkdtemp(name.data());
     Fresh();
   }
