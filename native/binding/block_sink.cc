@@ -8,12 +8,13 @@ namespace layerstore::binding {
 
 Result<void> BlockSink::Write(std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
-    if (!current_.bytes) current_ = Block{std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes), 0};
-    const size_t count = std::min(bytes.size(), kBlockBytes - current_.size);
-    std::memcpy(current_.bytes.get() + current_.size, bytes.data(), count);
+    if (current_.block.memory().empty()) current_ = {pool_->Take(), 0};
+    const std::span<uint8_t> room = current_.block.memory().subspan(current_.size);
+    const size_t count = std::min(bytes.size(), room.size());
+    std::memcpy(room.data(), bytes.data(), count);
     current_.size += count;
     bytes = bytes.subspan(count);
-    if (current_.size == kBlockBytes && !Flush()) return DataError(Fault::kCancelled, {});
+    if (count == room.size() && !Flush()) return DataError(Fault::kCancelled, {});
   }
   return {};
 }
@@ -22,7 +23,7 @@ bool BlockSink::Flush() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return closed_ || blocks_.size() < kMaxBlocks; });
   if (closed_) return false;
-  blocks_.push_back(std::exchange(current_, Block{}));
+  blocks_.push_back(std::exchange(current_, {}));
   const bool tell = std::exchange(wanted_, false);
   lock.unlock();
   if (tell) ready_();
@@ -46,10 +47,10 @@ void BlockSink::Close() {
   changed_.notify_one();
 }
 
-std::variant<NotYet, Block, EndOfBlocks, Error> BlockSink::Take() {
+std::variant<NotYet, FilledBlock, EndOfBlocks, Error> BlockSink::Take() {
   const std::lock_guard lock(mutex_);
   if (!blocks_.empty()) {
-    Block block = std::move(blocks_.front());
+    FilledBlock block = std::move(blocks_.front());
     blocks_.pop_front();
     changed_.notify_one();
     return block;

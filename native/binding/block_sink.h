@@ -11,12 +11,13 @@
 #include <optional>
 #include <variant>
 
+#include "binding/block_pool.h"
 #include "sys/stream.h"
 
 namespace layerstore::binding {
 
-struct Block {
-  std::unique_ptr<uint8_t[]> bytes;
+struct FilledBlock {
+  Block block;
   size_t size = 0;
 };
 struct EndOfBlocks {};
@@ -26,6 +27,7 @@ class BlockSink : public ByteSink {
  public:
   // `ready` is called on the writing thread, once for each Take that found nothing.
   explicit BlockSink(std::function<void()> ready) : ready_(std::move(ready)) {}
+  ~BlockSink() override { pool_->Retire(); }
 
   Result<void> Write(std::span<const uint8_t> bytes) override;
   // Nothing is written after it. Blocks written before an error are given out before the error.
@@ -33,21 +35,21 @@ class BlockSink : public ByteSink {
   // Write fails with kCancelled from now on; what was not taken is dropped.
   void Close();
 
-  std::variant<NotYet, Block, EndOfBlocks, Error> Take();
+  std::variant<NotYet, FilledBlock, EndOfBlocks, Error> Take();
 
  private:
-  static constexpr size_t kBlockBytes = size_t{256} << 10;
-  static constexpr size_t kMaxBlocks = 4;
+  static constexpr size_t kMaxBlocks = 12;
 
   // Hands the current block over; false where the sink is closed.
   bool Flush();
 
   std::function<void()> ready_;
-  Block current_;  // the writing thread's
+  std::shared_ptr<BlockPool> pool_ = std::make_shared<BlockPool>();
+  FilledBlock current_;  // the writing thread's
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Block> blocks_;
+  std::deque<FilledBlock> blocks_;
   std::optional<Error> error_;
   bool finished_ = false;
   bool closed_ = false;

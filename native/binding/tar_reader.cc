@@ -66,16 +66,23 @@ class TarJob : public Job {
   std::shared_ptr<TarReaderState> state_;
 };
 
-void DeleteBlock(napi_env, void* data, void*) { delete[] static_cast<uint8_t*>(data); }
+// The collector's word that nobody has the buffer any more.
+void DropBlock(napi_env, void*, void* block) { delete static_cast<Block*>(block); }
 
-Napi::Value MakeBuffer(Napi::Env env, Block block) {
-  napi_value buffer = nullptr;
-  if (napi_create_external_buffer(env, block.size, block.bytes.get(), DeleteBlock, nullptr, &buffer) == napi_ok) {
-    (void)block.bytes.release();
-    return Napi::Value(env, buffer);
+Napi::Value MakeBuffer(Napi::Env env, FilledBlock filled) {
+  uint8_t* const bytes = filled.block.memory().data();
+  // Little is copied, so that a whole block is not kept for it.
+  if (filled.size > BlockPool::kBlockBytes / 2) {
+    auto block = std::make_unique<Block>(std::move(filled.block));
+    napi_value buffer = nullptr;
+    if (napi_create_external_buffer(env, filled.size, bytes, DropBlock, block.get(), &buffer) == napi_ok) {
+      (void)block.release();
+      return Napi::Value(env, buffer);
+    }
+    // A runtime without external buffers.
+    return Napi::Buffer<uint8_t>::Copy(env, bytes, filled.size);
   }
-  // A runtime without external buffers.
-  return Napi::Buffer<uint8_t>::Copy(env, block.bytes.get(), block.size);
+  return Napi::Buffer<uint8_t>::Copy(env, bytes, filled.size);
 }
 
 }  // namespace
@@ -84,7 +91,7 @@ void TarReaderState::TellReady() { environment.Post(std::make_unique<ReadyMessag
 
 std::optional<Napi::Value> TarReaderState::Take(Napi::Env env, bool& failed) {
   auto taken = sink.Take();
-  if (auto* block = std::get_if<Block>(&taken)) return MakeBuffer(env, std::move(*block));
+  if (auto* filled = std::get_if<FilledBlock>(&taken)) return MakeBuffer(env, std::move(*filled));
   if (const auto* error = std::get_if<Error>(&taken)) {
     failed = true;
     return ErrorRecord(env, *error);

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "sys/pages.h"
 #include "sys/result.h"
 
 namespace layerstore {
@@ -22,10 +23,11 @@ class BlockQueue {
   static constexpr size_t kBlocks = 6;
 
   struct Block {
-    std::unique_ptr<uint8_t[]> bytes{new uint8_t[kBlockBytes]};
+    std::span<uint8_t> memory;
     size_t used = 0;
-    [[nodiscard]] std::span<const uint8_t> data() const { return {bytes.get(), used}; }
-    [[nodiscard]] std::span<uint8_t> room() { return {bytes.get() + used, kBlockBytes - used}; }
+    std::unique_ptr<uint8_t[]> own;  // of the first block
+    [[nodiscard]] std::span<const uint8_t> data() const { return memory.first(used); }
+    [[nodiscard]] std::span<uint8_t> room() const { return memory.subspan(used); }
   };
   // Shared by whoever reads it; back in the pool when the last one drops it.
   using Ref = std::shared_ptr<Block>;
@@ -40,8 +42,7 @@ class BlockQueue {
       block = std::move(pool_.back());
       pool_.pop_back();
     } else {
-      block = std::make_unique<Block>();
-      made_++;
+      block = Make();
     }
     block->used = 0;
     return {block.release(), [this](Block* back) { Recycle(back); }};
@@ -80,18 +81,35 @@ class BlockQueue {
   }
 
  private:
+  // The first block is small and of small pages: much of what passes here is a few KiB. The lock is held.
+  std::unique_ptr<Block> Make() {
+    auto block = std::make_unique<Block>();
+    if (!small_made_) {
+      small_made_ = true;
+      block->own = std::make_unique_for_overwrite<uint8_t[]>(kSmallBytes);
+      block->memory = {block->own.get(), kSmallBytes};
+      return block;
+    }
+    if (pages_.bytes().empty()) pages_ = Pages(kBlocks * kBlockBytes);
+    block->memory = pages_.bytes().subspan(made_++ * kBlockBytes, kBlockBytes);
+    return block;
+  }
   void Recycle(Block* block) {
     std::unique_ptr<Block> owned(block);
     const std::lock_guard lock(mutex_);
-    pool_.push_back(std::move(owned));
+    if (owned->own == nullptr) pool_.push_back(std::move(owned));
     changed_.notify_all();
   }
+
+  static constexpr size_t kSmallBytes = size_t{64} << 10;
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Block>> pool_;
   std::deque<Ref> full_;
+  Pages pages_;  // of all blocks but the first
   size_t made_ = 0;
+  bool small_made_ = false;
   bool ended_ = false;
   bool consumer_gone_ = false;
   std::optional<Error> error_;

@@ -5,8 +5,13 @@
 
 namespace layerstore {
 
-HashedSink::HashedSink(ByteSink& out) : out_(out), blocks_(kBlocks) {
-  for (Block& block : blocks_) block.data = std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes);
+HashedSink::HashedSink(ByteSink& out)
+    : out_(out),
+      first_(std::make_unique_for_overwrite<uint8_t[]>(kBlockBytes)),
+      pages_((kBlocks - 1) * kBlockBytes),
+      blocks_(kBlocks) {
+  blocks_[0].memory = {first_.get(), kBlockBytes};
+  for (size_t i = 1; i < kBlocks; ++i) blocks_[i].memory = pages_.bytes().subspan((i - 1) * kBlockBytes, kBlockBytes);
 }
 
 Result<std::unique_ptr<HashedSink>> HashedSink::Open(ByteSink& out) {
@@ -33,7 +38,7 @@ void HashedSink::HashLoop() {
     changed_.wait(lock, [&] { return block.busy || ending_; });
     if (!block.busy) return;
     lock.unlock();
-    sha_.Update({block.data.get(), block.used});
+    sha_.Update(block.memory.first(block.used));
     lock.lock();
     block.busy = false;
     hash_next_ = (hash_next_ + 1) % kBlocks;
@@ -50,7 +55,7 @@ Result<void> HashedSink::Flush() {
     block.busy = true;
   }
   changed_.notify_all();
-  LS_TRY(out_.Write({block.data.get(), block.used}));
+  LS_TRY(out_.Write(block.memory.first(block.used)));
   current_ = (current_ + 1) % kBlocks;
   Block& next = blocks_[current_];
   std::unique_lock lock(mutex_);
@@ -61,8 +66,8 @@ Result<void> HashedSink::Flush() {
 
 Result<std::span<uint8_t>> HashedSink::Space() {
   if (blocks_[current_].used == kBlockBytes) LS_TRY(Flush());
-  Block& block = blocks_[current_];
-  return std::span<uint8_t>(block.data.get() + block.used, kBlockBytes - block.used);
+  const Block& block = blocks_[current_];
+  return block.memory.subspan(block.used);
 }
 
 Result<void> HashedSink::Commit(size_t bytes) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "hash/sha256.h"
+#include "sys/pages.h"
 #include "sys/stream.h"
 #include "sys/thread.h"
 
@@ -38,7 +39,7 @@ class HashedSink final : public ByteSink {
 
  private:
   struct Block {
-    std::unique_ptr<uint8_t[]> data;
+    std::span<uint8_t> memory;
     size_t used = 0;
     bool busy = false;  // with the hashing thread; guarded by mutex_
   };
@@ -49,6 +50,8 @@ class HashedSink final : public ByteSink {
   void HashLoop();
 
   ByteSink& out_;
+  std::unique_ptr<uint8_t[]> first_;  // block, of small pages: much of what passes here is a few KiB
+  Pages pages_;                       // of the other blocks
   std::vector<Block> blocks_;
   size_t current_ = 0;
   uint64_t bytes_ = 0;

@@ -1,6 +1,6 @@
 // The ingest pipeline. Threads: `ls-decode` reads and decodes, and hashes a plain tar; `ls-hash` hashes what had to be
-// decoded; `ls-apply` splits, computes checksums and makes the tree; `ls-record` (RecordWriter) compresses the record.
-// They share blocks of a MiB and hand them over seldom.
+// decoded, `ls-hash-blob` what it was decoded from; `ls-apply` splits, computes checksums and makes the tree;
+// `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
 #include "layer/ingest.h"
 
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 
 #include "hash/crc64.h"
 #include "layer/applier.h"
+#include "layer/block_hash.h"
 #include "layer/block_queue.h"
 #include "layer/record_rewrite.h"
 #include "layer/record_writer.h"
@@ -31,64 +32,22 @@ class BlobSource final : public ByteSource {
   }
   Result<size_t> Read(std::span<uint8_t> into) override {
     LS_ASSIGN(const size_t count, source_.Read(into));
-    if (hash_) sha_.Update(into.first(count));
+    if (hash_) sha_.AddCopy(into.first(count));
     return count;
   }
   [[nodiscard]] std::optional<uint64_t> TotalBytes() const override { return source_.TotalBytes(); }
-  void StopHashing() { hash_ = false; }
+
+  // A plain blob's digest is its tar's; what is to be decoded is hashed beside the decoding.
+  Result<void> Decided(Compression compression) {
+    if (compression == Compression::kNone) hash_ = false;
+    return hash_ ? sha_.StartThread("ls-hash-blob") : Result<void>();
+  }
   Sha256Digest Finish() { return sha_.Finish(); }
 
  private:
   ByteSource& source_;
   bool hash_;
-  Sha256 sha_;
-};
-
-// Hashes the tar: on the calling thread, or on one of its own (`ls-hash`), which shares the blocks with the other
-// stages. One thread at a time uses it; the hashing thread ends in Finish() or in the destructor.
-class TarHash {
- public:
-  TarHash() = default;
-  ~TarHash() { Stop(); }
-  TarHash(const TarHash&) = delete;
-  TarHash& operator=(const TarHash&) = delete;
-
-  // Decoding is work enough for a thread; reading alone is not, and a wake-up costs more than it gives.
-  Result<void> StartThread() {
-    LS_ASSIGN(thread_, Thread::Start([this] { Run(); }, {.name = "ls-hash"}));
-    threaded_ = true;
-    return {};
-  }
-  void Add(BlockQueue::Ref block) {
-    if (threaded_) {
-      queue_.Push(std::move(block));
-    } else {
-      sha_.Update(block->data());
-    }
-  }
-  Sha256Digest Finish() {
-    Stop();
-    return sha_.Finish();
-  }
-
- private:
-  void Run() {
-    while (true) {
-      auto block = queue_.Pop();
-      if (!block.ok() || *block == nullptr) return;
-      sha_.Update((*block)->data());
-    }
-  }
-  void Stop() {
-    if (!std::exchange(threaded_, false)) return;
-    queue_.End(std::nullopt);
-    thread_.Join();
-  }
-
-  BlockQueue queue_;  // of blocks that belong to the pipeline's
-  Sha256 sha_;
-  bool threaded_ = false;
-  Thread thread_;
+  BlockHash sha_;
 };
 
 // The decoding thread's work: from the source to full blocks.
@@ -115,9 +74,10 @@ class DecodeStage {
   Result<void> Pump() {
     LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(blob_, {request_.limits.max_window}));
     compression_ = decoder->compression();
-    if (compression_ == Compression::kNone) blob_.StopHashing();  // its digest is the tar's
-    TarHash hash;
-    if (compression_ != Compression::kNone) LS_TRY(hash.StartThread());
+    LS_TRY(blob_.Decided(compression_));
+    BlockHash hash;
+    // Decoding is work enough for a thread; reading alone is not, and a wake-up costs more than it gives.
+    if (compression_ != Compression::kNone) LS_TRY(hash.StartThread("ls-hash"));
     while (true) {
       BlockQueue::Ref block = queue_.Acquire();
       if (block == nullptr) return {};  // the other side has failed and says why
@@ -352,22 +312,13 @@ Result<HashResult> HashSource(ByteSource& source, const DecoderLimits& limits, c
   BlobSource blob(source, true);
   LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(blob, limits));
   result.compression = decoder->compression();
-  // A plain file's two digests are one; its first bytes are hashed with the rest.
-  const bool plain = result.compression == Compression::kNone;
-  if (plain) blob.StopHashing();
-  BlockQueue queue;
-  Sha256 sha;
+  LS_TRY(blob.Decided(result.compression));
+  BlockQueue blocks;
+  BlockHash sha;
+  LS_TRY(sha.StartThread("ls-hash"));
   std::optional<Error> failure;
-  const auto hash = [&] {
-    while (true) {
-      auto block = queue.Pop();
-      if (!block.ok() || *block == nullptr) return;
-      sha.Update((*block)->data());
-    }
-  };
-  LS_ASSIGN(Thread hasher, Thread::Start(hash, {.name = "ls-hash"}));
   for (bool ended = false; !ended && !failure.has_value();) {
-    BlockQueue::Ref block = queue.Acquire();
+    BlockQueue::Ref block = blocks.Acquire();
     while (!ended && !failure.has_value() && !block->room().empty()) {
       auto count = cancel.cancelled() ? Result<size_t>(DataError(Fault::kCancelled, "")) : decoder->Read(block->room());
       if (!count.ok()) {
@@ -378,14 +329,12 @@ Result<HashResult> HashSource(ByteSource& source, const DecoderLimits& limits, c
       block->used += *count;
     }
     result.tar_size += block->used;
-    queue.Push(std::move(block));
+    sha.Add(std::move(block));
   }
-  queue.End(std::nullopt);
-  hasher.Join();
   if (failure.has_value()) return *failure;
   result.size = decoder->bytes_in();
   result.diff_id = sha.Finish();
-  result.digest = plain ? result.diff_id : blob.Finish();
+  result.digest = result.compression == Compression::kNone ? result.diff_id : blob.Finish();
   return result;
 }
 
