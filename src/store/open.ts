@@ -137,6 +137,7 @@ async function buildContext(
     locks: new KeyedMutex(),
     flights: new Flights(),
     background,
+    deadMounts: new Set(),
     open,
   };
 }

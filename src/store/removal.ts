@@ -129,9 +129,12 @@ export async function withoutDeadMount(ctx: StoreContext, id: string, remove: ()
     await remove();
   } catch (error) {
     if (!LayerStoreError.is(error, 'ERR_ACTIVE_MOUNT') || ctx.driver.adopt === undefined) throw error;
-    const path = await ctx.driver.adopt(id);
+    // Where an earlier attempt found it busy it is this store's already: taken over twice it would count twice.
+    if (!ctx.deadMounts.has(id)) await ctx.driver.adopt(id);
+    ctx.deadMounts.add(id);
     await ctx.driver.put(id);
-    ctx.logger.info({ id, path }, 'the mount of an unfinished layer is taken away');
+    ctx.deadMounts.delete(id);
+    ctx.logger.info({ id }, 'the mount of an unfinished layer is taken away');
     await remove();
   }
 }

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { LayerStoreError } from '../../src/errors.js';
 import type { Store } from '../../src/store/types.js';
 import { mountsBelow } from '../../src/testing/suite-directory.js';
+import { runUntilItSpeaks } from '../support/other-process.js';
 import { bytesOf, NOTHING, prepare, remains, type Place } from './store-support.js';
 
 const code = (expected: string) => (error: unknown) => LayerStoreError.is(error) && error.code === expected;
@@ -33,37 +34,65 @@ async function killed(place: Place, engine: string, driver: string, body: string
     const store = await openStore(${JSON.stringify({ root: place.root, engine, driver })});
     const tars = ${JSON.stringify(tars)};
     const { createReadStream } = await import('node:fs');
-    const now = () => new Promise(() => { console.log('now'); setInterval(() => {}, 1000); });
+    const now = () => new Promise(() => console.log('now'));
     ${body}`;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  await Promise.race([once(child.stdout, 'data'), once(child, 'exit')]);
-  assert.equal(child.exitCode, null, 'it got so far');
-  child.kill('SIGKILL');
-  await once(child, 'exit');
+  await (await runUntilItSpeaks(script)).kill();
+}
+
+/** A process dies while it fills the init layer of "box", which stays mounted: where. */
+async function killedInInit(place: Place, engine: string): Promise<string> {
+  await killed(
+    place,
+    engine,
+    'overlay2',
+    `
+    const layer = await store.register({ path: tars[0].path });
+    await store.retain(layer.chainID, 'kept');
+    await store.createRWLayer('box', layer.chainID, { initFunc: now });`,
+  );
+  const [mount, ...more] = mountsBelow(place.root);
+  assert.ok(mount !== undefined && more.length === 0, 'the init layer is mounted');
+  return mount;
+}
+
+/** Nothing of "box" is there, and it can be made again. */
+async function assertOnlyTheLayer(place: Place, store: Store): Promise<void> {
+  assert.deepEqual(mountsBelow(place.root), []);
+  assert.equal(store.mounts().size, 0);
+  const home = join(place.root, 'overlay2');
+  assert.equal(readdirSync(home).filter((name) => /^[0-9a-f]{64}(-init)?$/.test(name)).length, 1, 'the layer alone');
+  assert.deepEqual(readdirSync(join(place.root, 'layerstore', 'intents')), []);
+  await store.releaseRWLayer(await store.createRWLayer('box', store.references()[0]?.chainID));
 }
 
 for (const engine of ['native', 'js'] as const) {
   test(`${engine}: killed while an init layer is filled, its mount and all of the RW layer go at the next open`, async (t) => {
     const place = prepare(t, engine, 'overlay2');
-    await killed(
-      place,
-      engine,
-      'overlay2',
-      `
-      const layer = await store.register({ path: tars[0].path });
-      await store.retain(layer.chainID, 'kept');
-      await store.createRWLayer('box', layer.chainID, { initFunc: now });`,
-    );
-    assert.equal(mountsBelow(place.root).length, 1, 'the init layer was mounted');
+    await killedInInit(place, engine);
     const store = await reopen(place);
-    assert.deepEqual(mountsBelow(place.root), []);
-    assert.equal(store.mounts().size, 0);
-    const home = join(place.root, 'overlay2');
-    assert.equal(readdirSync(home).filter((name) => /^[0-9a-f]{64}(-init)?$/.test(name)).length, 1, 'the layer alone');
-    assert.deepEqual(readdirSync(join(place.root, 'layerstore', 'intents')), []);
-    await store.releaseRWLayer(await store.createRWLayer('box', store.references()[0]?.chainID));
+    await assertOnlyTheLayer(place, store);
+    await store.close();
+  });
+
+  test(`${engine}: where that mount is busy, cleanup() takes it away as soon as it no longer is`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    const mount = await killedInInit(place, engine);
+    const holder = spawn('sleep', ['1000'], { cwd: mount, stdio: 'ignore' });
+    t.after(() => holder.kill('SIGKILL'));
+    await once(holder, 'spawn');
+    const store = await reopen(place);
+    assert.ok(place.lines.some(({ message }) => message.startsWith('an unfinished layer cannot be removed')));
+    const [left] = (await store.cleanup()).items;
+    assert.equal(left, undefined, 'nothing could be removed yet');
+    assert.deepEqual(mountsBelow(place.root), [mount]);
+    holder.kill('SIGKILL');
+    await once(holder, 'exit');
+    const { items } = await store.cleanup();
+    assert.deepEqual(
+      items.map(({ kind }) => kind),
+      ['leftover'],
+    );
+    await assertOnlyTheLayer(place, store);
     await store.close();
   });
 

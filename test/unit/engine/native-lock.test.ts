@@ -1,11 +1,10 @@
 /** Locks: one holder whatever the process, gone with it. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
+import { runUntilItSpeaks, type OtherProcess } from '../../support/other-process.js';
 import { tempDir } from '../../support/temp.js';
 import { eventually } from './native-support.js';
 
@@ -13,25 +12,14 @@ const engine = loadNativeEngine();
 const module = new URL('../../../src/engine/native/index.ts', import.meta.url).href;
 
 /** A process that takes the lock, says so, and holds it until it is killed. */
-async function holder(path: string, mode: 'exclusive' | 'shared'): Promise<{ kill(): Promise<void> }> {
-  const script = `
+async function holder(path: string, mode: 'exclusive' | 'shared'): Promise<OtherProcess> {
+  const child = await runUntilItSpeaks(`
     const { loadNativeEngine } = await import(${JSON.stringify(module)});
     const lock = await loadNativeEngine().lock(${JSON.stringify(path)}, ${JSON.stringify(mode)});
     console.log(lock === undefined ? 'refused' : 'held');
-    setInterval(() => lock, 1000);
-  `;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const [first] = (await once(child.stdout, 'data')) as [Buffer];
-  assert.equal(first.toString().trim(), 'held');
-  return {
-    kill: async () => {
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-    },
-  };
+    setInterval(() => lock, 1000);`);
+  assert.equal(child.said, 'held');
+  return child;
 }
 
 test('a lock has one holder in a process and between processes', async (t) => {

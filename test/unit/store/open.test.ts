@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { openStore } from '../../../src/store/open.js';
 import type { StoreOptions } from '../../../src/store/types.js';
+import { runUntilItSpeaks } from '../../support/other-process.js';
 import { FullMemoryDriver } from './memory-driver.js';
 import { Bench, code, streamOf, tarOf } from './support.js';
 
@@ -69,21 +70,16 @@ test('one writer a root; the error names the holder', async (t) => {
 test('the lock goes with a killed process, and another process is named', async (t) => {
   const bench = await Bench.make(t);
   const url = new URL('../../../src/store/open.js', import.meta.url).href;
-  const script = `const { openStore } = await import(${JSON.stringify(url)});
+  const child = await runUntilItSpeaks(`const { openStore } = await import(${JSON.stringify(url)});
     await openStore({ root: ${JSON.stringify(bench.root)}, driver: 'vfs', engine: 'js' });
-    console.log('open'); setInterval(() => {}, 1000);`;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  t.after(() => child.kill('SIGKILL'));
-  await once(child.stdout, 'data');
+    console.log('open');`);
+  t.after(() => child.kill());
   await assert.rejects(bench.open({ driver: 'vfs' }), (error) => {
     code('ERR_STORE_LOCKED', /\(pid \d+\)/)(error);
     const { holders } = error as { holders?: { pid: number }[] };
     return holders?.[0] !== undefined;
   });
-  child.kill('SIGKILL');
-  await once(child, 'exit');
+  await child.kill();
   for (let round = 0; ; round += 1) {
     try {
       await (await openStore({ root: bench.root, driver: 'vfs', engine: 'js' })).close();
