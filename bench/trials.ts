@@ -171,6 +171,8 @@ function bareKernel(maker: Maker, lowers: number, count: number): Contestant[] {
 }
 
 const CYCLES = 100;
+/** Enough that the start of all at once is not most of what is measured. */
+const FLIGHT_CYCLES = 640;
 const MANY = 5000;
 const FILES = 100_000;
 /** The tree of the operation `releaseMany`. */
@@ -212,10 +214,21 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
         ...bareKernel(maker, tars.length, CYCLES),
         ...cycle('native, relaxed', {}),
         ...cycle('native, strict', { durability: 'strict' }),
-        ...cycle('native, 64 in flight', { inFlight: 64 }),
         ...cycle('js, relaxed', { engine: 'js' }),
       ],
       reference: 'bare kernel calls',
+      inputs: plain,
+    },
+    {
+      name: `the same ${FLIGHT_CYCLES} times`,
+      group: 'RW layers',
+      runs: maker.runs,
+      rateUnit: '/s',
+      contestants: [
+        ...cycle('native, one at a time', { count: FLIGHT_CYCLES }),
+        ...cycle('native, 64 in flight', { count: FLIGHT_CYCLES, inFlight: 64 }),
+      ],
+      reference: 'native, one at a time',
       inputs: plain,
     },
     one('changes: 1,000 written, 500 removed', 'changes', { tars }),

@@ -13,6 +13,11 @@
 namespace layerstore::binding {
 namespace {
 
+Napi::Value TurnByCall(const Napi::CallbackInfo& info) {
+  if (info[0].IsFunction()) Environment::Of(info.Env()).TurnBy(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Environment* const environment = Environment::Create(env);
   if (environment == nullptr) {
@@ -50,6 +55,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("names", Napi::Function::New(env, NamesCall, "names"));
   exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
   exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
+  exports.Set("turnBy", Napi::Function::New(env, TurnByCall, "turnBy"));
   exports.Set("features", Napi::Function::New(env, FeaturesCall, "features"));
   return exports;
 }

@@ -31,7 +31,45 @@ void Environment::CleanUp(void* data) {
 void Environment::CallJs(napi_env env, napi_value, void* context, void* data) {
   std::unique_ptr<Message> message(static_cast<Message*>(data));
   if (env == nullptr) return;
-  static_cast<Environment*>(context)->Deliver(env, std::move(message));
+  static_cast<Environment*>(context)->Arrive(env, std::move(message));
+}
+
+void Environment::TurnBy(Napi::Function turn) {
+  turn_ = Napi::Persistent(turn);
+  on_turn_ = Napi::Persistent(Napi::Function::New(turn.Env(), [this](const Napi::CallbackInfo& info) {
+    OnTurn(info.Env());
+    return info.Env().Undefined();
+  }));
+}
+
+// A thread-safe function goes on as long as messages come, up to a thousand, and what JavaScript does about one may
+// bring the next: the turn would last a quarter of a second.
+void Environment::Arrive(Napi::Env env, std::unique_ptr<Message> message) {
+  const Napi::HandleScope scope(env);
+  if (!turning_ && !turn_.IsEmpty()) BeginTurn();
+  const bool over = turning_ && std::chrono::steady_clock::now() - turn_began_ > kTurn;
+  if (over || !waiting_.empty()) {
+    waiting_.push_back(std::move(message));
+  } else {
+    Deliver(env, std::move(message));
+  }
+}
+
+void Environment::BeginTurn() {
+  turning_ = true;
+  turn_began_ = std::chrono::steady_clock::now();
+  turn_.Call({on_turn_.Value()});
+}
+
+void Environment::OnTurn(Napi::Env env) {
+  turning_ = false;
+  if (waiting_.empty()) return;
+  BeginTurn();
+  for (size_t i = 0; i < kTogether && !waiting_.empty(); ++i) {
+    std::unique_ptr<Message> message = std::move(waiting_.front());
+    waiting_.pop_front();
+    Deliver(env, std::move(message));
+  }
 }
 
 void Environment::Deliver(Napi::Env env, std::unique_ptr<Message> message) {

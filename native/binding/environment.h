@@ -6,6 +6,8 @@
 
 #include <napi.h>
 
+#include <chrono>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <unordered_set>
@@ -53,6 +55,10 @@ class Environment {
   // Any thread.
   void Post(std::unique_ptr<Message> message);
 
+  // `turn(callback)` calls back in a later turn of the event loop. With it, what many threads finish at once is
+  // delivered over several turns, and timers run in between.
+  void TurnBy(Napi::Function turn);
+
   // The event loop stays alive between the two; calls nest.
   void Hold();
   void Drop();
@@ -70,12 +76,25 @@ class Environment {
   explicit Environment(Napi::Env env) : env_(env) {}
   static void CallJs(napi_env env, napi_value, void* context, void* data);
   static void CleanUp(void* self);
+  void Arrive(Napi::Env env, std::unique_ptr<Message> message);
+  void OnTurn(Napi::Env env);
+  void BeginTurn();
   void Deliver(Napi::Env env, std::unique_ptr<Message> message);
+
+  // How long messages are delivered in one turn of the event loop, with what JavaScript does about them.
+  static constexpr std::chrono::milliseconds kTurn{4};
+  // So many later ones are delivered together: what JavaScript does about them comes after the last.
+  static constexpr size_t kTogether = 8;
 
   Napi::Env env_;
   napi_threadsafe_function function_ = nullptr;
   ThreadPool pool_;
   std::unordered_set<Job*> jobs_;  // started, not delivered
+  Napi::FunctionReference turn_;
+  Napi::FunctionReference on_turn_;
+  std::deque<std::unique_ptr<Message>> waiting_;  // for a later turn, in their order
+  std::chrono::steady_clock::time_point turn_began_;
+  bool turning_ = false;  // OnTurn() is to come
   size_t holds_ = 0;
   bool closed_ = false;
 };

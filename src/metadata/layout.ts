@@ -2,11 +2,11 @@
  * Names inside Docker's layerdb, and nothing else: pure functions and constants.
  * Source: moby, `layer/filestore.go` (directories and file names) and `layer_store.go` (`-removing`).
  */
-import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { ChainID } from '../digest.js';
 import { parseChainID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
+import { randomID } from '../util/random-id.js';
 
 /** Directories of a layerdb; Docker knows other algorithms by name only, `sha256` is the one it uses. */
 export const LAYERS = 'sha256';
@@ -58,7 +58,7 @@ export function chainIDOf(directoryName: string): ChainID | undefined {
 
 /** Name of a layer's record while it is being removed: `<hex>-<64 hex>-removing`. */
 export function removingName(id: ChainID): string {
-  return `${layerName(id)}-${randomBytes(32).toString('hex')}-removing`;
+  return `${layerName(id)}-${randomID()}-removing`;
 }
 
 /** The chain id in a name that {@link removingName} made. */
@@ -69,5 +69,5 @@ export function removingChainIDOf(directoryName: string): ChainID | undefined {
 
 /** A new name below `tmp/`. */
 export function temporaryName(kind: 'write-set' | 'mount' | 'removed' | 'bad'): string {
-  return join(TEMPORARY, `${kind}-${randomBytes(8).toString('hex')}`);
+  return join(TEMPORARY, `${kind}-${randomID(8)}`);
 }

@@ -2,9 +2,9 @@
  * Docker's directory layout of overlay2 (formats.md: moby daemon/graphdriver/overlay2/overlay.go): paths, names, and the
  * steps that make a layer. No state, no I/O.
  */
-import { randomBytes } from 'node:crypto';
 import { LayerStoreError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
+import { randomBytes } from '../../util/random-id.js';
 import { isLayerID } from '../layer-id.js';
 
 /** Name of the directory of short links; never a layer's id. */

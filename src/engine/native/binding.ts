@@ -200,5 +200,7 @@ export interface Binding {
   names(directory: string, directories: boolean): Promise<string>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
+  /** What runs a callback in a later turn of the event loop: results that come at once are spread over turns by it. */
+  turnBy(turn: (callback: () => void) => void): void;
   features(): Record<string, string>;
 }

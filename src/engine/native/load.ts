@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers';
 import { fileURLToPath } from 'node:url';
 import { LayerStoreError } from '../../errors.js';
 import type { Binding } from './binding.js';
@@ -16,6 +17,9 @@ const PLACES: readonly (readonly string[])[] = [
   ['prebuilds', `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`],
 ];
 
+/** As it is now: a test of the application's own may put a clock that stands still in its place. */
+const nextTurn = setImmediate;
+
 let loaded: Binding | undefined;
 
 /** The addon; the same object on every call of one thread. Throws ERR_NOT_SUPPORTED that says why it does not load. */
@@ -27,12 +31,13 @@ export function loadBinding(): Binding {
   const require = createRequire(import.meta.url);
   try {
     const bindings = require('bindings') as (options: object) => Binding;
-    loaded = bindings({
+    const binding = bindings({
       bindings: 'layerstore',
       module_root: packageRoot(),
       try: PLACES.map((place) => ['module_root', ...place, 'bindings']),
     });
-    return loaded;
+    binding.turnBy((callback) => void nextTurn(callback));
+    return (loaded = binding);
   } catch (error) {
     throw new LayerStoreError(
       'ERR_NOT_SUPPORTED',

@@ -108,3 +108,26 @@ test('every call but features() gives a promise', async (t) => {
   for (const call of calls) assert.ok(call instanceof Promise);
   await Promise.allSettled(calls);
 });
+
+test('results that come faster than they are dealt with leave turns of the loop to others', LIMIT, async (t) => {
+  const directory = tempDir(t);
+  let calls = 0;
+  let turns = 0;
+  let running = true;
+  const count = (): void => {
+    turns += 1;
+    if (running) setImmediate(count);
+  };
+  setImmediate(count);
+  const worker = async (): Promise<void> => {
+    for (let i = 0; i < 30; i++) {
+      await engine.batch([{ op: 'unlink', path: join(directory, 'none'), missingOk: true }]);
+      calls += 1;
+      const end = performance.now() + 0.5;
+      while (performance.now() < end); // what a caller does about it, while the next results arrive
+    }
+  };
+  await Promise.all(Array.from({ length: 64 }, worker));
+  running = false;
+  assert.ok(turns * 32 > calls, `${turns} turns for ${calls} results`);
+});
