@@ -1,18 +1,22 @@
 /**
  * Read-only views of vfs trees: an overlay mount with nothing but lower directories, counted by id. Where this process may
- * not mount, the tree's own directory is all there is to give, and it is as writable as it is to the caller.
+ * not mount, or overlayfs takes nothing from the trees' file system, the tree's own directory is all there is to give, and
+ * it is as writable as it is to the caller.
  */
-import { mkdir, rmdir } from 'node:fs/promises';
+import { rmdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { systemError } from '../../errors.js';
 import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
+import { makeDirectory } from '../../util/make-directory.js';
 import type { DriverContext } from '../context.js';
 import { hasErrno } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
 import { isLayerID } from '../layer-id.js';
 
 const TARGET_MODE = 0o700;
-const CANNOT_MOUNT = ['EPERM', 'EACCES', 'ENODEV', 'ENOSYS', 'EINVAL'];
+/** No right to mount (EACCES: a security module says so), or no overlayfs, whatever is asked for. */
+const CANNOT_MOUNT = ['EPERM', 'EACCES', 'ENODEV', 'ENOSYS'];
 
 export class VfsViews {
   readonly #context: DriverContext;
@@ -72,7 +76,7 @@ export class VfsViews {
   async #mount(id: string, directory: string): Promise<{ count: number; path: string; mounted: boolean }> {
     const target = this.#target(id);
     try {
-      await mkdir(target, { recursive: true, mode: TARGET_MODE });
+      await makeDirectory(target, TARGET_MODE);
     } catch (error) {
       throw systemError(error, 'make the mount point of a view');
     }
@@ -81,14 +85,32 @@ export class VfsViews {
       await this.#context.engine.mountOverlay({ lowers: [directory, target], target, options: [] });
       return { count: 0, path: target, mounted: true };
     } catch (error) {
+      const cannot =
+        hasErrno(error, ...CANNOT_MOUNT) || (hasErrno(error, 'EINVAL') && (await this.#refused(directory, target)));
       await this.#removeTarget(target);
-      if (!hasErrno(error, ...CANNOT_MOUNT)) throw error;
+      if (!cannot) throw error;
       this.#context.logger.info(
         { layer: id, path: directory, ...errorFields(error) },
         'a view is the tree itself, which is not protected from writing: it cannot be mounted read-only',
       );
       return { count: 0, path: directory, mounted: false };
     }
+  }
+
+  /**
+   * EINVAL says no more than that something does not please the kernel. Where it takes the directory that holds the trees
+   * no more than this one, it is the file system: overlays stacked too deep, names compared without case.
+   */
+  async #refused(directory: string, target: string): Promise<boolean> {
+    const { engine, root } = this.#context;
+    try {
+      await engine.mountOverlay({ lowers: [dirname(directory), `${root}/layerstore`], target, options: [] });
+    } catch (error) {
+      if (hasErrno(error, 'EINVAL')) return true;
+      throw error;
+    }
+    await engine.unmount(target);
+    return false;
   }
 
   async #unmount(target: string): Promise<void> {
