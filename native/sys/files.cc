@@ -75,6 +75,8 @@ Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive
     struct stat named {};
     if (fstat(fd->get(), &held) != 0) return SysError("fstat", path);
     if (lstat(path.c_str(), &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino) {
+      // A new file whose mode the umask took would not be opened again; that of another user stays as it is.
+      if ((held.st_mode & 0600) != 0600) (void)fchmod(fd->get(), 0600);
       return std::optional<UniqueFd>(std::move(*fd));
     }
   }

@@ -1,8 +1,8 @@
 /** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
-import { mkdir } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
+import { makeDirectory } from '../util/make-directory.js';
 import type { DriverContext } from './context.js';
 import { hasDirectory, kindOf, namesIn } from './files.js';
 import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
@@ -194,7 +194,7 @@ async function scratchHome(context: DriverContext, home: string): Promise<string
   const own = `${root}/layerstore`;
   const directory = (await kindOf(home)) !== undefined && !(await sameFileSystem(root, home)) ? home : own;
   if (directory === own) {
-    await mkdir(own, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    await makeDirectory(own, 0o700).catch((error: unknown) => {
       throw systemError(error, 'make the directory', 'check that the root is a directory and writable');
     });
   }

@@ -3,10 +3,11 @@
  * byte; `metadata/sha256/<id>/` may hold `parent` and `lastUpdated`. Directories 0700, files 0600, each written whole.
  * Source: moby, daemon/internal/image/fs.go.
  */
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../digest.js';
 import { syncDirectory, writeFileAtomic } from '../util/atomic-file.js';
+import { makeDirectory } from '../util/make-directory.js';
 import { sha256 } from './config.js';
 import { attempt, badImage, hasErrno, overLimit } from './errors.js';
 
@@ -120,7 +121,7 @@ export class ImageDb {
 
   /** Makes what is missing, and with `sync` each new name durable. */
   async #makeDirectory(path: string): Promise<void> {
-    const first = await mkdir(path, { recursive: true, mode: 0o700 });
+    const first = await makeDirectory(path, 0o700);
     if (first === undefined || !this.#sync) return;
     for (let parent = join(path, '..'); parent.length >= this.#directory.length; parent = join(parent, '..'))
       await syncDirectory(parent);

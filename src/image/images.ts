@@ -2,13 +2,13 @@
  * The images of one store. Records are Docker's; each image holds a handle on its top layer while the process runs, as
  * dockerd does, and is a reference for gc at any time. Changes of records run one after the other.
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable, type Writable } from 'node:stream';
 import { parseDigest, type Digest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import type { LayerMetadata, Store } from '../store/types.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
+import { makeDirectory } from '../util/make-directory.js';
 import { readConfig, type ImageConfig } from './config.js';
 import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { ImageDb } from './imagedb.js';
@@ -228,7 +228,7 @@ export class DockerImages implements Images {
 
   async #writeNames(edit: Parameters<Repositories['change']>[0]): Promise<void> {
     if (this.#namesUnreadable !== undefined) throw this.#namesUnreadable;
-    await attempt('record the image names', () => mkdir(this.#directory, { recursive: true, mode: 0o700 }));
+    await attempt('record the image names', () => makeDirectory(this.#directory, 0o700));
     await this.#repositories.change(edit);
   }
 

@@ -1,6 +1,6 @@
 /** One layer's record in the making: a directory below `tmp/` that one rename turns into `sha256/<hex>`. */
 import { createWriteStream } from 'node:fs';
-import { lstat, mkdir, rename, rm } from 'node:fs/promises';
+import { lstat, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Writable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
@@ -87,7 +87,7 @@ export class FileTransaction implements MetadataTransaction {
     }
     this.#hasTarSplit = true;
     try {
-      await mkdir(this.#path, { mode: MODES.writeSet });
+      await this.#place.batch([{ op: 'mkdir', path: this.#path, mode: MODES.writeSet }]);
     } catch (error) {
       throw systemError(error, "make a directory for the layer's record", 'check space and rights there');
     }

@@ -3,11 +3,12 @@
  * brought up step by step, one entry of UPGRADES each, and the number is written after each step, so that a crash repeats
  * at most one; steps must bear repetition. A newer one is refused, whoever opens it.
  */
-import { mkdir, readFile, rename } from 'node:fs/promises';
+import { readFile, rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import type { LoggerLike } from '../util/logger.js';
+import { makeDirectory } from '../util/make-directory.js';
 import { randomID } from '../util/random-id.js';
 import type { OwnPaths } from './context.js';
 
@@ -31,7 +32,7 @@ export async function checkFormatVersion(
   if (options.readOnly || found === FORMAT_VERSION) return;
   if (found === 'unreadable') {
     // Written whole and synced, so this is damage; our own records have no other form yet.
-    await mkdir(own.quarantine, { recursive: true, mode: 0o700 });
+    await makeDirectory(own.quarantine, 0o700);
     const aside = join(own.quarantine, `${basename(own.version)}.${randomID(4)}`);
     await rename(own.version, aside);
     options.logger.warn({ aside, version: FORMAT_VERSION }, 'the format version was damaged and is written anew');

@@ -3,9 +3,10 @@
  * names is ours to remove only if an intent names it. The file's name is the driver's id, so that an intent whose
  * content a power cut took still says the one thing that matters.
  */
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BatchOp, Engine } from '../engine/engine.js';
+import { makeDirectory } from '../util/make-directory.js';
 
 export interface Intent {
   /**
@@ -50,7 +51,7 @@ export class Intents {
   }
 
   async prepare(): Promise<void> {
-    await mkdir(this.directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(this.directory, 0o700);
   }
 
   /** Whether work of this process holds the intent of `id`. */

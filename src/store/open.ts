@@ -1,5 +1,4 @@
 /** Opens a store: root, lock, format version, driver, records, recovery; what was opened is given back on failure. */
-import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { openDriver } from '../driver/select.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
@@ -11,6 +10,7 @@ import type { MetadataStore } from '../metadata/metadata-store.js';
 import { Flights } from '../util/flights.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
+import { makeDirectory } from '../util/make-directory.js';
 import { waitAtMost } from '../util/patience.js';
 import { Rollback } from '../util/rollback.js';
 import { TaskQueue } from '../util/task-queue.js';
@@ -144,7 +144,7 @@ async function buildContext(
 
 async function makeOwnDirectory(path: string): Promise<void> {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeDirectory(path, 0o700);
   } catch (error) {
     throw systemError(error, 'make the directory of our own state', 'give a data root that this user may write to');
   }

@@ -3,11 +3,12 @@
  * done is finished, undone or set aside with one warning; live mounts are adopted. Nothing that a complete record refers
  * to is deleted, and one bad record stops neither the store nor the others.
  */
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { BrokenRecord } from '../metadata/metadata-store.js';
 import { TEMPORARY_SUFFIX } from '../util/atomic-file.js';
 import { errorFields } from '../util/logger.js';
+import { makeDirectory } from '../util/make-directory.js';
 import { waitAtMost } from '../util/patience.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
@@ -72,7 +73,7 @@ async function loadReferences(ctx: StoreContext): Promise<void> {
   const problem = await ctx.references.load();
   if (problem === undefined) return;
   const aside = join(ctx.own.quarantine, `${basename(ctx.own.references)}.${randomID(4)}`);
-  await mkdir(ctx.own.quarantine, { recursive: true, mode: 0o700 });
+  await makeDirectory(ctx.own.quarantine, 0o700);
   await rename(ctx.own.references, aside);
   ctx.logger.warn(
     { why: problem, aside },
@@ -178,7 +179,7 @@ async function setAside(ctx: StoreContext, broken: readonly BrokenRecord[]): Pro
     try {
       let aside: string | undefined;
       if (metadata.quarantine !== undefined) {
-        await mkdir(ctx.own.quarantine, { recursive: true, mode: 0o700 });
+        await makeDirectory(ctx.own.quarantine, 0o700);
         aside = await metadata.quarantine(record, ctx.own.quarantine);
       }
       ctx.logger.warn({ what, why, aside, files: cacheID }, 'a record cannot be used and is set aside');

@@ -18,6 +18,7 @@ export async function writeFileAtomic(
   try {
     const file = await open(temporary, 'wx', options.mode);
     try {
+      await file.chmod(options.mode); // whatever the umask took
       await file.writeFile(data);
       if (options.sync) await file.datasync();
     } finally {

@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { Readable } from 'node:stream';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { LayerStoreError } from '../../src/errors.js';
+import { openImages } from '../../src/image/index.js';
 import { openStore } from '../../src/store/open.js';
 import { buildTar } from '../../src/testing/tar-builder.js';
 import { tempDir } from '../support/temp.js';
+import { sampleConfig, tar } from '../unit/image/archives.js';
 import { ENGINES } from './support.js';
 
 const LAYER = buildTar([
@@ -34,6 +36,58 @@ function* ownFiles(
     const content =
       name === 'work' || name === 'diff' || name === 'merged' || /^vfs\/dir\/[^/]+$/.test(relative(root, path));
     if (stat.isDirectory() && !content) yield* ownFiles(root, path);
+  }
+}
+
+function imageArchive(): Promise<Buffer> {
+  const manifest = [{ Config: 'config.json', RepoTags: ['some:tag'], Layers: ['layer.tar'] }];
+  return tar([
+    ['config.json', sampleConfig([LAYER])],
+    ['layer.tar', LAYER],
+    ['manifest.json', JSON.stringify(manifest)],
+  ]);
+}
+
+/** A root with a layer, a reference and an RW layer, made under this umask: each thing's kind and mode, ids left out. */
+async function modesUnder(
+  t: TestContext,
+  umask: number,
+  engine: 'native' | 'js',
+  driver: 'overlay2' | 'vfs',
+): Promise<string[]> {
+  const root = join(tempDir(t, 'modes'), 'root');
+  const before = process.umask(umask);
+  try {
+    const store = await openStore({ root, engine, driver });
+    const layer = await store.register(Readable.from([LAYER], { objectMode: false }));
+    await store.retain(layer.chainID, 'kept');
+    const rw = await store.createRWLayer('box', layer.chainID, { initFunc: () => undefined });
+    const child = await store.commit(rw);
+    await (await child.view())[Symbol.asyncDispose]();
+    await rw.mount();
+    await rw.unmount();
+    const images = await openImages(store);
+    await images.load(Readable.from([await imageArchive()], { objectMode: false }));
+    await store.close();
+  } finally {
+    process.umask(before);
+  }
+  return [...ownFiles(root)]
+    .filter(({ link }) => !link)
+    .map(({ path, mode, directory }) => {
+      const name = path.replace(/[0-9a-f]{32,}/g, 'ID').replace(/\bl\/[A-Z0-9]{26}/, 'l/ID');
+      return `${directory ? 'd' : '-'}${mode.toString(8)} ${name}`;
+    })
+    .sort();
+}
+
+for (const engine of ENGINES) {
+  for (const driver of ['overlay2', 'vfs'] as const) {
+    test(`the umask changes no mode of a store's files (${engine}, ${driver})`, async (t) => {
+      const open = await modesUnder(t, 0, engine, driver);
+      assert.ok(open.length > 10);
+      assert.deepEqual(await modesUnder(t, 0o777, engine, driver), open);
+    });
   }
 }
 

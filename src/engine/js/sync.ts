@@ -47,6 +47,8 @@ export async function lockFile(path: string, mode: 'exclusive' | 'shared'): Prom
     });
     if (result.exitCode === CONFLICT) return undefined;
     if (result.exitCode !== 0) throw commandError('flock', result, { purpose: 'lock', path, syscall: 'flock' });
+    // A new file whose mode the umask took would not be opened again; that of another user stays as it is.
+    if (((await fs.fstat(fd)).mode & 0o600n) !== 0o600n) await fs.unlessErrno(fs.fchmod(fd, 0o600), 'EPERM', 'EROFS');
     kept = true;
   } finally {
     if (!kept) await fs.close(fd);
