@@ -25,7 +25,7 @@ Applier::Applier(const IngestRequest& request, UniqueFd root)
     : request_(request),
       root_(std::move(root)),
       parents_(root_.get(), request.force_component_walk),
-      replaced_(request.directory, root_.get()),
+      replaced_(request.directory, root_.get(), !request.tar_split_path.empty()),
       ends_(root_.get()),
       keeps_made_(request.whiteouts == Whiteouts::kApply) {}
 

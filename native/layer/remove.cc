@@ -184,17 +184,19 @@ Result<void> RemoveTree(const std::string& path, const CancelToken& cancel) {
     if (parent.error().err == ENOENT || parent.error().err == ENOTDIR) return {};
     return parent.error();
   }
-  const int directory = parent->directory.get();
-  const char* name = parent->name.c_str();
+  return RemoveTreeAt(parent->directory.get(), parent->name, path, cancel);
+}
+
+Result<void> RemoveTreeAt(int directory, const std::string& name, const std::string& path, const CancelToken& cancel) {
   struct stat above {};
   struct stat st {};
   if (fstat(directory, &above) != 0) return SysError("fstat", path);
-  if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+  if (fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) return {};
     return SysError("fstatat", path);
   }
   if (!S_ISDIR(st.st_mode)) {
-    if (unlinkat(directory, name, 0) != 0 && errno != ENOENT) return SysError("unlink", path);
+    if (unlinkat(directory, name.c_str(), 0) != 0 && errno != ENOENT) return SysError("unlink", path);
     return {};
   }
   if (st.st_dev != above.st_dev) {
@@ -202,12 +204,12 @@ Result<void> RemoveTree(const std::string& path, const CancelToken& cancel) {
     return SysError("rmdir", path);
   }
   for (int round = 0;; round++) {
-    LS_ASSIGN(UniqueFd top, OpenAt(directory, parent->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    LS_ASSIGN(UniqueFd top, OpenAt(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
     Remover remover(std::move(top), path, cancel);
     LS_TRY(remover.Run(st.st_dev));
-    if (unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return {};
+    if (unlinkat(directory, name.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT) return {};
     const int err = errno;
-    const bool again = err == ENOTEMPTY || err == EEXIST || (err == EPERM && ClearFlags(directory, parent->name));
+    const bool again = err == ENOTEMPTY || err == EEXIST || (err == EPERM && ClearFlags(directory, name));
     errno = err;
     if (!again || round == kMaxRounds) return SysError("rmdir", path);
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hash/crc64.h"
+#include "layer/tree.h"
 #include "sys/directory.h"
 #include "sys/open.h"
 
@@ -47,6 +48,13 @@ Result<void> Replaced::MakeScratch() {
 }
 
 Result<void> Replaced::Take(int parent, const std::string& name) {
+  if (keep_) return Move(parent, name);
+  LS_TRY(RemoveTreeAt(parent, name, name, CancelToken{}));
+  taken_++;
+  return {};
+}
+
+Result<void> Replaced::Move(int parent, const std::string& name) {
   LS_TRY(MakeScratch());
   const std::string number = std::to_string(taken_);
   if (renameat(parent, name.c_str(), scratch_.get(), number.c_str()) != 0) return SysError("renameat", name);
@@ -73,7 +81,7 @@ Result<void> Replaced::Flatten(const InodeSet* made, bool keep) {
       while (true) {
         LS_ASSIGN(const bool more, reader.Next(entry));
         if (!more) break;
-        LS_TRY(Take(directory.get(), std::string(entry.name)));
+        LS_TRY(Move(directory.get(), std::string(entry.name)));
       }
       if (unlinkat(scratch_.get(), item.c_str(), AT_REMOVEDIR) != 0) return SysError("unlinkat", item);
       continue;

@@ -86,6 +86,8 @@ Result<void> CopyTree(const std::string& source, const std::string& target, cons
 
 // Follows no link, crosses no mount; a missing path is no error.
 Result<void> RemoveTree(const std::string& path, const CancelToken& cancel);
+// The same for `name` in an open directory; `path` is for errors.
+Result<void> RemoveTreeAt(int directory, const std::string& name, const std::string& path, const CancelToken& cancel);
 
 struct TreeProblem {
   std::string path, what, expected, found;

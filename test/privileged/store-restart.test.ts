@@ -9,6 +9,7 @@ import { LayerStoreError } from '../../src/errors.js';
 import type { Store } from '../../src/store/types.js';
 import { mountsBelow } from '../../src/testing/suite-directory.js';
 import { runUntilItSpeaks } from '../support/other-process.js';
+import { tempDir } from '../support/temp.js';
 import { bytesOf, NOTHING, prepare, remains, type Place } from './store-support.js';
 
 const code = (expected: string) => (error: unknown) => LayerStoreError.is(error) && error.code === expected;
@@ -188,6 +189,55 @@ for (const engine of ['native', 'js'] as const) {
       assert.deepEqual(remains(place, driver), NOTHING);
     });
   }
+
+  test(`${engine}: killed while a tar is applied to a mounted RW layer, nothing but the tar's own is among its changes`, async (t) => {
+    const place = prepare(t, engine, 'overlay2');
+    // A file twice, then a file in the place of a directory that the layer below has; then it stalls.
+    const directory = tempDir(t, 'replacing');
+    const tar = join(directory, 'replacing.tar');
+    for (const [mode, name] of [
+      ['-cf', 'one'],
+      ['-rf', 'one'],
+      ['-rf', 'data'],
+      ['-rf', 'last'],
+      ['-rf', 'much'],
+    ] as const) {
+      // The last is more than what is read ahead.
+      writeFileSync(join(directory, name), name === 'much' ? Buffer.alloc(3 << 20) : mode + name);
+      execFileSync('tar', [mode, tar, '-C', directory, name]);
+    }
+    await killed(
+      place,
+      engine,
+      'overlay2',
+      `
+      const layer = await store.register({ path: tars[0].path });
+      const rw = await store.createRWLayer('box', layer.chainID);
+      const merged = await rw.mount();
+      const { existsSync } = await import('node:fs');
+      const bytes = async function* () { yield* createReadStream(${JSON.stringify(tar)}, { end: 3 << 20 }); await new Promise(() => {}); };
+      void rw.applyDiff(bytes());
+      while (!existsSync(merged + '/much')) await new Promise((resolve) => setTimeout(resolve, 5));
+      await now();`,
+    );
+    const store = await reopen(place);
+    const box = await store.getRWLayer('box');
+    const path = store.mounts().get('box')?.path ?? '';
+    assert.deepEqual(readdirSync(path).sort(), ['data', 'etc', 'last', 'much', 'one']);
+    assert.equal(readFileSync(join(path, 'one'), 'utf8'), '-rfone', 'the later one');
+    const changes = [
+      { path: '/data', kind: 'modify' },
+      { path: '/last', kind: 'add' },
+      { path: '/much', kind: 'add' },
+      { path: '/one', kind: 'add' },
+    ];
+    assert.deepEqual(await box.changes(), changes);
+    await box.unmount();
+    assert.deepEqual(await box.changes(), changes);
+    assert.equal(readdirSync(join(place.root, 'overlay2')).length, 3, 'a layer, an RW layer, the links');
+    await store.releaseRWLayer(box);
+    await store.close();
+  });
 
   test(`${engine}: a mount that somebody took away is noticed`, async (t) => {
     const place = prepare(t, engine, 'overlay2');
