@@ -26,7 +26,7 @@ const { values } = parseArgs({
 });
 const runs = Number(values.runs ?? 3);
 /** Milliseconds that a run without `--runs` may take: what is slow has fewer runs then. */
-const BUDGET = 270_000;
+const BUDGET = 200_000;
 if (!Number.isSafeInteger(runs) || runs < 1) throw new Error(`--runs is "${values.runs}": give a number from 1 on`);
 
 const scratch = await mkdtemp(join('/var/tmp', 'layerstore-bench-'));

@@ -1,5 +1,5 @@
-// The ingest pipeline. Threads: `ls-decode` reads and decodes, and hashes a plain tar; `ls-hash` hashes what had to be
-// decoded, `ls-hash-blob` what it was decoded from; `ls-apply` splits, computes checksums and makes the tree;
+// The ingest pipeline. Threads: `ls-decode` reads and decodes; `ls-hash` hashes the tar, `ls-hash-blob` what it was
+// decoded from; `ls-apply` splits, computes checksums and makes the tree;
 // `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
 #include "layer/ingest.h"
 
@@ -76,8 +76,7 @@ class DecodeStage {
     compression_ = decoder->compression();
     LS_TRY(blob_.Decided(compression_));
     BlockHash hash;
-    // Decoding is work enough for a thread; reading alone is not, and a wake-up costs more than it gives.
-    if (compression_ != Compression::kNone) LS_TRY(hash.StartThread("ls-hash"));
+    LS_TRY(hash.StartThread("ls-hash"));
     while (true) {
       BlockQueue::Ref block = queue_.Acquire();
       if (block == nullptr) return {};  // the other side has failed and says why
