@@ -32,6 +32,8 @@ bool BlockSink::Flush() {
 
 void BlockSink::Finish(std::optional<Error> error) {
   if (current_.size > 0) Flush();
+  current_ = {};
+  pool_->Retire();  // whoever holds the stream no longer holds its memory
   std::unique_lock lock(mutex_);
   finished_ = true;
   error_ = std::move(error);

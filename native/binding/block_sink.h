@@ -27,7 +27,6 @@ class BlockSink : public ByteSink {
  public:
   // `ready` is called on the writing thread, once for each Take that found nothing.
   explicit BlockSink(std::function<void()> ready) : ready_(std::move(ready)) {}
-  ~BlockSink() override { pool_->Retire(); }
 
   Result<void> Write(std::span<const uint8_t> bytes) override;
   // Nothing is written after it. Blocks written before an error are given out before the error.

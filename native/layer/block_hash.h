@@ -1,5 +1,6 @@
-// BlockHash: SHA-256 of blocks in their order, on the caller's thread or on one of its own beside it. One thread at a
-// time uses it; the hashing thread ends in Finish() or in the destructor.
+// BlockHash: SHA-256 of blocks in their order, by a thread of its own beside the caller's once there is more than one
+// block: most layers are small, and starting a thread takes longer than hashing them. One thread at a time uses it; the
+// hashing thread ends in Finish() or in the destructor.
 #pragma once
 
 #include <algorithm>
@@ -15,28 +16,28 @@ namespace layerstore {
 
 class BlockHash {
  public:
-  BlockHash() = default;
+  explicit BlockHash(const char* name) : name_(name) {}
   ~BlockHash() { Stop(); }
   BlockHash(const BlockHash&) = delete;
   BlockHash& operator=(const BlockHash&) = delete;
 
-  // What is added from now on is hashed by a thread of its own. At most once.
-  Result<void> StartThread(const char* name) {
-    LS_ASSIGN(thread_, Thread::Start([this] { Run(); }, {.name = name}));
-    threaded_ = true;
+  // Shares a block that nobody writes to any more.
+  Result<void> Add(BlockQueue::Ref block) {
+    LS_ASSIGN(const bool here, Here(block->used));
+    if (here) {
+      sha_.Update(block->data());
+    } else {
+      queue_.Push(std::move(block));
+    }
     return {};
   }
-  // Shares a block that nobody writes to any more.
-  void Add(BlockQueue::Ref block) {
-    if (threaded_) {
-      queue_.Push(std::move(block));
-    } else {
-      sha_.Update(block->data());
-    }
-  }
   // Bytes that are the caller's again when it returns.
-  void AddCopy(std::span<const uint8_t> bytes) {
-    if (!threaded_) return sha_.Update(bytes);
+  Result<void> AddCopy(std::span<const uint8_t> bytes) {
+    LS_ASSIGN(const bool here, Here(bytes.size()));
+    if (here) {
+      sha_.Update(bytes);
+      return {};
+    }
     while (!bytes.empty()) {
       if (current_ == nullptr) current_ = queue_.Acquire();
       const std::span<uint8_t> room = current_->room();
@@ -46,6 +47,7 @@ class BlockHash {
       bytes = bytes.subspan(count);
       if (current_->room().empty()) queue_.Push(std::exchange(current_, nullptr));
     }
+    return {};
   }
   // Nothing is added after it.
   Sha256Digest Finish() {
@@ -54,6 +56,15 @@ class BlockHash {
   }
 
  private:
+  // Whether the caller's thread hashes the next `bytes`; from the first that it does not, the other one does all.
+  Result<bool> Here(size_t bytes) {
+    if (threaded_) return false;
+    here_ += bytes;
+    if (here_ <= BlockQueue::kSmallBytes) return true;
+    LS_ASSIGN(thread_, Thread::Start([this] { Run(); }, {.name = name_}));
+    threaded_ = true;
+    return false;
+  }
   void Run() {
     while (true) {
       auto block = queue_.Pop();
@@ -70,7 +81,9 @@ class BlockHash {
 
   BlockQueue queue_;  // of other queues' blocks, and of its own where it copies
   BlockQueue::Ref current_;
+  const char* name_;
   Sha256 sha_;
+  size_t here_ = 0;  // bytes for the caller's thread
   bool threaded_ = false;
   Thread thread_;
 };

@@ -21,6 +21,8 @@ class BlockQueue {
  public:
   static constexpr size_t kBlockBytes = size_t{1} << 20;
   static constexpr size_t kBlocks = 6;
+  // Of the first block, which is of small pages: much of what passes here is a few KiB.
+  static constexpr size_t kSmallBytes = size_t{64} << 10;
 
   struct Block {
     std::span<uint8_t> memory;
@@ -81,7 +83,7 @@ class BlockQueue {
   }
 
  private:
-  // The first block is small and of small pages: much of what passes here is a few KiB. The lock is held.
+  // The lock is held.
   std::unique_ptr<Block> Make() {
     auto block = std::make_unique<Block>();
     if (!small_made_) {
@@ -100,8 +102,6 @@ class BlockQueue {
     if (owned->own == nullptr) pool_.push_back(std::move(owned));
     changed_.notify_all();
   }
-
-  static constexpr size_t kSmallBytes = size_t{64} << 10;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -32,22 +32,19 @@ class BlobSource final : public ByteSource {
   }
   Result<size_t> Read(std::span<uint8_t> into) override {
     LS_ASSIGN(const size_t count, source_.Read(into));
-    if (hash_) sha_.AddCopy(into.first(count));
+    if (hash_) LS_TRY(sha_.AddCopy(into.first(count)));
     return count;
   }
   [[nodiscard]] std::optional<uint64_t> TotalBytes() const override { return source_.TotalBytes(); }
 
-  // A plain blob's digest is its tar's; what is to be decoded is hashed beside the decoding.
-  Result<void> Decided(Compression compression) {
-    if (compression == Compression::kNone) hash_ = false;
-    return hash_ ? sha_.StartThread("ls-hash-blob") : Result<void>();
-  }
+  // A plain blob's digest is its tar's.
+  void Decided(Compression compression) { hash_ = hash_ && compression != Compression::kNone; }
   Sha256Digest Finish() { return sha_.Finish(); }
 
  private:
   ByteSource& source_;
   bool hash_;
-  BlockHash sha_;
+  BlockHash sha_{"ls-hash-blob"};
 };
 
 // The decoding thread's work: from the source to full blocks.
@@ -74,9 +71,8 @@ class DecodeStage {
   Result<void> Pump() {
     LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(blob_, {request_.limits.max_window}));
     compression_ = decoder->compression();
-    LS_TRY(blob_.Decided(compression_));
-    BlockHash hash;
-    LS_TRY(hash.StartThread("ls-hash"));
+    blob_.Decided(compression_);
+    BlockHash hash("ls-hash");
     while (true) {
       BlockQueue::Ref block = queue_.Acquire();
       if (block == nullptr) return {};  // the other side has failed and says why
@@ -92,7 +88,7 @@ class DecodeStage {
       LS_TRY(CheckLimits(decoder->bytes_in()));
       if (block->used > 0) {
         queue_.Push(block);
-        hash.Add(std::move(block));
+        LS_TRY(hash.Add(std::move(block)));
       }
       if (!ended) continue;
       blob_size_ = decoder->bytes_in();
@@ -311,10 +307,9 @@ Result<HashResult> HashSource(ByteSource& source, const DecoderLimits& limits, c
   BlobSource blob(source, true);
   LS_ASSIGN(const std::unique_ptr<Decoder> decoder, Decoder::Open(blob, limits));
   result.compression = decoder->compression();
-  LS_TRY(blob.Decided(result.compression));
+  blob.Decided(result.compression);
   BlockQueue blocks;
-  BlockHash sha;
-  LS_TRY(sha.StartThread("ls-hash"));
+  BlockHash sha("ls-hash");
   std::optional<Error> failure;
   for (bool ended = false; !ended && !failure.has_value();) {
     BlockQueue::Ref block = blocks.Acquire();
@@ -328,7 +323,7 @@ Result<HashResult> HashSource(ByteSource& source, const DecoderLimits& limits, c
       block->used += *count;
     }
     result.tar_size += block->used;
-    sha.Add(std::move(block));
+    LS_TRY(sha.Add(std::move(block)));
   }
   if (failure.has_value()) return *failure;
   result.size = decoder->bytes_in();

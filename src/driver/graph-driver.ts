@@ -108,6 +108,7 @@ export interface GraphDriver {
   applyDiff(id: string, parent: string | undefined, source: TarSource, options: ApplyOptions): Promise<ApplyResult>;
   /** Mounts (counted) and gives the path of the root. */
   get(id: string, mountLabel?: string): Promise<string>;
+  /** Takes one count back, and with the last the mount. ERR_NOT_MOUNTED where this driver counts no mount of it. */
   put(id: string): Promise<void>;
   /**
    * The whole tree of a read-only layer where nothing can be written to it, counted together with `get` and given back by `put`.

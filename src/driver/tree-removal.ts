@@ -49,8 +49,7 @@ export class TreeRemoval {
       found.push({
         what: name,
         why: id === undefined ? 'scratch of a process that is gone' : `the removal of "${id}" was begun and not ended`,
-        // What goes meanwhile holds nothing.
-        // It may be unlinked while it is looked at: nothing is left to count then.
+        // It may be unlinked while it is looked at, and holds nothing then.
         bytes: (await this.#engine.usage(path).catch(() => undefined))?.allocated ?? 0,
       });
     }

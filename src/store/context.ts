@@ -41,8 +41,6 @@ export interface StoreContext {
   readonly flights: Flights<LayerNode>;
   /** Deletion in the background. */
   readonly background: TaskQueue;
-  /** Ids of unfinished layers whose mount was taken over and could not be taken away yet. */
-  readonly deadMounts: Set<string>;
   /** Ends streams and views that are still open when the store closes. */
   readonly open: Set<() => Promise<void> | void>;
 }

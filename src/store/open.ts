@@ -137,7 +137,6 @@ async function buildContext(
     locks: new KeyedMutex(),
     flights: new Flights(),
     background,
-    deadMounts: new Set(),
     open,
   };
 }

@@ -4,6 +4,7 @@
  * recovery ends it.
  */
 import type { ChainID } from '../digest.js';
+import type { GraphDriver } from '../driver/graph-driver.js';
 import { LayerStoreError } from '../errors.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
@@ -129,13 +130,20 @@ export async function withoutDeadMount(ctx: StoreContext, id: string, remove: ()
     await remove();
   } catch (error) {
     if (!LayerStoreError.is(error, 'ERR_ACTIVE_MOUNT') || ctx.driver.adopt === undefined) throw error;
-    // Where an earlier attempt found it busy it is this store's already: taken over twice it would count twice.
-    if (!ctx.deadMounts.has(id)) await ctx.driver.adopt(id);
-    ctx.deadMounts.add(id);
-    await ctx.driver.put(id);
-    ctx.deadMounts.delete(id);
+    await putDead(ctx.driver, id);
     ctx.logger.info({ id }, 'the mount of an unfinished layer is taken away');
     await remove();
+  }
+}
+
+/** Where an earlier attempt found the mount busy it is the driver's already: taken over twice it would count twice. */
+async function putDead(driver: GraphDriver, id: string): Promise<void> {
+  try {
+    await driver.put(id);
+  } catch (error) {
+    if (!LayerStoreError.is(error, 'ERR_NOT_MOUNTED')) throw error;
+    await driver.adopt?.(id);
+    await driver.put(id);
   }
 }
 

@@ -48,13 +48,13 @@ function imageArchive(): Promise<Buffer> {
   ]);
 }
 
-/** A root with a layer, a reference and an RW layer, made under this umask: each thing's kind and mode, ids left out. */
-async function modesUnder(
+/** A root with layers, a reference, an RW layer and an image, made under this umask. */
+async function rootUnder(
   t: TestContext,
   umask: number,
   engine: 'native' | 'js',
   driver: 'overlay2' | 'vfs',
-): Promise<string[]> {
+): Promise<string> {
   const root = join(tempDir(t, 'modes'), 'root');
   const before = process.umask(umask);
   try {
@@ -72,6 +72,11 @@ async function modesUnder(
   } finally {
     process.umask(before);
   }
+  return root;
+}
+
+/** Each thing's kind and mode, ids left out. */
+function modesIn(root: string): string[] {
   return [...ownFiles(root)]
     .filter(({ link }) => !link)
     .map(({ path, mode, directory }) => {
@@ -84,9 +89,9 @@ async function modesUnder(
 for (const engine of ENGINES) {
   for (const driver of ['overlay2', 'vfs'] as const) {
     test(`the umask changes no mode of a store's files (${engine}, ${driver})`, async (t) => {
-      const open = await modesUnder(t, 0, engine, driver);
+      const open = modesIn(await rootUnder(t, 0, engine, driver));
       assert.ok(open.length > 10);
-      assert.deepEqual(await modesUnder(t, 0o777, engine, driver), open);
+      assert.deepEqual(modesIn(await rootUnder(t, 0o777, engine, driver)), open);
     });
   }
 }
@@ -95,19 +100,7 @@ for (const engine of ENGINES) {
   for (const driver of ['overlay2', 'vfs'] as const) {
     for (const umask of [0, 0o077]) {
       test(`modes of a store's files (${engine}, ${driver}, umask ${umask.toString(8)})`, async (t) => {
-        const root = join(tempDir(t, 'modes'), 'root');
-        const before = process.umask(umask);
-        try {
-          const store = await openStore({ root, engine, driver });
-          const layer = await store.register(Readable.from([LAYER], { objectMode: false }));
-          await store.retain(layer.chainID, 'kept');
-          const rw = await store.createRWLayer('box', layer.chainID, { initFunc: () => undefined });
-          await rw.mount();
-          await rw.unmount();
-          await store.close();
-        } finally {
-          process.umask(before);
-        }
+        const root = await rootUnder(t, umask, engine, driver);
         assert.equal(
           lstatSync(root).mode & 0o7777,
           0o710,

@@ -25,7 +25,7 @@ export const load: Command = {
   },
 };
 
-/** Bytes of an archive; unknown for standard input and for a layout's directory, and where loading will say what is wrong. */
+/** Bytes of an archive; unknown for standard input and for a layout's directory. */
 async function sizeOf(archive: string): Promise<number | undefined> {
   // A path that cannot be looked at is told by the load itself.
   const found = archive === '-' ? undefined : await stat(archive).catch(() => undefined);

@@ -1,7 +1,7 @@
 /** Device nodes and FIFOs, by the commands mknod and mkfifo. */
-import { randomBytes } from 'node:crypto';
 import * as fs from './fs.js';
 import { runOk } from './command.js';
+import { randomID } from '../../util/random-id.js';
 
 const S_IFMT = 0o170000;
 const S_IFCHR = 0o020000;
@@ -19,7 +19,7 @@ export async function makeNode(path: string, mode: number, major: number, minor:
  * The command gets an ASCII name of its own beside it, since arguments of commands are text; then it is linked into place.
  */
 export async function makeNodeAt(fd: number, name: Buffer, mode: number, major: number, minor: number): Promise<void> {
-  const scratch = `.layerstore-node-${randomBytes(8).toString('hex')}`;
+  const scratch = `.layerstore-node-${randomID(8)}`;
   const inside = Buffer.from(`/proc/self/fd/${String(fd)}/`);
   const made = Buffer.concat([inside, Buffer.from(scratch)]);
   await runNode(`/proc/self/fd/3/${scratch}`, mode, major, minor, [fd]);

@@ -1,10 +1,10 @@
 /** Removing trees and adding up their sizes. */
-import { randomBytes } from 'node:crypto';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { TreeUsage } from '../engine.js';
 import * as fs from './fs.js';
 import { readMounts } from './mount-table.js';
 import { eachLimited, OpenedDirectory } from './walk.js';
+import { randomID } from '../../util/random-id.js';
 
 /** Open directories on the way down; deeper ones are moved up first, so that depth costs no descriptors. */
 const MAX_DEPTH = 200;
@@ -76,7 +76,7 @@ async function empty(
     signal?.throwIfAborted();
     const path = directory.at(name);
     if (depth >= MAX_DEPTH) {
-      const higher = top.at(`.layerstore-deep-${randomBytes(8).toString('hex')}`);
+      const higher = top.at(`.layerstore-deep-${randomID(8)}`);
       await fs.rename(path, higher);
       await emptyAndRemove(higher, top, 1, device, signal);
     } else {

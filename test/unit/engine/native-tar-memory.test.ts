@@ -2,9 +2,12 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
+import { Writable, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { tempDir } from '../../support/temp.js';
 
@@ -48,4 +51,33 @@ test('a long tar stream stays below 32 MiB, and what its consumer keeps stays wh
   assert.ok(grown < 32 * MIB, `${(grown / MIB).toFixed(1)} MiB more than before`);
   assert.equal(before.length, 11);
   assert.ok(kept.every((block, i) => block.equals(before[i] ?? Buffer.alloc(0))));
+});
+
+test('a stream that has ended holds no memory any more, though somebody holds the stream', async (t) => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const upper = join(tempDir(t), 'upper');
+  mkdirSync(upper);
+  writeFileSync(join(upper, 'file'), '');
+  truncateSync(join(upper, 'file'), 128 * MIB);
+  const held: Readable[] = [];
+  const read = async (): Promise<void> => {
+    const stream = await engine.treeTar({ upper: { directories: [upper], whiteouts: 'overlay' } });
+    held.push(stream);
+    await pipeline(stream, new Writable({ write: (_block, _encoding, done) => done() }));
+  };
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 5; i++) {
+      collect();
+      await nextTurn(); // finalizers run in a turn of their own
+    }
+  };
+  await read();
+  await settle();
+  const before = resident('VmRSS');
+  for (let i = 0; i < 5; i++) await read();
+  await settle();
+  const grown = resident('VmRSS') - before;
+  assert.equal(held.length, 6);
+  assert.ok(grown < 32 * MIB, `five ended streams hold ${(grown / MIB).toFixed(1)} MiB`);
 });
