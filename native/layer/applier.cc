@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <vector>
+#include <utility>
 
 #include "layer/xattr_policy.h"
 #include "sys/open.h"
@@ -27,6 +27,7 @@ Applier::Applier(const IngestRequest& request, UniqueFd root)
       parents_(root_.get(), request.force_component_walk),
       replaced_(request.directory, root_.get(), !request.tar_split_path.empty()),
       ends_(root_.get()),
+      writer_(creator_),
       keeps_made_(request.whiteouts == Whiteouts::kApply) {}
 
 Result<std::unique_ptr<Applier>> Applier::Open(const IngestRequest& request) {
@@ -128,6 +129,8 @@ Result<void> Applier::MakeImplied(std::string_view path) {
 
 Result<bool> Applier::Begin(const TarEntry& entry) {
   file_.reset();
+  behind_ = false;
+  pieces_.clear();
   entry_ = &entry;
   position_ = 0;
   region_ = 0;
@@ -187,6 +190,8 @@ Result<bool> Applier::MakeFile(const TarEntry& entry, const EntryPath& path) {
     Made(info);
   }
   size_ += entry.size;
+  behind_ = long_ && entry.size > 0 && entry.size <= FileWriter::kMaxFile && !entry.sparse && entry.xattrs.empty() &&
+            writer_.HasRoom();
   // Through a link the name may mean another file later on.
   return !entry.sparse && !(parent.aliased && entry.size > 0);
 }
@@ -205,8 +210,13 @@ Result<void> Applier::WriteAt(std::span<const uint8_t> data, uint64_t offset) {
   return {};
 }
 
-Result<void> Applier::Write(std::span<const uint8_t> data) {
+Result<void> Applier::Write(std::span<const uint8_t> data, const BlockQueue::Ref& block) {
   if (!file_.valid()) return {};
+  if (behind_) {
+    writer_.Keep(block);
+    pieces_.push_back(data);
+    return {};
+  }
   if (!entry_->sparse) return WriteAt(data, 0);
   while (!data.empty() && region_ < entry_->regions.size()) {
     const SparseRegion& region = entry_->regions[region_];
@@ -223,10 +233,18 @@ Result<void> Applier::Write(std::span<const uint8_t> data) {
 
 Result<void> Applier::End(const TarEntry& entry) {
   if (!file_.valid()) return {};
+  if (behind_) {
+    return writer_.Add({std::move(file_), std::exchange(pieces_, {}), EntryMetadata::Of(entry), flags_, path_});
+  }
   if (entry.sparse && ftruncate(file_.get(), static_cast<off_t>(entry.size)) != 0) return SysError("ftruncate", path_);
   LS_TRY(ApplyToFd(file_.get(), entry, EntryMetadata::Of(entry), creator_, flags_, path_, ignored_xattrs_));
   file_.reset();
   return {};
+}
+
+Result<void> Applier::NextBlock() {
+  long_ = true;
+  return writer_.Flush();
 }
 
 Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path) {
@@ -325,6 +343,7 @@ Result<bool> Applier::MakeNode(const TarEntry& entry, const EntryPath& path) {
 
 Result<void> Applier::Finish(const CancelToken& cancel) {
   file_.reset();
+  LS_TRY(writer_.Drain());
   return ends_.ForEach([&](const DirectoryEnd& end) -> Result<void> {
     if (cancel.cancelled()) return DataError(Fault::kCancelled, "");
     auto parent = parents_.Find(PathParent(end.path));

@@ -1,16 +1,19 @@
-// Applier: makes a layer's tree out of tar entries, one after another. All work happens on the calling thread, which
-// must have its own umask of 0 (ThreadOptions::private_fs); it owns every descriptor it opens. Nothing outside the
-// layer's directory can be reached, whatever the archive says: parents are found below the root (ParentCache), and what
-// is made there is made by its last component, exclusively, without following anything.
+// Applier: makes a layer's tree out of tar entries, one after another. Names are made on the calling thread alone,
+// which must have its own umask of 0 (ThreadOptions::private_fs); small files are filled by a FileWriter behind it, and
+// all of them before anything looks at what is there. It owns every descriptor it opens. Nothing outside the layer's
+// directory can be reached, whatever the archive says: parents are found below the root (ParentCache), and what is made
+// there is made by its last component, exclusively, without following anything.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "layer/directory_ends.h"
 #include "layer/entry_name.h"
+#include "layer/file_writer.h"
 #include "layer/ingest.h"
 #include "layer/metadata.h"
 #include "layer/parent_cache.h"
@@ -28,9 +31,11 @@ class Applier {
   // Makes what the entry says; a file stays open for Write(). True: the record may name it (its content can be read
   // back from the tree by its name, and the name is new).
   Result<bool> Begin(const TarEntry& entry);
-  // Data as the archive has it: of a sparse file only the regions.
-  Result<void> Write(std::span<const uint8_t> data);
+  // Data as the archive has it: of a sparse file only the regions. It lies in `block`, which stays as it is.
+  Result<void> Write(std::span<const uint8_t> data, const BlockQueue::Ref& block);
   Result<void> End(const TarEntry& entry);
+  // Between entries: the archive goes on in another block, so it is worth a second thread.
+  Result<void> NextBlock();
   // After the last entry: what directories get at the end.
   Result<void> Finish(const CancelToken& cancel);
 
@@ -73,6 +78,8 @@ class Applier {
   Replaced replaced_;
   DirectoryEnds ends_;
   Creator creator_ = Creator::Self();
+  FileWriter writer_;
+  bool long_ = false;  // more than one block
   const bool keeps_made_;
   InodeSet made_;
   // Directories that no entry has named yet, and (kApply) those emptied of what lies below: so that the record names
@@ -89,6 +96,8 @@ class Applier {
   // The entry between Begin() and End().
   std::string path_;
   UniqueFd file_;
+  bool behind_ = false;  // its data is for writer_
+  std::vector<std::span<const uint8_t>> pieces_;
   ApplyFlags flags_;
   uint64_t position_ = 0;  // in the file's own data: of a sparse file within region_
   size_t region_ = 0;

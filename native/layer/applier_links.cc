@@ -30,6 +30,7 @@ Result<bool> Applier::ClearWay(const Parent& parent, const std::string& name) {
 }
 
 Result<void> Applier::Hide(const Parent& parent, const std::string& name, const struct stat& info) {
+  LS_TRY(writer_.Drain());
   if (auto taken = replaced_.Take(parent.fd, name); !taken.ok()) {
     // A lower layer's directory on a mounted overlay cannot be renamed, and a file of it is no loss to the record.
     if (taken.error().err != EXDEV || Ours(info) || S_ISDIR(info.st_mode)) {
@@ -43,6 +44,8 @@ Result<void> Applier::Hide(const Parent& parent, const std::string& name, const 
 }
 
 Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path) {
+  // Its header is held against what the file has.
+  LS_TRY(writer_.Drain());
   LS_ASSIGN(const EntryPath target, ParseLinkTarget(entry.link_name, request_.limits));
   const auto missing = [&] { return DataError(Fault::kBadTar, "a hard link to what is not in the layer", entry.name); };
   if (target.path.empty()) return DataError(Fault::kBadTar, "a hard link to a directory", entry.name);

@@ -1,5 +1,5 @@
 // The ingest pipeline. Threads: `ls-decode` reads and decodes; `ls-hash` hashes the tar, `ls-hash-blob` what it was
-// decoded from; `ls-apply` splits, computes checksums and makes the tree;
+// decoded from; `ls-apply` splits, computes checksums and makes the tree; `ls-write` (FileWriter) fills small files;
 // `ls-record` (RecordWriter) compresses the record. They share blocks of a MiB and hand them over seldom.
 #include "layer/ingest.h"
 
@@ -122,6 +122,11 @@ class DecodeStage {
 class BlockInput final : public TarInput {
  public:
   BlockInput(BlockQueue& queue, const CancelToken& cancel) : queue_(queue), cancel_(cancel) {}
+  // What was taken last lies in it.
+  [[nodiscard]] const BlockQueue::Ref& block() const { return block_; }
+  // So far.
+  [[nodiscard]] size_t blocks() const { return blocks_; }
+
   Result<std::span<const uint8_t>> Take(size_t max) override {
     if (cancel_.cancelled()) return DataError(Fault::kCancelled, "");
     if (left_.empty()) {
@@ -129,6 +134,7 @@ class BlockInput final : public TarInput {
       LS_ASSIGN(block_, queue_.Pop());
       if (block_ == nullptr) return std::span<const uint8_t>();
       left_ = block_->data();
+      blocks_++;
     }
     const std::span<const uint8_t> bytes = left_.first(std::min(max, left_.size()));
     left_ = left_.subspan(bytes.size());
@@ -140,6 +146,7 @@ class BlockInput final : public TarInput {
   const CancelToken& cancel_;
   BlockQueue::Ref block_;
   std::span<const uint8_t> left_;
+  size_t blocks_ = 0;
 };
 
 // The applying thread's work: from blocks to the tree and the record.
@@ -166,6 +173,10 @@ class ApplyStage {
       raw_ += reader_.TakeRaw();
       if (step == TarReader::Step::kEnd) break;
       if (step == TarReader::Step::kEntry) LS_TRY(OneEntry(entry));
+      if (input_.blocks() > std::max<size_t>(blocks_, 1)) {
+        blocks_ = input_.blocks();
+        LS_TRY(applier_->NextBlock());
+      }
       if (raw_.size() >= kRawBytes) LS_TRY(FlushRaw());
       progress_.bytes_unpacked.store(reader_.offset(), std::memory_order_relaxed);
     }
@@ -224,7 +235,7 @@ class ApplyStage {
     while (reader_.data_left() > 0) {
       LS_TRY(CheckFreeSpace());
       LS_ASSIGN(const std::span<const uint8_t> bytes, reader_.ReadData(SIZE_MAX));
-      LS_TRY(applier_->Write(bytes));
+      LS_TRY(applier_->Write(bytes, input_.block()));
       if (record_ == nullptr) continue;
       if (named) {
         crc = Crc64Iso(crc, bytes);
@@ -268,6 +279,7 @@ class ApplyStage {
   std::unique_ptr<Applier> applier_;
   std::unique_ptr<RecordWriter> record_;
   std::string raw_;
+  size_t blocks_ = 0;
   uint64_t entries_ = 0;
   uint64_t kept_ = 0;
   uint64_t next_check_ = 0;
