@@ -72,6 +72,8 @@ export class FreshDisk {
       await execute('mkfs.ext4', ['-q', '-F', '-E', 'nodiscard,lazy_itable_init=1,lazy_journal_init=1', image]);
       await execute('mount', ['-o', 'loop,noinit_itable', image, this.path]);
       this.#image = image;
+      // Whoever syncs would wait for what others wrote to the same disk before, a removed image of gigabytes among it.
+      await execute('sync');
     } catch (error) {
       await rm(image, { force: true });
       throw error;

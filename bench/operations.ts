@@ -114,6 +114,23 @@ const exportToDescriptor: Setup = async (parameters) => {
   };
 };
 
+/** Each run writes a new file, as `tar -cf` does beside it. */
+const exportToFile: Setup = async (parameters) => {
+  const { store, layer } = await withLayer(parameters);
+  let n = 0;
+  return {
+    async run() {
+      const file = await open(join(parameters.scratch, `export-${n++}.tar`), 'wx');
+      try {
+        return await measure(async () => ({ bytes: (await layer.exportTo({ fd: file.fd })).bytes }));
+      } finally {
+        await file.close();
+      }
+    },
+    teardown: () => store.close(),
+  };
+};
+
 const exportStream: Setup = async (parameters) => {
   const { store, layer } = await withLayer(parameters);
   return {
@@ -290,6 +307,7 @@ export const operations: Readonly<Record<string, Setup>> = {
   register,
   registerChain,
   exportToDescriptor,
+  exportToFile,
   exportStream,
   hash,
   rwCycle,

@@ -61,10 +61,12 @@ function command(
   name: string,
   bytes: () => Promise<number>,
   words: (path: string, directory: string) => readonly string[],
+  prepare?: (directory: string) => Promise<unknown>,
 ): Contestant[] {
   const path = findCommand(name);
   if (path === undefined) return [];
-  return [new CommandContestant(name, join(maker.disk, `c${serial++}`), bytes, (directory) => words(path, directory))];
+  const scratch = join(maker.disk, `c${serial++}`);
+  return [new CommandContestant(name, scratch, bytes, (directory) => words(path, directory), prepare)];
 }
 
 const made = (inputs: readonly Input[], ...forms: Form[]): (() => Promise<void>)[] =>
@@ -132,6 +134,26 @@ function readTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
           ...engine(maker, 'exportStream', { tars }, 'native to a Readable'),
           ...engine(maker, 'exportStream', { tars, engine: 'js' }, 'js to a Readable'),
         ],
+        inputs: made([input], 'plain'),
+      },
+      {
+        ...common,
+        name: `export to a file: ${name}`,
+        group: 'export',
+        contestants: [
+          ...command(
+            maker,
+            'tar',
+            bytes,
+            (path) => [path, '--xattrs', '-cf', 'out.tar', 'tree'],
+            async (directory) => {
+              await mkdir(join(directory, 'tree'));
+              await execute('tar', ['--xattrs', '-xf', paths.plain, '-C', join(directory, 'tree')]);
+            },
+          ),
+          ...engine(maker, 'exportToFile', { tars }, 'native, verified'),
+        ],
+        reference: 'tar',
         inputs: made([input], 'plain'),
       },
       {
