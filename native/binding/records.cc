@@ -60,6 +60,7 @@ Napi::Value LayerRecordTable(Napi::Env env, LayerRecords& records) {
   Napi::Array others = Napi::Array::New(env, records.others.size());
   for (uint32_t i = 0; i < records.others.size(); ++i) others.Set(i, Napi::String::New(env, records.others[i]));
   table.Set("others", others);
+  table.Set("housed", Napi::Boolean::New(env, records.housed));
   return table;
 }
 
@@ -85,9 +86,12 @@ Napi::Value ReadLayerRecordsCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   std::string directory = guard.Text(info[0], "directory");
+  LayerTrees trees{guard.OptionalText(info[1], "trees"), guard.OptionalText(info[2], "reserved")};
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<LayerRecords>(
-      nullptr, [directory = std::move(directory)] { return ReadLayerRecords(directory); }, LayerRecordTable);
+      nullptr,
+      [directory = std::move(directory), trees = std::move(trees)] { return ReadLayerRecords(directory, trees); },
+      LayerRecordTable);
 }
 
 Napi::Value NamesCall(const Napi::CallbackInfo& info) {

@@ -20,15 +20,22 @@ Sha256Digest Sha256::Finish() {
   return digest;
 }
 
-std::string FormatDigest(const Sha256Digest& digest) {
+void Sha256::Restart() { EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), nullptr, nullptr); }
+
+std::array<char, 64> FormatHex(const Sha256Digest& digest) {
   static constexpr char kHex[] = "0123456789abcdef";
-  std::string text = "sha256:";
-  text.reserve(text.size() + 2 * digest.size());
+  std::array<char, 64> text;
+  size_t at = 0;
   for (const uint8_t byte : digest) {
-    text.push_back(kHex[byte >> 4]);
-    text.push_back(kHex[byte & 15]);
+    text[at++] = kHex[byte >> 4];
+    text[at++] = kHex[byte & 15];
   }
   return text;
+}
+
+std::string FormatDigest(const Sha256Digest& digest) {
+  const std::array<char, 64> hex = FormatHex(digest);
+  return std::string("sha256:").append(hex.data(), hex.size());
 }
 
 }  // namespace layerstore

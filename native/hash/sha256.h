@@ -18,12 +18,17 @@ class Sha256 {
   Sha256& operator=(const Sha256&) = delete;
 
   void Update(std::span<const uint8_t> bytes);
-  // Ends the stream; the object is not used again.
+  // Ends the stream; nothing but Restart() may follow.
   Sha256Digest Finish();
+  // Begins another stream, which costs far less than another object where streams are short.
+  void Restart();
 
  private:
   void* context_;  // EVP_MD_CTX
 };
+
+// 64 lower-case hex digits.
+std::array<char, 64> FormatHex(const Sha256Digest& digest);
 
 // "sha256:" and 64 lower-case hex digits.
 std::string FormatDigest(const Sha256Digest& digest);

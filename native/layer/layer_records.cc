@@ -2,223 +2,204 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
+#include <bit>
 #include <cstring>
+#include <functional>
+#include <span>
 #include <string_view>
-#include <unordered_map>
 
-#include "hash/sha256.h"
+#include "layer/layer_record_reader.h"
 #include "sys/directory.h"
 #include "sys/open.h"
+#include "sys/pages.h"
 #include "sys/thread.h"
 
 namespace layerstore {
 namespace {
-
-constexpr std::string_view kAlgorithm = "sha256:";
-constexpr size_t kHexLength = 64;
-constexpr size_t kDigestLength = 71;
-// Longer is for the careful reader.
-constexpr size_t kMaxBytes = 512;
-constexpr size_t kMaxCacheId = 128;
-constexpr size_t kMaxSizeDigits = 15;  // exact as a double
 
 // Two: what is cached is read at the speed of the processors, of which a small machine has two; more would only
 // contend.
 constexpr size_t kReaders = 2;
 constexpr size_t kAtOnce = 64;         // layers that a reader takes
 constexpr size_t kWorthThreads = 256;  // layers
-constexpr size_t kOpenAtOnce = 128;    // files of a reader with a descriptor table of its own
+constexpr size_t kWorthPages = 1024;   // layers: fewer are cheaper by small pages than by a huge one
+constexpr size_t kTextBytes = 2 * (kDigestAlgorithm.size() + Candidate::kHexBytes) + Candidate::kMaxCacheId;
+constexpr int32_t kNone = -1;
 
-#ifndef CLOSE_RANGE_UNSHARE
-#define CLOSE_RANGE_UNSHARE (1U << 1)
-#endif
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
+using Descriptors = std::vector<std::pair<uint32_t, std::string>>;  // by candidate
 
-struct Candidate {
-  std::string name;
-  std::string diff;
-  std::string parent;  // empty: none
-  std::string cache_id;
-  std::string descriptor;
-  double size = 0;
-  bool sound = false;
-};
-
-bool IsHex(std::string_view text) {
-  return text.size() == kHexLength &&
-         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-}
-
-bool IsDigest(std::string_view text) { return text.starts_with(kAlgorithm) && IsHex(text.substr(kAlgorithm.size())); }
-
-bool IsCacheId(std::string_view text) {
-  const auto letter = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  return !text.empty() && text.size() <= kMaxCacheId && letter(text[0]) &&
-         std::ranges::all_of(text, [&](char c) { return letter(c) || c == '_' || c == '.' || c == '-'; });
-}
-
-bool IsSize(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxSizeDigits &&
-         std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
-}
-
-bool IsAscii(std::string_view text) {
-  return !text.empty() && std::ranges::all_of(text, [](char c) { return c > 0; });
-}
-
-// The chain id that `candidate` makes must be its name: a flipped digit in either file shows here.
-bool FitsName(const Candidate& candidate) {
-  const std::string_view diff = candidate.diff;
-  if (candidate.parent.empty()) return diff.substr(kAlgorithm.size()) == candidate.name;
-  std::string both = candidate.parent;
-  both.append(" ").append(diff);
-  Sha256 hash;
-  hash.Update({reinterpret_cast<const uint8_t*>(both.data()), both.size()});
-  return std::string_view(FormatDigest(hash.Finish())).substr(kAlgorithm.size()) == candidate.name;
-}
-
-// RecordReader: reads small files of one thread. Where it has a descriptor table of its own, files are closed many at
-// once, and neither opening nor closing waits for other threads of the process.
-class RecordReader {
+// Candidates: a fixed number of them, in memory that costs few page faults. Borrowed from by who reads, one thread
+// each.
+class Candidates {
  public:
-  // `own_thread`: nothing else runs on this thread, so it may leave the process' descriptor table.
-  RecordReader(const std::string& directory, bool own_thread) {
-    // The new table has none of the process' files but the first three: nothing is kept open here that others close.
-    own_table_ = own_thread && syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_UNSHARE) == 0;
-    Result<UniqueFd> opened = OpenPath(directory, O_RDONLY | O_DIRECTORY);
-    if (opened) directory_ = std::move(*opened);
+  explicit Candidates(std::string_view names) {
+    const size_t count = names.size() / Candidate::kHexBytes;
+    if (count >= kWorthPages) {
+      pages_ = Pages(count * sizeof(Candidate));
+      all_ = {reinterpret_cast<Candidate*>(pages_.bytes().data()), count};
+    } else {
+      few_.resize(count);
+      all_ = few_;
+    }
+    for (size_t i = 0; i < count; ++i) names.copy(all_[i].name.data(), Candidate::kHexBytes, i * Candidate::kHexBytes);
   }
-  RecordReader(const RecordReader&) = delete;
-  RecordReader& operator=(const RecordReader&) = delete;
-  ~RecordReader() { CloseAll(); }
 
-  void Read(Candidate& candidate) {
-    std::string size;
-    candidate.sound = directory_.valid() && ReadFile(candidate.name, "cache-id", false, candidate.cache_id) &&
-                      IsCacheId(candidate.cache_id) && ReadFile(candidate.name, "diff", false, candidate.diff) &&
-                      IsDigest(candidate.diff) && ReadFile(candidate.name, "size", false, size) && IsSize(size) &&
-                      ReadFile(candidate.name, "parent", true, candidate.parent) &&
-                      (candidate.parent.empty() || IsDigest(candidate.parent)) &&
-                      ReadFile(candidate.name, "descriptor.json", true, candidate.descriptor) &&
-                      (candidate.descriptor.empty() || IsAscii(candidate.descriptor)) && FitsName(candidate);
-    if (candidate.sound) candidate.size = std::strtod(size.c_str(), nullptr);
-  }
+  [[nodiscard]] size_t size() const { return all_.size(); }
+  Candidate& operator[](size_t i) { return all_[i]; }
 
  private:
-  // False for whatever is not plainly there, or, where it is `optional`, plainly missing.
-  bool ReadFile(const std::string& layer, const char* name, bool optional, std::string& content) {
-    path_.assign(layer).append("/").append(name);
-    const int fd = Open();
-    if (fd < 0) return optional && errno == ENOENT;
-    // At an offset, which a FIFO does not take. What else is no regular file gives nothing that passes for a record.
-    const ssize_t got = pread(fd, buffer_.data(), buffer_.size(), 0);
-    if (!own_table_) {
-      close(fd);
-    } else if (++open_ == kOpenAtOnce) {
-      CloseAll();
-    }
-    if (got <= 0 || static_cast<size_t>(got) == buffer_.size()) return false;
-    content.assign(buffer_.data(), static_cast<size_t>(got));
-    return true;
-  }
-
-  int Open() {
-    // O_NONBLOCK: a FIFO in the place of a record opens at once. No directory on the way is a link either.
-    constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    if (HaveOpenat2()) {
-      return RawOpenat2(directory_.get(), path_.c_str(), kFlags, 0, kResolveNoSymlinks | kResolveBeneath);
-    }
-    return openat(directory_.get(), path_.c_str(), kFlags);
-  }
-
-  // The directory has the lowest descriptor of the table that was free, so all of the records' are above it.
-  void CloseAll() {
-    if (open_ > 0) syscall(SYS_close_range, static_cast<unsigned>(directory_.get()) + 1, ~0U, 0U);
-    open_ = 0;
-  }
-
-  UniqueFd directory_;
-  bool own_table_ = false;
-  size_t open_ = 0;
-  std::string path_;
-  std::array<char, kMaxBytes + 1> buffer_;
+  std::vector<Candidate> few_;
+  Pages pages_;
+  std::span<Candidate> all_;
 };
 
-void ReadAll(const std::string& directory, std::vector<Candidate>& candidates) {
+// NameTable: numbers by name, in one piece of memory. Names are borrowed.
+class NameTable {
+ public:
+  explicit NameTable(size_t count) : slots_(std::bit_ceil(2 * count + 1)) {}
+
+  // False: there is such a name already.
+  bool Insert(std::string_view name, int32_t value) {
+    Slot& slot = slots_[SlotOf(name)];
+    if (slot.value != kNone) return false;
+    slot = {name, value};
+    return true;
+  }
+  // kNone: there is no such name.
+  [[nodiscard]] int32_t Find(std::string_view name) const { return slots_[SlotOf(name)].value; }
+
+ private:
+  struct Slot {
+    std::string_view name;
+    int32_t value = kNone;
+  };
+
+  [[nodiscard]] size_t SlotOf(std::string_view name) const {
+    const size_t mask = slots_.size() - 1;
+    size_t at = std::hash<std::string_view>()(name) & mask;
+    while (slots_[at].value != kNone && slots_[at].name != name) at = (at + 1) & mask;
+    return at;
+  }
+
+  std::vector<Slot> slots_;
+};
+
+Descriptors ReadAll(const std::string& directory, Candidates& candidates) {
   std::atomic<size_t> cursor{0};
-  const auto work = [&](bool own_thread) {
+  const auto work = [&](bool own_thread, Descriptors& descriptors) {
     RecordReader reader(directory, own_thread);
     for (;;) {
       const size_t first = cursor.fetch_add(kAtOnce);
       if (first >= candidates.size()) return;
       const size_t end = std::min(first + kAtOnce, candidates.size());
-      for (size_t i = first; i < end; ++i) reader.Read(candidates[i]);
+      for (size_t i = first; i < end; ++i) {
+        const std::string_view descriptor = reader.Read(candidates[i]);
+        if (!descriptor.empty()) descriptors.emplace_back(static_cast<uint32_t>(i), descriptor);
+      }
     }
   };
+  std::array<Descriptors, kReaders> found;
   std::vector<Thread> threads;
   if (candidates.size() >= kWorthThreads) {
-    for (size_t i = 0; i < kReaders; ++i) {
-      Result<Thread> started = Thread::Start([&work] { work(true); }, {"ls-records", false, 0});
+    for (Descriptors& mine : found) {
+      Result<Thread> started = Thread::Start([&work, &mine] { work(true, mine); }, {"ls-records", false, 0});
       if (started) threads.push_back(std::move(*started));
     }
   }
-  if (threads.empty()) work(false);
+  if (threads.empty()) work(false, found[0]);
   for (Thread& thread : threads) thread.Join();
+  Descriptors& all = found[0];
+  for (size_t i = 1; i < found.size(); ++i) std::ranges::move(found[i], std::back_inserter(all));
+  return std::move(all);
+}
+
+void AppendRow(const Candidate& candidate, int32_t parent, LayerRecords& records) {
+  records.text.append(kDigestAlgorithm).append(TextOf(candidate.name));
+  records.text.append(kDigestAlgorithm).append(TextOf(candidate.diff)).append(candidate.cache());
+  records.ends.push_back(static_cast<uint32_t>(records.text.size()));
+  records.sizes.push_back(candidate.size);
+  records.parents.push_back(parent);
 }
 
 // Rows in an order in which a chain's layers follow each other.
-void Arrange(std::vector<Candidate>& candidates, LayerRecords& records) {
-  constexpr int32_t kNone = -1;
-  std::unordered_map<std::string_view, size_t> by_name;
-  by_name.reserve(candidates.size());
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    if (candidates[i].sound) by_name.emplace(candidates[i].name, i);
+void Arrange(Candidates& candidates, Descriptors descriptors, LayerRecords& records) {
+  const size_t count = candidates.size();
+  NameTable by_name(count);
+  for (size_t i = 0; i < count; ++i) {
+    Candidate& candidate = candidates[i];
+    // A name that was listed twice, as may be where somebody renames meanwhile, is for the careful reader.
+    candidate.sound = candidate.sound && by_name.Insert(TextOf(candidate.name), static_cast<int32_t>(i));
   }
-  std::vector<std::vector<size_t>> children(candidates.size());
-  std::vector<std::pair<size_t, int32_t>> next;  // candidate, its parent's row
-  for (size_t i = 0; i < candidates.size(); ++i) {
+  // Lists of children and of layers without parent, by the number of the first and of each one's next.
+  std::vector<int32_t> first_child(count, kNone);
+  std::vector<int32_t> sibling(count, kNone);
+  std::vector<int32_t> rows(count, kNone);
+  int32_t first = kNone;
+  for (size_t i = 0; i < count; ++i) {
     if (!candidates[i].sound) continue;
-    if (candidates[i].parent.empty()) {
-      next.emplace_back(i, kNone);
-    } else if (const auto parent = by_name.find(std::string_view(candidates[i].parent).substr(kAlgorithm.size()));
-               parent != by_name.end()) {
-      children[parent->second].push_back(i);
+    int32_t* list = &first;
+    if (candidates[i].has_parent) {
+      const int32_t parent = by_name.Find(TextOf(candidates[i].parent));
+      if (parent == kNone) continue;
+      list = &first_child[static_cast<size_t>(parent)];
     }
+    sibling[i] = std::exchange(*list, static_cast<int32_t>(i));
   }
-  std::vector<bool> placed(candidates.size());
-  while (!next.empty()) {
-    const auto [at, parent] = next.back();
-    next.pop_back();
-    Candidate& candidate = candidates[at];
-    const auto row = static_cast<int32_t>(records.ends.size());
-    records.text.append(kAlgorithm).append(candidate.name).append(candidate.diff).append(candidate.cache_id);
-    records.ends.push_back(static_cast<uint32_t>(records.text.size()));
-    records.sizes.push_back(candidate.size);
-    records.parents.push_back(parent);
-    if (!candidate.descriptor.empty()) {
-      records.descriptors.emplace_back(static_cast<uint32_t>(row), std::move(candidate.descriptor));
+  records.text.reserve(count * kTextBytes);
+  records.ends.reserve(count);
+  records.sizes.reserve(count);
+  records.parents.reserve(count);
+  std::vector<int32_t> lists;  // what is left of the lists of those that were placed
+  for (int32_t next = first; next != kNone || !lists.empty();) {
+    if (next == kNone) {
+      next = lists.back();
+      lists.pop_back();
+      continue;
     }
-    placed[at] = true;
-    for (const size_t child : children[at]) next.emplace_back(child, row);
+    const auto at = static_cast<size_t>(next);
+    Candidate& candidate = candidates[at];
+    rows[at] = static_cast<int32_t>(records.ends.size());
+    const int32_t parent =
+        candidate.has_parent ? rows[static_cast<size_t>(by_name.Find(TextOf(candidate.parent)))] : kNone;
+    AppendRow(candidate, parent, records);
+    if (sibling[at] != kNone) lists.push_back(sibling[at]);
+    next = first_child[at];
+  }
+  for (auto& [candidate, text] : descriptors) {
+    if (rows[candidate] != kNone) records.descriptors.emplace_back(rows[candidate], std::move(text));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (rows[i] == kNone) records.others.emplace_back(TextOf(candidates[i].name));
+  }
+}
+
+// Whether each record that is a row has its tree. False, too, where the trees cannot be listed: who asks for their
+// names hears why.
+bool AllHoused(Candidates& candidates, const LayerTrees& trees) {
+  if (trees.directory.empty()) return false;
+  const Result<std::string> listed = ListNames(trees.directory, true);
+  if (!listed) return false;
+  const std::string_view names = *listed;
+  NameTable table(static_cast<size_t>(std::ranges::count(names, '/')));
+  for (size_t at = 0; at < names.size();) {
+    const std::string_view name = names.substr(at, names.find('/', at) - at);
+    if (name != trees.reserved) table.Insert(name, 0);
+    at += name.size() + 1;
   }
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (!placed[i]) records.others.push_back(std::move(candidates[i].name));
+    if (candidates[i].sound && table.Find(candidates[i].cache()) == kNone) return false;
   }
+  return true;
 }
 
 }  // namespace
 
-Result<LayerRecords> ReadLayerRecords(const std::string& directory) {
+Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees) {
   LayerRecords records;
-  std::vector<Candidate> candidates;
+  std::string names;
   {
     LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
     DirectoryReader reader(fd.get());
@@ -227,18 +208,20 @@ Result<LayerRecords> ReadLayerRecords(const std::string& directory) {
       LS_ASSIGN(const bool more, reader.Next(entry));
       if (!more) break;
       if (entry.type == DT_DIR && IsHex(entry.name)) {
-        candidates.emplace_back().name = entry.name;
+        names.append(entry.name);
       } else {
         records.others.emplace_back(entry.name);
       }
     }
   }
-  // Rows are told by 32 bits, and the text by as many.
-  if (candidates.size() > UINT32_MAX / (2 * kDigestLength + kMaxCacheId)) {
+  // Rows are told by 31 bits, and places in the text by 32.
+  if (names.size() / Candidate::kHexBytes > UINT32_MAX / kTextBytes) {
     return DataError(Fault::kLimit, "records", directory);
   }
-  ReadAll(directory, candidates);
-  Arrange(candidates, records);
+  Candidates candidates(names);
+  Descriptors descriptors = ReadAll(directory, candidates);
+  Arrange(candidates, std::move(descriptors), records);
+  records.housed = AllHoused(candidates, trees);
   return records;
 }
 

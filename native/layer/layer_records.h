@@ -22,8 +22,16 @@ struct LayerRecords {
   std::vector<int32_t> parents;                               // row of the parent; -1: it has none
   std::vector<std::pair<uint32_t, std::string>> descriptors;  // ASCII, of rows that have one
   std::vector<std::string> others;
+  bool housed = false;  // every record's cache id names one of the trees
 };
 
-Result<LayerRecords> ReadLayerRecords(const std::string& directory);
+// Where every layer has a directory that is called by its cache id; one name there is none of a layer.
+struct LayerTrees {
+  std::string directory;  // empty: nobody asks
+  std::string reserved;
+};
+
+// The trees are looked at when the records are read: who publishes a layer makes its tree first.
+Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees = {});
 
 }  // namespace layerstore
