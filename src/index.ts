@@ -66,6 +66,7 @@ export type {
   IngestResult,
   MountEntry,
   LayerRecordTable,
+  LayerTrees,
   MountTier,
   OverlayMount,
   Progress,

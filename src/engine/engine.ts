@@ -10,10 +10,10 @@ import type { Readable, Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-import type { LayerRecordTable, RecordRow } from './record-types.js';
+import type { LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-export type { LayerRecordTable, RecordRow } from './record-types.js';
+export type { LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -330,8 +330,8 @@ export interface Engine {
    * directories, links included, are left out). Absent: the caller reads them one by one.
    */
   readRecords?(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
-  /** The layers' records right below `directory`. Absent: the caller reads them itself. */
-  readLayerRecords?(directory: string): Promise<LayerRecordTable>;
+  /** The layers' records right below `directory`, then a look for their trees. Absent: the caller reads them itself. */
+  readLayerRecords?(directory: string, trees?: LayerTrees): Promise<LayerRecordTable>;
   /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
   names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */

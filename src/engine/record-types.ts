@@ -12,6 +12,12 @@ export interface RecordRow {
   files: (string | undefined | { failed: string })[];
 }
 
+/** Where every layer has a directory that is called by its cache id; one name there, `reserved`, is none of a layer. */
+export interface LayerTrees {
+  readonly directory: string;
+  readonly reserved: string;
+}
+
 /**
  * Layer records in the layerdb format that are beyond doubt: every file plainly there and well formed, the chain id that
  * of `diff` and `parent`. A row's parent is an earlier row. Packed, since there may be thousands.
@@ -28,4 +34,6 @@ export interface LayerRecordTable {
   descriptors: ReadonlyMap<number, string>;
   /** Names of all other entries, for a careful reader: nothing is said about them. */
   others: string[];
+  /** Whether each row's cache id names one of the trees that were asked about. */
+  housed: boolean;
 }

@@ -4,7 +4,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainID, DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
-import type { Engine, LayerRecordTable, RecordRow } from '../engine/engine.js';
+import type { Engine, LayerRecordTable, LayerTrees, RecordRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { DESCRIPTOR_LIMIT, SMALL_LIMIT, flawOfErrno, readRecordFile } from './record-file.js';
@@ -78,10 +78,10 @@ type Reader = Pick<Engine, 'readRecords' | 'readLayerRecords'>;
 
 const MOUNT_NAMES = [MOUNT_FILES.id, MOUNT_FILES.initID, MOUNT_FILES.parent];
 
-/** Every record below `directory`. `engine` reads in bulk where it can. */
-export async function loadRecords(directory: string, engine: Reader): Promise<LoadedRecords> {
+/** Every record below `directory`. `engine` reads in bulk where it can, and looks at the layers' trees then. */
+export async function loadRecords(directory: string, engine: Reader, trees?: LayerTrees): Promise<LoadedRecords> {
   const loaded: LoadedRecords = { layers: [], mounts: [], removing: [], broken: [] };
-  await loadLayers(loaded, join(directory, LAYERS), engine);
+  await loadLayers(loaded, join(directory, LAYERS), engine, trees);
   const mounts = join(directory, MOUNTS);
   const mountEntries = entriesOf(mounts);
   const mountSource = await bulk(engine, mounts, mountEntries, MOUNT_NAMES);
@@ -89,8 +89,13 @@ export async function loadRecords(directory: string, engine: Reader): Promise<Lo
   return loaded;
 }
 
-async function loadLayers(loaded: LoadedRecords, layers: string, engine: Reader): Promise<void> {
-  const table = await layerTable(layers, engine);
+async function loadLayers(
+  loaded: LoadedRecords,
+  layers: string,
+  engine: Reader,
+  trees: LayerTrees | undefined,
+): Promise<void> {
+  const table = await layerTable(layers, engine, trees);
   if (table === undefined) {
     for (const entry of entriesOf(layers)) loadLayer(loaded, layers, entry.name, entry.isDirectory());
     return;
@@ -101,11 +106,17 @@ async function loadLayers(loaded: LoadedRecords, layers: string, engine: Reader)
     const directory = lstatSync(join(layers, name), { throwIfNoEntry: false })?.isDirectory();
     if (directory !== undefined) loadLayer(loaded, layers, name, directory);
   }
+  if (table.housed && doubtful.length === table.others.length && loaded.layers.length === table.ends.length)
+    loaded.sound = true;
 }
 
-async function layerTable(layers: string, engine: Reader): Promise<LayerRecordTable | undefined> {
+async function layerTable(
+  layers: string,
+  engine: Reader,
+  trees: LayerTrees | undefined,
+): Promise<LayerRecordTable | undefined> {
   try {
-    return await engine.readLayerRecords?.(layers);
+    return await engine.readLayerRecords?.(layers, trees);
   } catch (error) {
     // No directory of records: a root that is read before anybody wrote to it.
     if (LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT') return undefined;

@@ -6,6 +6,7 @@ import { lstat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
+import type { LayerTrees } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { FileMounts } from './file-mounts.js';
 import { filesAt, loadRecords, optional, readChain, required } from './file-records.js';
@@ -175,9 +176,9 @@ class FileMetadataStore implements MetadataStore {
     return { layers, mounts: mounts.map(({ name }) => name) };
   }
 
-  async loadAll(): Promise<LoadedRecords> {
+  async loadAll(trees?: LayerTrees): Promise<LoadedRecords> {
     try {
-      return await loadRecords(this.#place.path, this.#place.engine);
+      return await loadRecords(this.#place.path, this.#place.engine, trees);
     } catch (error) {
       throw systemError(error, 'read the layer records');
     }

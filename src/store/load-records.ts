@@ -3,6 +3,7 @@
  * not fit is left out with a reason, never an error. Reads only.
  */
 import type { ChainID } from '../digest.js';
+import type { LayerTrees } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type {
   BrokenRecord,
@@ -19,18 +20,20 @@ const AT_ONCE = 16;
 
 /** What fits, bottom first, and what does not. */
 export interface Joined {
-  layers: { record: LayerRecord; parent: ChainID | undefined }[];
+  layers: LayerRecord[];
   mounts: NamedMountRecord[];
   broken: BrokenRecord[];
   removing: { chainID: ChainID; cacheID: string }[];
 }
 
 export async function joinRecords(ctx: StoreContext): Promise<Joined> {
-  const [loaded, listed] = await readBoth(ctx);
-  const there = new Set(listed);
+  // The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then.
+  const loaded = await loadAll(ctx.metadata, ctx.driver.trees);
+  const sound = loaded.sound === true;
+  const there = new Set(sound && loaded.mounts.length === 0 ? [] : await ctx.driver.list());
   const broken = [...loaded.broken];
-  const layers = joinLayers(loaded.layers, there, broken);
-  const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ record }) => record.chainID));
+  const layers = sound ? loaded.layers : joinLayers(loaded.layers, there, broken);
+  const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ chainID }) => chainID));
   const mounts = loaded.mounts.filter((mount) => {
     const why = flawOfMount(mount, known, there);
     if (why === undefined) return true;
@@ -40,46 +43,18 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   return { layers, mounts, broken, removing: loaded.removing };
 }
 
-/**
- * The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then. But
- * nobody else writes below a writer, and there both are read at once.
- */
-async function readBoth(ctx: StoreContext): Promise<[LoadedRecords, string[]]> {
-  if (!ctx.readOnly) return Promise.all([loadAll(ctx.metadata), ctx.driver.list()]);
-  const loaded = await loadAll(ctx.metadata);
-  return [loaded, await ctx.driver.list()];
-}
-
-/** Where all is well and parents come first, which is how the file store reads thousands of them; else `undefined`. */
-function joinSound(records: readonly LayerRecord[], there: ReadonlySet<string>): Joined['layers'] | undefined {
-  const joined: Joined['layers'] = [];
-  const fitting = new Set<ChainID>();
-  let last: ChainID | undefined;
-  for (const record of records) {
-    const { chainID, parent, cacheID } = record;
-    if (!there.has(cacheID) || fitting.has(chainID)) return undefined;
-    if (parent !== undefined && parent !== last && !fitting.has(parent)) return undefined;
-    fitting.add(chainID);
-    joined.push({ record, parent });
-    last = chainID;
-  }
-  return joined;
-}
-
 /** Parents before children; a chain that does not reach its base is broken from the break upwards. */
 function joinLayers(
   records: readonly LayerRecord[],
   there: ReadonlySet<string>,
   broken: BrokenRecord[],
-): { record: LayerRecord; parent: ChainID | undefined }[] {
-  const sound = joinSound(records, there);
-  if (sound !== undefined) return sound;
+): LayerRecord[] {
   // One table by chain id, and everything else by object: text is slow to look up, and there may be many layers.
   const byChain = new Map<ChainID, Judged>();
   for (const record of records) byChain.set(record.chainID, { record, below: undefined, fits: undefined });
   const all = [...byChain.values()];
   for (const one of all) if (one.record.parent !== undefined) one.below = byChain.get(one.record.parent);
-  const joined: { record: LayerRecord; parent: ChainID | undefined }[] = [];
+  const joined: LayerRecord[] = [];
   for (const start of all) {
     // Down to the first layer that is judged, then back up: chains may be deep, so no recursion.
     const path: Judged[] = [];
@@ -95,7 +70,7 @@ function joinLayers(
       const why = flawOfLayer(one, there);
       one.fits = why === undefined;
       if (why === undefined) {
-        joined.push({ record, parent: record.parent });
+        joined.push(record);
       } else {
         const what = record.chainID.replace(':', '/');
         broken.push({ kind: 'layer', what, why, chainID: record.chainID, cacheID: record.cacheID });
@@ -128,8 +103,8 @@ function flawOfMount(
   return `its parent "${mount.parent}" is missing or damaged`;
 }
 
-async function loadAll(metadata: MetadataStore): Promise<LoadedRecords> {
-  if (metadata.loadAll !== undefined) return metadata.loadAll();
+async function loadAll(metadata: MetadataStore, trees: LayerTrees | undefined): Promise<LoadedRecords> {
+  if (metadata.loadAll !== undefined) return metadata.loadAll(trees);
   const broken: BrokenRecord[] = [];
   const listed = await metadata.list();
   const layers = await mapConcurrent(listed.layers, AT_ONCE, (id) => loadLayer(metadata, id, broken));
@@ -199,15 +174,16 @@ function messageOf(error: unknown): string {
 /** Synchronously: the maps hold exactly what `joined` says; nodes that stay the same keep their counts. */
 export function populate(ctx: StoreContext, joined: Joined): void {
   const empty = ctx.layers.count === 0;
-  const wanted = new Map(empty ? [] : joined.layers.map(({ record }) => [record.chainID, record]));
+  const wanted = new Map(empty ? [] : joined.layers.map((record) => [record.chainID, record]));
   const mounts = new Map(joined.mounts.map((mount) => [mount.name, mount]));
   for (const rw of [...ctx.rwLayers]) if (mounts.get(rw.name)?.id !== rw.mountID) ctx.rwLayers.take(rw);
   const deepestFirst = [...ctx.layers].sort((a, b) => b.depth - a.depth);
   for (const node of deepestFirst) if (wanted.get(node.chainID)?.cacheID !== node.cacheID) ctx.layers.take(node);
   // A chain's layers come one after the other, so that the last one is mostly the parent.
   let last: LayerNode | undefined;
-  for (const { record, parent } of joined.layers) {
+  for (const record of joined.layers) {
     if (!empty && ctx.layers.find(record.chainID) !== undefined) continue;
+    const { parent } = record;
     let below: LayerNode | undefined;
     if (parent !== undefined) below = last?.chainID === parent ? last : ctx.layers.find(parent);
     last = ctx.layers.add(record, below);

@@ -94,7 +94,7 @@ async function settleConsumed(
 ): Promise<Joined | undefined> {
   if (!intents.some(({ kind }) => kind === 'consume')) return undefined;
   let changed = false;
-  const published = new Set(joined.layers.map(({ record }) => record.cacheID));
+  const published = new Set(joined.layers.map(({ cacheID }) => cacheID));
   for (const intent of intents) {
     const { id, rwID, name } = intent;
     if (intent.kind !== 'consume' || rwID === undefined || name === undefined) continue;
@@ -240,12 +240,10 @@ async function adoptMounts(ctx: StoreContext): Promise<void> {
 }
 
 function reportDangling(ctx: StoreContext): void {
-  for (const chainID of ctx.references.chains()) {
-    if (ctx.layers.find(chainID) === undefined) {
-      ctx.logger.warn(
-        { chainID },
-        'a named reference is on a layer that is not there: somebody else removed it, or it was set aside',
-      );
-    }
+  for (const chainID of ctx.references.dangling((id) => ctx.layers.find(id) !== undefined)) {
+    ctx.logger.warn(
+      { chainID },
+      'a named reference is on a layer that is not there: somebody else removed it, or it was set aside',
+    );
   }
 }

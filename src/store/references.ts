@@ -35,7 +35,8 @@ export class References {
   readonly #path: string;
   readonly #sync: boolean;
   readonly #entries = new Map<string, Entry>();
-  readonly #byChain = new Map<ChainID, Set<Entry>>();
+  /** Made when first asked: an open needs it as little as most who only read. */
+  #byChain: Map<ChainID, Set<Entry>> | undefined;
   #queued: Promise<void> | undefined;
   #writing: Promise<void> = Promise.resolve();
   /** Why the list may lack some: then nothing counts as unreferenced. */
@@ -53,6 +54,7 @@ export class References {
   /** Whether a reference that has not expired keeps this very layer. */
   holds(chainID: ChainID): boolean {
     if (this.#incomplete !== undefined) return true;
+    this.#byChain ??= byChain(this.#entries.values());
     const entries = this.#byChain.get(chainID);
     if (entries === undefined) return false;
     const now = Date.now();
@@ -70,9 +72,11 @@ export class References {
     return entry === undefined ? undefined : toReference(entry);
   }
 
-  /** Chains named by any reference, expired or not. */
-  chains(): Iterable<ChainID> {
-    return this.#byChain.keys();
+  /** Chains named by any reference, expired or not, that are not `there`. */
+  dangling(there: (chainID: ChainID) => boolean): Iterable<ChainID> {
+    const missing = new Set<ChainID>();
+    for (const { chainID } of this.#entries.values()) if (!there(chainID)) missing.add(chainID);
+    return missing;
   }
 
   /** Adds a reference, or points an old one at another layer. Written when it resolves; a failed write changes nothing. */
@@ -103,12 +107,13 @@ export class References {
   async load(): Promise<string | undefined> {
     let text: string | undefined;
     try {
-      text = await readFile(this.#path, 'utf8');
+      // Decoded in one piece: by an encoding it would come as the pieces that it is read in, to be joined once more.
+      text = (await readFile(this.#path)).toString('utf8');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw systemError(error, 'read the named references');
     }
     this.#entries.clear();
-    this.#byChain.clear();
+    this.#byChain = undefined;
     this.#incomplete = undefined;
     if (text === undefined) return undefined;
     const problem = this.#parse(text);
@@ -146,16 +151,14 @@ export class References {
   #replace(name: string, entry: Entry | undefined): void {
     const old = this.#entries.get(name);
     if (old !== undefined) {
-      const entries = this.#byChain.get(old.chainID);
+      const entries = this.#byChain?.get(old.chainID);
       entries?.delete(old);
-      if (entries?.size === 0) this.#byChain.delete(old.chainID);
+      if (entries?.size === 0) this.#byChain?.delete(old.chainID);
       this.#entries.delete(name);
     }
     if (entry === undefined) return;
     this.#entries.set(name, entry);
-    const entries = this.#byChain.get(entry.chainID);
-    if (entries === undefined) this.#byChain.set(entry.chainID, new Set([entry]));
-    else entries.add(entry);
+    if (this.#byChain !== undefined) addTo(this.#byChain, entry);
   }
 
   /** Writes the list as it will be when the write begins; whoever comes before that shares it. */
@@ -193,6 +196,18 @@ export function noSuchReference(name: string): LayerStoreError {
     'ERR_LAYER_NOT_RETAINED',
     `there is no reference named ${shown(name)}: references() lists the ones that are`,
   );
+}
+
+function byChain(entries: Iterable<Entry>): Map<ChainID, Set<Entry>> {
+  const chains = new Map<ChainID, Set<Entry>>();
+  for (const entry of entries) addTo(chains, entry);
+  return chains;
+}
+
+function addTo(chains: Map<ChainID, Set<Entry>>, entry: Entry): void {
+  const entries = chains.get(entry.chainID);
+  if (entries === undefined) chains.set(entry.chainID, new Set([entry]));
+  else entries.add(entry);
 }
 
 function alive(entry: Entry, now: number): boolean {

@@ -3,7 +3,7 @@
  * system can). Mounts nothing but views, and needs no privilege but what the layers' owners and devices ask for.
  */
 import { LayerStoreError } from '../../errors.js';
-import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, DiffRequest, LayerTrees, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
@@ -147,6 +147,10 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
 
   async exists(id: string): Promise<boolean> {
     return isLayerID(id) && (await kindOf(this.#directory(id))) === 'directory';
+  }
+
+  get trees(): LayerTrees {
+    return { directory: this.#home, reserved: '' };
   }
 
   async list(): Promise<string[]> {

@@ -195,7 +195,7 @@ export interface Binding {
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
-  readLayerRecords(directory: string): Promise<NativeLayerRecordTable>;
+  readLayerRecords(directory: string, trees?: string, reserved?: string): Promise<NativeLayerRecordTable>;
   /** Each followed by a slash. */
   names(directory: string, directories: boolean): Promise<string>;
   syncFs(paths: readonly string[]): Promise<void>;

@@ -20,6 +20,7 @@ import type {
   IngestRequest,
   IngestResult,
   LayerRecordTable,
+  LayerTrees,
   MountEntry,
   MountTier,
   OverlayMount,
@@ -237,8 +238,10 @@ class NativeEngine implements Engine {
     return rows;
   }
 
-  async readLayerRecords(directory: string): Promise<LayerRecordTable> {
-    const table = await plainNative('read the records in', () => this.#binding.readLayerRecords(directory));
+  async readLayerRecords(directory: string, trees?: LayerTrees): Promise<LayerRecordTable> {
+    const table = await plainNative('read the records in', () =>
+      this.#binding.readLayerRecords(directory, trees?.directory, trees?.reserved),
+    );
     const descriptors = new Map<number, string>();
     for (let at = 0; at < table.descriptors.length; at += 2) {
       descriptors.set(table.descriptors[at] as number, table.descriptors[at + 1] as string);
