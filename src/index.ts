@@ -65,6 +65,7 @@ export type {
   IngestRequest,
   IngestResult,
   MountEntry,
+  DirectorySurvey,
   LayerRecordTable,
   LayerTrees,
   MountTier,

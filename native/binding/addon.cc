@@ -53,6 +53,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readRecords", Napi::Function::New(env, ReadRecordsCall, "readRecords"));
   exports.Set("readLayerRecords", Napi::Function::New(env, ReadLayerRecordsCall, "readLayerRecords"));
   exports.Set("names", Napi::Function::New(env, NamesCall, "names"));
+  exports.Set("survey", Napi::Function::New(env, SurveyCall, "survey"));
   exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
   exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
   exports.Set("turnBy", Napi::Function::New(env, TurnByCall, "turnBy"));

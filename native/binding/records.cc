@@ -105,4 +105,20 @@ Napi::Value NamesCall(const Napi::CallbackInfo& info) {
       [](Napi::Env at, std::string& names) -> Napi::Value { return Napi::String::New(at, names); });
 }
 
+Napi::Value SurveyCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<DirectorySurvey>(
+      nullptr, [directory = std::move(directory)] { return SurveyDirectory(directory); },
+      [](Napi::Env at, DirectorySurvey& survey) -> Napi::Value {
+        Napi::Object result = Napi::Object::New(at);
+        result.Set("entries", Napi::Number::New(at, static_cast<double>(survey.entries)));
+        result.Set("layers", Napi::Number::New(at, static_cast<double>(survey.layers)));
+        result.Set("others", Napi::String::New(at, survey.others));
+        return result;
+      });
+}
+
 }  // namespace layerstore::binding

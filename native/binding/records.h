@@ -8,5 +8,6 @@ namespace layerstore::binding {
 Napi::Value ReadRecordsCall(const Napi::CallbackInfo& info);
 Napi::Value ReadLayerRecordsCall(const Napi::CallbackInfo& info);
 Napi::Value NamesCall(const Napi::CallbackInfo& info);
+Napi::Value SurveyCall(const Napi::CallbackInfo& info);
 
 }  // namespace layerstore::binding

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "sys/directory.h"
 #include "sys/open.h"
 
 namespace layerstore {
@@ -25,12 +26,6 @@ constexpr size_t kOpenAtOnce = 128;    // files, of a reader with a descriptor t
 
 bool IsDigest(std::string_view text) {
   return text.starts_with(kDigestAlgorithm) && IsHex(text.substr(kDigestAlgorithm.size()));
-}
-
-bool IsCacheId(std::string_view text) {
-  const auto letter = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  return !text.empty() && text.size() <= Candidate::kMaxCacheId && letter(text[0]) &&
-         std::ranges::all_of(text, [&](char c) { return letter(c) || c == '_' || c == '.' || c == '-'; });
 }
 
 void TakeHex(std::string_view digest, Candidate::Hex& hex) {
@@ -60,7 +55,7 @@ std::string_view RecordReader::Read(Candidate& candidate) {
 }
 
 bool RecordReader::ReadCacheId(Candidate& candidate) {
-  if (ReadFile("cache-id") != Found::kText || !IsCacheId(text_)) return false;
+  if (ReadFile("cache-id") != Found::kText || text_.size() > Candidate::kMaxCacheId || !IsLayerId(text_)) return false;
   std::memcpy(candidate.cache_id.data(), text_.data(), text_.size());
   candidate.cache_id_bytes = static_cast<uint8_t>(text_.size());
   return true;

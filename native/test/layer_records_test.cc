@@ -11,6 +11,8 @@
 #include <set>
 
 #include "check.h"
+#include "hash/sha256.h"
+#include "sys/directory.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -60,6 +62,64 @@ void TestMany(const std::string& base) {
   }
 }
 
+// With descriptors and parents that were read by different threads; and only who has a tree is housed.
+void TestChain(const std::string& base) {
+  constexpr int kLayers = 1200;
+  const std::string records = base + "/chain";
+  const std::string trees = base + "/trees";
+  CHECK(mkdir(records.c_str(), 0700) == 0 && mkdir(trees.c_str(), 0700) == 0);
+  std::string parent;
+  for (int n = 0; n < kLayers; ++n) {
+    const std::string diff = "sha256:" + Name(n);
+    const std::string both = parent + " " + diff;
+    Sha256 hash;
+    hash.Update({reinterpret_cast<const uint8_t*>(both.data()), both.size()});
+    const std::string chain = parent.empty() ? diff : FormatDigest(hash.Finish());
+    const std::string directory = records + "/" + chain.substr(7);
+    CHECK(mkdir(directory.c_str(), 0700) == 0);
+    Put(directory + "/cache-id", "tree-" + std::to_string(n));
+    Put(directory + "/diff", diff);
+    Put(directory + "/size", std::to_string(n));
+    if (!parent.empty()) Put(directory + "/parent", parent);
+    if (n % 100 == 7) Put(directory + "/descriptor.json", std::to_string(n));
+    CHECK(mkdir((trees + "/tree-" + std::to_string(n)).c_str(), 0700) == 0);
+    parent = chain;
+  }
+  const Result<LayerRecords> whole = ReadLayerRecords(records, {trees, ""});
+  CHECK_OK(whole);
+  CHECK(whole->housed && whole->others.empty());
+  CHECK_EQ(whole->ends.size(), size_t{kLayers});
+  for (int n = 0; n < kLayers; ++n) {
+    const auto row = static_cast<size_t>(n);
+    CHECK_EQ(whole->sizes[row], static_cast<double>(n));
+    CHECK_EQ(whole->parents[row], n - 1);
+  }
+  CHECK_EQ(whole->descriptors.size(), size_t{kLayers / 100});
+  for (const auto& [row, text] : whole->descriptors) CHECK_EQ(text, std::to_string(row));
+
+  CHECK(!ReadLayerRecords(records)->housed);
+  CHECK(!ReadLayerRecords(records, {trees, "tree-5"})->housed);
+  CHECK(!ReadLayerRecords(records, {base + "/nothing", ""})->housed);
+  const std::string last = trees + "/tree-" + std::to_string(kLayers - 1);
+  CHECK(rmdir(last.c_str()) == 0 && symlink(trees.c_str(), last.c_str()) == 0);
+  const Result<LayerRecords> lacking = ReadLayerRecords(records, {trees, ""});
+  CHECK(lacking.ok() && !lacking->housed && lacking->ends.size() == size_t{kLayers});
+}
+
+void TestSurvey(const std::string& base) {
+  const std::string directory = base + "/survey";
+  for (const char* name : {"", "/layer", "/l", "/.removing-x", "/a+b"}) {
+    CHECK(mkdir((directory + name).c_str(), 0700) == 0);
+  }
+  Put(directory + "/file", "");
+  CHECK(symlink(directory.c_str(), (directory + "/link").c_str()) == 0);
+  const Result<DirectorySurvey> survey = SurveyDirectory(directory);
+  CHECK_OK(survey);
+  CHECK_EQ(survey->entries, uint64_t{6});
+  CHECK_EQ(survey->layers, uint64_t{2});
+  CHECK(survey->others == ".removing-x/a+b/" || survey->others == "a+b/.removing-x/");
+}
+
 void TestMissing(const std::string& base) {
   const Result<LayerRecords> records = ReadLayerRecords(base + "/nothing");
   CHECK(!records.ok() && records.error().err == ENOENT);
@@ -70,7 +130,11 @@ void TestMissing(const std::string& base) {
 int main() {
   char base[] = "/tmp/layerstore-records-XXXXXX";
   if (mkdtemp(base) == nullptr) return 1;
-  TestMany(base);
+  const std::string home = base;
+  CHECK(mkdir((home + "/many").c_str(), 0700) == 0);
+  TestMany(home + "/many");
+  TestChain(home);
+  TestSurvey(home);
   TestMissing(base);
   CHECK(std::system(("rm -rf " + std::string(base)).c_str()) == 0);  // NOLINT(concurrency-mt-unsafe,cert-env33-c)
   return Finish();

@@ -1,8 +1,9 @@
 /** Small helpers over `node:fs` that both drivers need. */
 import { constants } from 'node:fs';
 import { lstat, open, opendir, readdir } from 'node:fs/promises';
-import type { Engine } from '../engine/engine.js';
+import type { DirectorySurvey, Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
+import { isLayerID } from './layer-id.js';
 
 /** Whether a failure, of an engine or of `node:fs`, is one of these errnos. */
 export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
@@ -42,6 +43,22 @@ export async function directoriesIn(directory: string, engine?: Pick<Engine, 'na
     if (hasErrno(error, 'ENOENT')) return [];
     throw systemError(error, 'list the directory');
   }
+}
+
+/** Of a directory with an entry for each layer; nothing where it does not exist. `engine` as above. */
+export async function survey(directory: string, engine: Pick<Engine, 'names' | 'survey'>): Promise<DirectorySurvey> {
+  if (engine.survey !== undefined) {
+    try {
+      return await engine.survey(directory);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) return { entries: 0, layers: 0, others: [] };
+      throw systemError(error, 'list the directory');
+    }
+  }
+  const entries = (await namesIn(directory, engine)).length;
+  const directories = await directoriesIn(directory, engine);
+  const others = directories.filter((name) => !isLayerID(name));
+  return { entries, layers: directories.length - others.length, others };
 }
 
 /** Whether one of the directories right below `directory` is such; reads on only until it finds one. */

@@ -10,10 +10,10 @@ import type { Readable, Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-import type { LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
+import type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-export type { LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
+export type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -334,6 +334,8 @@ export interface Engine {
   readLayerRecords?(directory: string, trees?: LayerTrees): Promise<LayerRecordTable>;
   /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
   names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
+  /** What a directory holds, for who needs few of its names. Absent: the caller lists them. */
+  survey?(directory: string): Promise<DirectorySurvey>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
   syncFs(paths: readonly string[]): Promise<void>;
   /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */

@@ -12,6 +12,16 @@ export interface RecordRow {
   files: (string | undefined | { failed: string })[];
 }
 
+/** A directory with an entry for each layer. */
+export interface DirectorySurvey {
+  /** How many there are, of whatever kind. */
+  entries: number;
+  /** How many directories have a name that can be a layer's id. */
+  layers: number;
+  /** The names of the other directories. */
+  others: string[];
+}
+
 /** Where every layer has a directory that is called by its cache id; one name there, `reserved`, is none of a layer. */
 export interface LayerTrees {
   readonly directory: string;

@@ -7,12 +7,11 @@ import { systemError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
-import { isLayerID } from '../layer-id.js';
+import { hasErrno, kindOf, namesIn, readRecord, survey } from '../files.js';
 import type { DriverLeftover, StepsAround } from '../graph-driver.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { TreeRemoval } from '../tree-removal.js';
-import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
+import { isLinkID, type Layout, linkTarget } from './layout.js';
 import { active } from './mounts.js';
 
 export type Unlink = (signal?: AbortSignal) => Promise<void>;
@@ -83,8 +82,9 @@ export class Removal {
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
   async cleanup(signal?: AbortSignal): Promise<void> {
-    const names = await directoriesIn(this.#layout.home, this.#context.engine);
-    const leftovers = names.filter(isLeftover);
+    // None of their names can be a layer's.
+    const { layers, others } = await survey(this.#layout.home, this.#context.engine);
+    const leftovers = others.filter(isLeftover);
     for (const name of leftovers) this.#trees.announce(`${this.#layout.home}/${name}`);
     for (const name of leftovers) {
       const directory = `${this.#layout.home}/${name}`;
@@ -106,15 +106,15 @@ export class Removal {
         );
       }
     }
-    const layers = names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY).length;
-    const links = await namesIn(this.#layout.links, this.#context.engine);
-    // Each layer has one link: looking at each of them is worth it only where there are more.
-    if (links.length > layers) await this.#dropDangling(links);
+    const links = await survey(this.#layout.links, this.#context.engine);
+    // Each layer has one link, and the links' own directory counts as a layer: looking at each of them is worth it only
+    // where there are more.
+    if (links.entries > layers - 1) await this.#dropDangling(await namesIn(this.#layout.links, this.#context.engine));
   }
 
   async leftovers(): Promise<DriverLeftover[]> {
     const { home } = this.#layout;
-    return this.#trees.leftovers(home, (await directoriesIn(home, this.#context.engine)).filter(isLeftover));
+    return this.#trees.leftovers(home, (await survey(home, this.#context.engine)).others.filter(isLeftover));
   }
 
   async #dropDangling(links: readonly string[]): Promise<void> {

@@ -6,7 +6,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, DiffRequest, LayerTrees, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { directoriesIn, hasErrno, kindOf } from '../files.js';
+import { directoriesIn, hasErrno, kindOf, survey } from '../files.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -210,8 +210,8 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
   async #leftoverNames(): Promise<string[]> {
     // A reader cannot tell a writer's live scratch from stale.
     const stale = this.context.readOnly ? [] : await this.#staleScratch();
-    const names = await directoriesIn(this.#home, this.context.engine);
-    return names.filter((name) => isLeftover(name) || stale.includes(name));
+    const { others } = await survey(this.#home, this.context.engine);
+    return others.filter((name) => isLeftover(name) || stale.includes(name));
   }
 
   async close(): Promise<void> {
@@ -233,8 +233,8 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
    * the names of live ones look the same; the store's lock lets no other process write.
    */
   #staleScratch(): Promise<string[]> {
-    this.#stale ??= directoriesIn(this.#home, this.context.engine).then(
-      (names) => names.filter(isReplaced),
+    this.#stale ??= survey(this.#home, this.context.engine).then(
+      ({ others }) => others.filter(isReplaced),
       (error: unknown) => {
         this.#stale = undefined; // the next caller tries again
         throw error;

@@ -5,7 +5,7 @@
  * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, DirectorySurvey, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -198,6 +198,7 @@ export interface Binding {
   readLayerRecords(directory: string, trees?: string, reserved?: string): Promise<NativeLayerRecordTable>;
   /** Each followed by a slash. */
   names(directory: string, directories: boolean): Promise<string>;
+  survey(directory: string): Promise<Omit<DirectorySurvey, 'others'> & { others: string }>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
   /** What runs a callback in a later turn of the event loop: results that come at once are spread over turns by it. */

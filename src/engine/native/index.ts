@@ -19,6 +19,7 @@ import type {
   HashFileResult,
   IngestRequest,
   IngestResult,
+  DirectorySurvey,
   LayerRecordTable,
   LayerTrees,
   MountEntry,
@@ -254,6 +255,11 @@ class NativeEngine implements Engine {
       this.#binding.names(directory, only === 'directories'),
     );
     return names === '' ? [] : names.slice(0, -1).split('/');
+  }
+
+  async survey(directory: string): Promise<DirectorySurvey> {
+    const found = await plainNative('list the directory', () => this.#binding.survey(directory));
+    return { ...found, others: found.others === '' ? [] : found.others.slice(0, -1).split('/') };
   }
 
   async syncFs(paths: readonly string[]): Promise<void> {

@@ -9,7 +9,9 @@ import {
   readFileSync,
   readdirSync,
   readlinkSync,
+  rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -193,6 +195,32 @@ test('layer records beyond doubt come packed, parents first; everything else is 
   const others = [(chain[4] as string).slice(7), lost.slice(7), 'no-digest', 'a'.repeat(64)];
   assert.deepEqual(table.others.sort(), others.sort());
   await assert.rejects(async () => engine.readLayerRecords?.(join(dir, 'nothing')), { errnoName: 'ENOENT' });
+
+  const trees = tempDir(t);
+  const housed = async (reserved = ''): Promise<boolean | undefined> =>
+    (await engine.readLayerRecords?.(dir, { directory: trees, reserved }))?.housed;
+  for (let n = 0; n < 3; n++) mkdirSync(join(trees, `cache-${n}`));
+  assert.equal(table.housed, false);
+  assert.equal(await housed(), false);
+  writeFileSync(join(trees, 'cache-3'), '');
+  assert.equal(await housed(), false, 'a file is no tree');
+  rmSync(join(trees, 'cache-3'));
+  mkdirSync(join(trees, 'cache-3'));
+  mkdirSync(join(trees, 'x')); // of the record that is doubtful for its parent alone
+  assert.equal(await housed(), true);
+  assert.equal(await housed('cache-1'), false);
+});
+
+test('a survey counts what can be layers and names the other directories', async (t) => {
+  const dir = tempDir(t);
+  assert.deepEqual(await engine.survey?.(dir), { entries: 0, layers: 0, others: [] });
+  for (const name of ['layer', 'l', '.removing-x', 'größe', 'a'.repeat(129)]) mkdirSync(join(dir, name));
+  writeFileSync(join(dir, 'file'), '');
+  symlinkSync(dir, join(dir, 'link'));
+  const { others = [], ...counts } = (await engine.survey?.(dir)) ?? {};
+  assert.deepEqual(counts, { entries: 7, layers: 2 });
+  assert.deepEqual(others.sort(), ['.removing-x', 'a'.repeat(129), 'größe'].sort());
+  await assert.rejects(async () => engine.survey?.(join(dir, 'nothing')), { errnoName: 'ENOENT' });
 });
 
 test('names of a directory come whole, links to directories not among the directories', async (t) => {
