@@ -1,6 +1,8 @@
 #include "binding/kernel.h"
 
+#include <charconv>
 #include <functional>
+#include <string_view>
 #include <utility>
 
 #include "binding/convert.h"
@@ -44,57 +46,101 @@ const char* TierName(MountTier tier) {
   return "auto";
 }
 
-BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
+// The fields of a batch (src/engine/native/batch.ts), one after the other; empty behind the last.
+class Fields {
+ public:
+  Fields(Guard& guard, std::string_view text, std::vector<std::string> blobs)
+      : guard_(guard), left_(text), blobs_(std::move(blobs)) {}
+  [[nodiscard]] bool more() const { return !left_.empty(); }
+
+  std::string Text() {
+    const size_t end = left_.find('\0');
+    std::string field(left_.substr(0, end));
+    left_.remove_prefix(end == std::string_view::npos ? left_.size() : end + 1);
+    return field;
+  }
+  bool Flag() { return !Text().empty(); }
+  uint32_t Number(const char* name) { return OptionalNumber(name).value_or(0); }
+  std::optional<uint32_t> OptionalNumber(const char* name) {
+    const std::string field = Text();
+    if (field.empty()) return std::nullopt;
+    uint32_t value = 0;
+    const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
+    if (error != std::errc() || end != field.data() + field.size()) guard_.Fail(name, "a whole number of 32 bits");
+    return value;
+  }
+  // The text behind "=", or the next blob.
+  std::string Bytes() {
+    std::string field = Text();
+    if (field.starts_with('=')) return field.substr(1);
+    return next_blob_ < blobs_.size() ? std::move(blobs_[next_blob_++]) : std::string();
+  }
+
+ private:
+  Guard& guard_;
+  std::string_view left_;
+  std::vector<std::string> blobs_;
+  size_t next_blob_ = 0;
+};
+
+// In the order of src/engine/native/batch.ts.
+BatchOp ReadBatchOp(Guard& guard, Fields& from) {
   BatchOp op;
-  op.kind = Named(guard, kBatchKinds, guard.Text(source.Get("op"), "op"), "op");
-  op.path = guard.Text(source.Get("path"), "path");
-  const auto mode = [&] { return static_cast<uint32_t>(guard.Count(source.Get("mode"), "mode")); };
+  op.kind = Named(guard, kBatchKinds, from.Text(), "op");
+  op.path = from.Text();
+  const auto owner = [&] {
+    op.uid = from.OptionalNumber("uid");
+    op.gid = from.OptionalNumber("gid");
+  };
   switch (op.kind) {
     case BatchKind::kMkdir:
-      op.mode = mode();
-      op.exist_ok = guard.Flag(source.Get("existOk"), "existOk");
+      op.mode = from.Number("mode");
+      op.exist_ok = from.Flag();
+      owner();
       break;
     case BatchKind::kWrite:
-      op.mode = mode();
-      op.data = guard.Bytes(source.Get("data"), "data");
-      op.sync = guard.Flag(source.Get("sync"), "sync");
+      op.mode = from.Number("mode");
+      op.data = from.Bytes();
+      op.sync = from.Flag();
+      op.write_back = from.Flag();
+      owner();
       break;
     case BatchKind::kSymlink:
-      op.dest = guard.Text(source.Get("target"), "target");
+      op.dest = from.Text();
       break;
     case BatchKind::kRename:
-      op.no_replace = guard.Flag(source.Get("noReplace"), "noReplace");
-      op.dest = guard.Text(source.Get("dest"), "dest");
+      op.dest = from.Text();
+      op.no_replace = from.Flag();
       break;
     case BatchKind::kExchange:
-      op.dest = guard.Text(source.Get("dest"), "dest");
+      op.dest = from.Text();
       break;
     case BatchKind::kUnlink:
     case BatchKind::kRmdir:
-      op.missing_ok = guard.Flag(source.Get("missingOk"), "missingOk");
+      op.missing_ok = from.Flag();
       break;
     case BatchKind::kChmod:
-      op.mode = mode();
-      break;
-    case BatchKind::kSetxattr:
-      op.name = guard.Text(source.Get("name"), "name");
-      op.data = guard.Bytes(source.Get("value"), "value");
-      break;
-    case BatchKind::kRemovexattr:
-      op.name = guard.Text(source.Get("name"), "name");
-      op.missing_ok = guard.Flag(source.Get("missingOk"), "missingOk");
-      break;
-    case BatchKind::kMknod:
-      op.mode = mode();
-      op.major = static_cast<uint32_t>(guard.Count(source.Get("major"), "major"));
-      op.minor = static_cast<uint32_t>(guard.Count(source.Get("minor"), "minor"));
+      op.mode = from.Number("mode");
       break;
     case BatchKind::kChown:
+      owner();
+      break;
+    case BatchKind::kSetxattr:
+      op.name = from.Text();
+      op.data = from.Bytes();
+      break;
+    case BatchKind::kRemovexattr:
+      op.name = from.Text();
+      op.missing_ok = from.Flag();
+      break;
+    case BatchKind::kMknod:
+      op.mode = from.Number("mode");
+      op.major = from.Number("major");
+      op.minor = from.Number("minor");
+      break;
     case BatchKind::kFsync:
       break;
   }
-  op.uid = guard.OptionalId(source.Get("uid"), "uid");
-  op.gid = guard.OptionalId(source.Get("gid"), "gid");
   return op;
 }
 
@@ -271,16 +317,17 @@ Napi::Value MountsCall(const Napi::CallbackInfo& info) {
 Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  std::vector<BatchOp> ops;
-  if (info[0].IsArray()) {
-    const auto list = info[0].As<Napi::Array>();
-    ops.reserve(list.Length());
-    for (uint32_t i = 0; i < list.Length() && !guard.failed(); ++i) {
-      ops.push_back(ReadBatchOp(guard, guard.Object(list.Get(i), "op")));
-    }
-  } else {
-    guard.Fail("ops", "an array");
+  if (!info[0].IsString()) guard.Fail("ops", "a string");
+  std::vector<std::string> blobs;
+  if (info[1].IsArray()) {
+    const auto list = info[1].As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) blobs.push_back(guard.Bytes(list.Get(i), "blobs"));
   }
+  if (guard.failed()) return env.Undefined();
+  const std::string text = info[0].As<Napi::String>().Utf8Value();
+  Fields fields(guard, text, std::move(blobs));
+  std::vector<BatchOp> ops;
+  while (fields.more() && !guard.failed()) ops.push_back(ReadBatchOp(guard, fields));
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).AsyncVoid(nullptr, [ops = std::move(ops)] { return RunBatch(ops); });
 }

@@ -26,7 +26,7 @@ Result<void> ThreadPool::AddThread() {
 
 Result<void> ThreadPool::Submit(std::function<void()> work, bool waits) {
   std::vector<Thread> ended;  // joined after the mutex is free
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   ended = TakeEnded();
   if (waits) ++waiting_;
   if (idle_ <= queue_.size() && (waits || threads_.size() < kMaxThreads + waiting_)) {
@@ -38,6 +38,8 @@ Result<void> ThreadPool::Submit(std::function<void()> work, bool waits) {
     }
   }
   queue_.push_back({std::move(work), waits});
+  // Whoever wakes needs the mutex at once, and would sleep again where it is held.
+  lock.unlock();
   changed_.notify_one();
   return {};
 }

@@ -4,17 +4,16 @@
 #include <unistd.h>
 
 #include "mount/overlay.h"
+#include "sys/files.h"
 
 namespace layerstore {
 
 Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode) {
   const char* target = mount.target.c_str();
   if (mkdir(target, target_mode) != 0) return SysError("mkdir", mount.target);
-  // The umask had a say in the mode.
-  if (chmod(target, target_mode) != 0) {
-    const Error error = SysError("chmod", mount.target);
+  if (const Result<void> set = SetNewMode(mount.target, target_mode); !set) {
     rmdir(target);
-    return error;
+    return set.error();
   }
   const Result<MountTier> tier = MountOverlay(mount);
   if (!tier) {

@@ -45,9 +45,8 @@ Result<void> Mkdir(const BatchOp& op, std::vector<Made>& made) {
   }
   made.push_back({&op.path, true});
   LS_TRY(SetOwner(op));
-  // After the owner, whose change may clear bits; always, since the umask is the process' own.
-  if (chmod(op.path.c_str(), op.mode & kPermissions) != 0) return SysError("chmod", op.path);
-  return {};
+  // After the owner, whose change may clear bits.
+  return SetNewMode(op.path, op.mode & kPermissions);
 }
 
 Result<void> Write(const BatchOp& op, std::vector<Made>& made) {
@@ -69,8 +68,15 @@ Result<void> Write(const BatchOp& op, std::vector<Made>& made) {
       fchown(fd->get(), op.uid.value_or(static_cast<uid_t>(-1)), op.gid.value_or(static_cast<gid_t>(-1))) != 0) {
     return SysError("fchown", op.path);
   }
-  if (fchmod(fd->get(), op.mode & kPermissions) != 0) return SysError("fchmod", op.path);
+  struct stat status {};
+  if (fstat(fd->get(), &status) != 0) return SysError("fstat", op.path);
+  // As in SetNewMode.
+  if ((status.st_mode & kPermissions) != (op.mode & kPermissions) && fchmod(fd->get(), op.mode & kPermissions) != 0) {
+    return SysError("fchmod", op.path);
+  }
   if (op.sync && fsync(fd->get()) != 0) return SysError("fsync", op.path);
+  // A hint: where the file system cannot, it is written whenever it is.
+  if (op.write_back) sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE);
   return {};
 }
 

@@ -58,6 +58,14 @@ Result<void> RenameWithFlags(const std::string& from, const std::string& to, uns
   return {};
 }
 
+Result<void> SetNewMode(const std::string& path, uint32_t permissions) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) return SysError("stat", path);
+  if ((status.st_mode & 07777) == permissions) return {};
+  if (chmod(path.c_str(), permissions) != 0) return SysError("chmod", path);
+  return {};
+}
+
 Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive) {
   for (;;) {
     Result<UniqueFd> fd = OpenAt(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);

@@ -23,6 +23,10 @@ Result<void> WriteFully(int fd, std::span<const uint8_t> bytes);
 // renameat2(2) on paths; `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE.
 Result<void> RenameWithFlags(const std::string& from, const std::string& to, unsigned flags);
 
+// The mode of what was just made: its permissions were cut by the umask, or by what its directory hands down. Where
+// they are right already nothing is changed, which spares a journalled write.
+Result<void> SetNewMode(const std::string& path, uint32_t permissions);
+
 // flock of a file, made 0600 if missing. nullopt where somebody else holds it. The lock goes with the descriptor.
 Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive);
 // Unlocks at once, also where a forked child still holds a copy of the descriptor.

@@ -242,7 +242,17 @@ export interface TreeProblem {
  */
 export type BatchOp =
   | { op: 'mkdir'; path: string; mode: number; uid?: number; gid?: number; existOk?: boolean }
-  | { op: 'write'; path: string; mode: number; data: string | Uint8Array; sync?: boolean; uid?: number; gid?: number }
+  /** `sync`: on the disk when the step is done. `writeBack`: begins that and does not wait, so that a sync soon after finds little to do. */
+  | {
+      op: 'write';
+      path: string;
+      mode: number;
+      data: string | Uint8Array;
+      sync?: boolean;
+      writeBack?: boolean;
+      uid?: number;
+      gid?: number;
+    }
   | { op: 'symlink'; target: string; path: string }
   | { op: 'rename'; path: string; dest: string; noReplace?: boolean }
   | { op: 'exchange'; path: string; dest: string }
@@ -253,8 +263,7 @@ export type BatchOp =
   | { op: 'setxattr'; path: string; name: string; value: Uint8Array }
   | { op: 'removexattr'; path: string; name: string; missingOk?: boolean }
   | { op: 'mknod'; path: string; mode: number; major: number; minor: number }
-  /** fsync of a file or a directory */
-  | { op: 'fsync'; path: string };
+  | { op: 'fsync'; path: string }; // of a file or a directory
 
 /** An advisory whole-file lock (`flock`), released by `release()` and by the end of the process. */
 export interface FileLock {

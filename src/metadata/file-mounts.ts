@@ -8,7 +8,7 @@ import { filesAt, optional, required } from './file-records.js';
 import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
 import type { MountRecord, RecordSteps } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
-import { exists, removeAll } from './record-directory.js';
+import { exists } from './record-directory.js';
 import { corrupt } from './record-errors.js';
 import { Flaw, readDigest, readMountID } from './record-text.js';
 
@@ -24,19 +24,18 @@ export class FileMounts {
     place.mustWrite('write the record of an RW layer');
     const final = place.at(mountName(name));
     await place.busyWith(temporaryName('mount'), async (path) => {
-      const ops = this.#writes(path, record);
+      const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }, ...this.#writes(path, record)];
       // An older record changes places with the new one and then goes: there is no moment without one.
       const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
       await place.batch([...ops, publish, ...place.syncs(dirname(final))]);
     });
   }
 
-  /** The same of a new name as steps of somebody's batch. */
-  setSteps(name: string, record: MountRecord): RecordSteps {
+  /** The same of a new name as steps of somebody's batch, from an empty directory of theirs. */
+  setSteps(name: string, record: MountRecord, path: string): RecordSteps {
     const place = this.#place;
     place.mustWrite('write the record of an RW layer');
     const final = place.at(mountName(name));
-    const { path, settle } = this.#begin('mount');
     return {
       steps: [
         ...this.#writes(path, record),
@@ -44,41 +43,23 @@ export class FileMounts {
         ...place.syncs(dirname(final)),
       ],
       later: [],
-      settle,
     };
   }
 
   /** Out of sight at once, the files later. */
-  removeSteps(name: string): RecordSteps {
+  removeSteps(name: string, path: string): RecordSteps {
     const place = this.#place;
     place.mustWrite('remove an RW layer');
     const from = place.at(mountName(name));
-    const { path, settle } = this.#begin('removed');
     const files = Object.values(MOUNT_FILES).map((file) => join(path, file));
     return {
-      steps: [{ op: 'rename', path: from, dest: path }, ...place.syncs(dirname(from))],
+      // The new name first: there is no moment when a power cut takes both.
+      steps: [{ op: 'rename', path: from, dest: path }, ...place.syncs(dirname(path), dirname(from))],
       later: [
         ...files.map((file): BatchOp => ({ op: 'unlink', path: file, missingOk: true })),
         { op: 'rmdir', path, missingOk: true },
       ],
-      settle,
     };
-  }
-
-  /** A path below `tmp/` that is no leftover until it is settled. */
-  #begin(kind: 'mount' | 'removed'): { path: string; settle: (done: boolean) => Promise<void> } {
-    const place = this.#place;
-    const temporary = temporaryName(kind);
-    const path = place.at(temporary);
-    place.busy.add(temporary);
-    const settle = async (done: boolean): Promise<void> => {
-      try {
-        if (!done) await removeAll(path);
-      } finally {
-        place.busy.delete(temporary);
-      }
-    };
-    return { path, settle };
   }
 
   #writes(path: string, { id, initID, parent }: MountRecord): BatchOp[] {
@@ -86,10 +67,14 @@ export class FileMounts {
     const files: [string, string][] = [[MOUNT_FILES.id, checkedID(id)]];
     if (initID !== undefined) files.push([MOUNT_FILES.initID, checkedID(initID)]);
     if (parent !== undefined) files.push([MOUNT_FILES.parent, parseChainID(parent)]);
-    const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }];
-    for (const [file, data] of files) {
-      ops.push({ op: 'write', path: join(path, file), mode: MODES.file, data, sync: place.strict });
-    }
+    const ops = files.map(([file, data]): BatchOp => ({
+      op: 'write',
+      path: join(path, file),
+      mode: MODES.file,
+      data,
+      sync: place.strict,
+      writeBack: !place.strict,
+    }));
     return [...ops, ...place.syncs(path)];
   }
 

@@ -129,8 +129,8 @@ class FileMetadataStore implements MetadataStore {
     return this.#mounts.set(name, record);
   }
 
-  setMountSteps(name: string, record: MountRecord): RecordSteps {
-    return this.#mounts.setSteps(name, record);
+  setMountSteps(name: string, record: MountRecord, place: string): RecordSteps {
+    return this.#mounts.setSteps(name, record, place);
   }
 
   setMountID(name: string, id: string): Promise<void> {
@@ -161,8 +161,8 @@ class FileMetadataStore implements MetadataStore {
     return this.#mounts.remove(name);
   }
 
-  removeMountSteps(name: string): RecordSteps {
-    return this.#mounts.removeSteps(name);
+  removeMountSteps(name: string, place: string): RecordSteps {
+    return this.#mounts.removeSteps(name, place);
   }
 
   async list(): Promise<{ layers: ChainID[]; mounts: string[] }> {

@@ -112,8 +112,6 @@ export interface RecordSteps {
   readonly steps: readonly BatchOp[];
   /** What may follow at any time after it. */
   readonly later: readonly BatchOp[];
-  /** To be called when the batch is over. `done`: it went well; else what it left of this is removed. */
-  settle(done: boolean): Promise<void>;
 }
 
 /**
@@ -150,8 +148,11 @@ export interface MetadataStore {
   setMountParent(name: string, parent: ChainID): Promise<void>;
   /** Whole and atomic; used when present. */
   setMount?(name: string, record: MountRecord): Promise<void>;
-  /** `setMount` of a name that has no record, as steps: fails with EEXIST where it has one. */
-  setMountSteps?(name: string, record: MountRecord): RecordSteps;
+  /**
+   * `setMount` of a name that has no record, as steps: fails with EEXIST where it has one. The record is made in `place`, an
+   * empty directory of the caller's, and one rename publishes that: what lies there is known to be unfinished.
+   */
+  setMountSteps?(name: string, record: MountRecord, place: string): RecordSteps;
   getMountID(name: string): Promise<string>;
   getInitID(name: string): Promise<string | undefined>;
   getMountParent(name: string): Promise<ChainID | undefined>;
@@ -166,8 +167,8 @@ export interface MetadataStore {
    */
   remove(id: ChainID, cacheID?: string): Promise<void>;
   removeMount(name: string): Promise<void>;
-  /** `removeMount` as steps: fails with ENOENT where there is no record. */
-  removeMountSteps?(name: string): RecordSteps;
+  /** `removeMount` as steps: one rename of the record to `place`, where nothing is yet, and its end there. ENOENT where there is no record. */
+  removeMountSteps?(name: string, place: string): RecordSteps;
 
   /**
    * Every record at once, for opening a large store; the same answers as `list` and the getters. Never fails because of one record.

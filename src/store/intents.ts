@@ -1,7 +1,8 @@
 /**
  * What is about to be made or removed, written down before it is begun: after a crash a driver directory that no record
  * names is ours to remove only if an intent names it. The file's name is the driver's id, so that an intent whose
- * content a power cut took still says the one thing that matters.
+ * content a power cut took still says the one thing that matters. A directory of such a name is the record of an RW layer
+ * on its way in or out.
  */
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,12 +27,14 @@ export interface StoredIntent extends Partial<Intent> {
   id: string;
 }
 
-/** See {@link Intents.steps}. */
-export interface IntentSteps {
-  readonly begin: readonly BatchOp[];
-  readonly end: readonly BatchOp[];
+/** See {@link Intents.place}. */
+export interface RecordPlace {
+  readonly path: string;
   settle(): void;
 }
+
+/** What a record's directory has among others of its kind. */
+const RECORD_MODE = 0o755;
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 
@@ -44,6 +47,8 @@ export class Intents {
   readonly directory: string;
   readonly #engine: Engine;
   readonly #live = new Set<string>();
+  /** Whether a record can be renamed from and to here: false once one could not, being on another file system. */
+  holdsRecords = true;
 
   constructor(directory: string, engine: Engine) {
     this.directory = directory;
@@ -60,16 +65,19 @@ export class Intents {
   }
 
   /**
-   * The same as steps of one batch with the work itself; `end` comes after the work's last step. Whoever runs them
-   * calls `settle` when the batch is over: one that failed took the intent back, or left it for recovery.
+   * Where the record of the RW layer `id` is made, and where it goes when the RW layer does. As long as it lies here it is
+   * the intent: the rename that publishes it ends that, and the one that takes it away begins it, at no cost. Whoever
+   * works with it calls `settle` when the batch is over: one that failed took it back, or left it for recovery.
    */
-  steps(id: string, intent: Intent, options: { sync?: boolean } = {}): IntentSteps {
+  place(id: string): RecordPlace {
     this.#live.add(id);
-    return {
-      begin: this.#begin(id, intent, options.sync === true),
-      end: [this.#end(id)],
-      settle: () => this.#live.delete(id),
-    };
+    return { path: join(this.directory, id), settle: () => this.#live.delete(id) };
+  }
+
+  /** The steps that make an empty `place`, before anything else. */
+  makePlace({ path }: RecordPlace, options: { sync: boolean }): BatchOp[] {
+    const make: BatchOp = { op: 'mkdir', path, mode: RECORD_MODE };
+    return options.sync ? [make, { op: 'fsync', path: this.directory }] : [make];
   }
 
   #begin(id: string, intent: Intent, sync: boolean): BatchOp[] {
@@ -83,10 +91,6 @@ export class Intents {
     return sync ? [write, { op: 'fsync', path: this.directory }] : [write];
   }
 
-  #end(id: string): BatchOp {
-    return { op: 'unlink', path: join(this.directory, id), missingOk: true };
-  }
-
   /**
    * `sync` makes it durable before anything that it speaks of is made. A journal's order alone is not enough: btrfs logs
    * the names of a directory that is fsynced for another layer's sake, and not those of the intents' directory.
@@ -96,13 +100,20 @@ export class Intents {
     try {
       await this.#engine.batch(this.#begin(id, intent, options.sync === true));
     } catch (error) {
+      if (await this.#isRecord(id)) return; // work that failed in the middle had begun it
       this.#live.delete(id);
       throw error;
     }
   }
 
   async end(id: string): Promise<void> {
-    await this.#engine.batch([this.#end(id)]);
+    const path = join(this.directory, id);
+    try {
+      await this.#engine.batch([{ op: 'unlink', path, missingOk: true }]);
+    } catch (error) {
+      if (!(await this.#isRecord(id))) throw error;
+      await this.#engine.removeTree(path);
+    }
     this.#live.delete(id);
   }
 
@@ -124,11 +135,17 @@ export class Intents {
     return (await stat(join(this.directory, id)).catch(() => undefined))?.size ?? 0; // gone meanwhile: nothing to free
   }
 
+  async #isRecord(id: string): Promise<boolean> {
+    return (await stat(join(this.directory, id)).catch(() => undefined))?.isDirectory() === true; // gone: neither
+  }
+
   async #read(name: string): Promise<Partial<Intent>> {
     let value: unknown;
     try {
       value = JSON.parse(await readFile(join(this.directory, name), 'utf8'));
-    } catch {
+    } catch (error) {
+      // A record, whole or in parts, stands for its own id alone.
+      if ((error as NodeJS.ErrnoException).code === 'EISDIR') return { kind: 'rw' };
       return {}; // empty or torn by a power cut; the name alone decides then
     }
     if (typeof value !== 'object' || value === null) return {};

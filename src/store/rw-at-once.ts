@@ -1,7 +1,7 @@
 /**
  * RW layers made and thrown away in one call of the engine each: intent, directories, record, end of the intent, in the
- * order and with the syncs that the step-by-step way has. Only for the plain case; whoever calls goes the other way where
- * these say no.
+ * order and with the syncs that the step-by-step way has, but that the record is its own intent. Only for the plain case;
+ * whoever calls goes the other way where these say no.
  */
 import { LayerStoreError } from '../errors.js';
 import type { MountRecord } from '../metadata/metadata-store.js';
@@ -18,62 +18,60 @@ export async function createAtOnce(
   parentCacheID: string | undefined,
   options: CreateRWLayerOptions,
 ): Promise<boolean> {
-  const { driver, metadata } = ctx;
-  if (options.initFunc !== undefined || driver.sync === undefined) return false;
+  const { driver, metadata, intents } = ctx;
+  if (options.initFunc !== undefined || driver.sync === undefined || !intents.holdsRecords) return false;
   if (driver.createReadWriteWith === undefined || metadata.setMountSteps === undefined) return false;
   const { mountLabel, storageOpt } = options;
-  const written = metadata.setMountSteps(name, record);
-  const intent = ctx.intents.steps(record.id, { kind: 'rw', name }, { sync: ctx.durability === 'strict' });
-  let done = false;
+  const place = intents.place(record.id);
   try {
+    const { steps, later } = metadata.setMountSteps(name, record, place.path);
     await driver.createReadWriteWith(
       record.id,
       parentCacheID,
       { ...(mountLabel === undefined ? {} : { mountLabel }), ...(storageOpt === undefined ? {} : { storageOpt }) },
-      { before: intent.begin, after: [...written.steps, ...written.later, ...intent.end] },
+      { before: intents.makePlace(place, { sync: ctx.durability === 'strict' }), after: [...steps, ...later] },
     );
-    done = true;
+    return true;
   } catch (error) {
-    // A record that nobody knows of has the name: step by step it is replaced. All else was taken back.
-    if (!LayerStoreError.is(error) || error.errnoName !== 'EEXIST') throw error;
+    // All was taken back. A record that nobody knows of has the name: step by step it is replaced.
+    if (LayerStoreError.is(error) && error.errnoName === 'EEXIST') return false;
+    if (!isApart(ctx, error)) throw error;
+    return false;
   } finally {
-    intent.settle();
-    await written.settle(done);
+    place.settle();
   }
-  return done;
 }
 
 /** False where it takes more than one call, or that call failed: step by step it goes on from wherever it stopped. */
 export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  const { driver, metadata } = ctx;
-  if (node.initID !== undefined || node.readers.count > 0) return false;
+  const { driver, metadata, intents } = ctx;
+  if (node.initID !== undefined || node.readers.count > 0 || !intents.holdsRecords) return false;
   if (driver.detachWith === undefined || metadata.removeMountSteps === undefined) return false;
-  const removed = metadata.removeMountSteps(node.name);
-  const intent = ctx.intents.steps(
-    node.mountID,
-    { kind: 'remove', name: node.name },
-    { sync: ctx.durability === 'strict' },
-  );
+  const place = intents.place(node.mountID);
   // No reader comes in from here on; where this fails its handles are as good as before.
   const owners = new Map(node.owners);
   node.owners.clear();
-  let done = false;
   try {
-    const unlink = await driver.detachWith(node.mountID, {
-      before: [...intent.begin, ...removed.steps],
-      after: [...removed.later, ...intent.end],
-    });
-    done = true;
+    const { steps, later } = metadata.removeMountSteps(node.name, place.path);
+    const unlink = await driver.detachWith(node.mountID, { before: steps, after: later });
     void ctx.background.push(unlink);
+    return true;
   } catch (error) {
     for (const [owner, count] of owners) node.owners.set(owner, count);
+    isApart(ctx, error);
     ctx.logger.debug(
       { name: node.name, ...errorFields(error) },
       'an RW layer does not go in one step; step by step now',
     );
+    return false;
   } finally {
-    intent.settle();
-    await removed.settle(done);
+    place.settle();
   }
-  return done;
+}
+
+/** Whether records and intents lie on different file systems; that is remembered. */
+function isApart(ctx: StoreContext, error: unknown): boolean {
+  if (!LayerStoreError.is(error) || error.errnoName !== 'EXDEV') return false;
+  ctx.intents.holdsRecords = false;
+  return true;
 }

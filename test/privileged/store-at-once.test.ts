@@ -1,5 +1,6 @@
 /** What one call does for an RW layer is done step by step where that call fails, and nothing is left either way. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -47,6 +48,30 @@ for (const durability of ['relaxed', 'strict'] as const) {
       await store.close();
       assert.deepEqual(left(root), []);
       assert.deepEqual(mountsBelow(root), []);
+    });
+
+    test(`${engine}, ${durability}: intents on a file system of their own take no records`, async (t) => {
+      const place = prepare(t, engine, 'overlay2');
+      const { root, tars } = place;
+      const intents = join(root, 'layerstore/intents');
+      mkdirSync(intents, { recursive: true });
+      execFileSync('mount', ['-t', 'tmpfs', 'intents', intents]);
+      try {
+        const store = await place.open({ durability });
+        const layer = await store.register({ path: tars[0]?.path ?? '' });
+        for (const name of ['box', 'another']) {
+          const rw = await store.createRWLayer(name, layer.chainID);
+          await rw.mount();
+          await rw.unmount();
+          await store.releaseRWLayer(rw);
+        }
+        await store.release(layer);
+        await store.cleanup();
+        await store.close();
+        assert.deepEqual(left(root), []);
+      } finally {
+        execFileSync('umount', [intents]);
+      }
     });
   }
 }

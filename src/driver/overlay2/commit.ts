@@ -46,7 +46,7 @@ export class Commits {
       );
     }
     const link = newLinkID();
-    const steps = creationSteps(this.#layout, { id, link, lower, diff: false, durable: false });
+    const steps = creationSteps(this.#layout, { id, link, lower, diff: false, durable: 'later' });
     const request: SealRequest = {
       ...difference,
       directory: this.#layout.diff(id),

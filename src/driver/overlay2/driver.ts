@@ -244,14 +244,15 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   async #create(id: string, parent: string | undefined, writable: boolean, around: StepsAround): Promise<void> {
     checkLayerID(id, LINK_DIRECTORY);
     // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
-    const durable = writable && this.context.durability === 'strict';
+    const strict = writable && this.context.durability === 'strict';
+    const durable = strict ? 'sync' : writable ? 'writeBack' : 'later';
     const lower = await this.#lower(parent);
     const link = newLinkID();
     try {
       const steps = creationSteps(this.#layout, { id, link, lower, diff: true, durable });
       const make = ({ write, sync }: CommitMark): Promise<void> =>
         this.context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
-      await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, durable, make));
+      await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, strict, make));
     } catch (error) {
       const ours = LayerStoreError.is(error) && error.path?.startsWith(this.#layout.directory(id)) === true;
       if (!hasErrno(error, 'EEXIST') || !ours) throw error;

@@ -5,7 +5,7 @@
  * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, DirectorySurvey, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { DirectorySurvey, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -193,7 +193,8 @@ export interface Binding {
   mountOnNewTarget(mount: NativeOverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
   unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
-  batch(ops: readonly BatchOp[]): Promise<void>;
+  /** As `flatBatch` writes them. */
+  batch(text: string, blobs: readonly Uint8Array[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
   readLayerRecords(directory: string, trees?: string, reserved?: string): Promise<NativeLayerRecordTable>;
   /** Each followed by a slash. */

@@ -92,7 +92,7 @@ function hookBatches(
   });
 }
 
-const isRecord = (path: string): boolean => /\/layerdb(\/|$)/.test(path);
+const isRecord = (path: string): boolean => /\/layerdb(\/|$)|\/intents\/[0-9a-f]+\//.test(path);
 
 async function takeBack(batch: (op: BatchOp) => Promise<unknown>, op: BatchOp): Promise<void> {
   if (op.op === 'mkdir' && op.existOk !== true) await batch({ op: 'rmdir', path: op.path, missingOk: true });

@@ -47,6 +47,23 @@ test('a directory that an intent names goes, one that nothing names stays and is
   assert.ok(bench.disk.entries.has('docker-builds-this'));
 });
 
+test('a record on its way in or out is the intent of its RW layer', async (t) => {
+  const bench = await Bench.make(t);
+  await (await open(bench)).close();
+  const driver = new FullMemoryDriver(bench.disk);
+  const ids = ['a', 'b', 'c'].map((digit) => digit.repeat(64)) as [string, string, string];
+  for (const id of ids) await driver.createReadWrite(id, undefined);
+  for (const id of ids) await mkdir(own(bench, 'intents', id));
+  // Nothing written yet, a part, and a whole one that was taken away.
+  await writeFile(own(bench, 'intents', ids[1], 'mount-id'), '');
+  await writeFile(own(bench, 'intents', ids[2], 'mount-id'), ids[2]);
+  await writeFile(own(bench, 'intents', ids[2], 'parent'), `sha256:${'0'.repeat(64)}`);
+  await open(bench);
+  assert.deepEqual([...bench.disk.entries.keys()], []);
+  assert.deepEqual(await readdir(own(bench, 'intents')), []);
+  assert.deepEqual(await warnings(bench), []);
+});
+
 test('an intent never touches what a record names', async (t) => {
   const bench = await Bench.make(t);
   const store = await open(bench);
