@@ -9,9 +9,11 @@
 import type { Readable, Writable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
+import type { BatchOp } from './batch-types.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
 import type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
+export type { BatchOp } from './batch-types.js';
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
 export type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
 
@@ -235,35 +237,6 @@ export interface TreeProblem {
   /** Cosmetic problems change nothing that a program in the layer reads: an mtime alone. */
   cosmetic: boolean;
 }
-
-/**
- * One step of a batch; paths are absolute. A batch runs in order and stops at the first failure; what it made is then
- * taken back (mkdir, write, symlink, mknod), in reverse.
- */
-export type BatchOp =
-  | { op: 'mkdir'; path: string; mode: number; uid?: number; gid?: number; existOk?: boolean }
-  /** `sync`: on the disk when the step is done. `writeBack`: begins that and does not wait, so that a sync soon after finds little to do. */
-  | {
-      op: 'write';
-      path: string;
-      mode: number;
-      data: string | Uint8Array;
-      sync?: boolean;
-      writeBack?: boolean;
-      uid?: number;
-      gid?: number;
-    }
-  | { op: 'symlink'; target: string; path: string }
-  | { op: 'rename'; path: string; dest: string; noReplace?: boolean }
-  | { op: 'exchange'; path: string; dest: string }
-  | { op: 'unlink'; path: string; missingOk?: boolean }
-  | { op: 'rmdir'; path: string; missingOk?: boolean }
-  | { op: 'chmod'; path: string; mode: number }
-  | { op: 'chown'; path: string; uid: number; gid: number }
-  | { op: 'setxattr'; path: string; name: string; value: Uint8Array }
-  | { op: 'removexattr'; path: string; name: string; missingOk?: boolean }
-  | { op: 'mknod'; path: string; mode: number; major: number; minor: number }
-  | { op: 'fsync'; path: string }; // of a file or a directory
 
 /** An advisory whole-file lock (`flock`), released by `release()` and by the end of the process. */
 export interface FileLock {

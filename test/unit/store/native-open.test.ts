@@ -11,7 +11,7 @@ interface Filled {
   chain: ChainID[];
   /** The trees of the chain, base first. */
   trees: string[];
-  open(): Promise<Store>;
+  open: () => Promise<Store>;
   warnings: string[];
 }
 
