@@ -125,7 +125,7 @@ void AppendRow(const Candidate& candidate, int32_t parent, LayerRecords& records
 }
 
 // Rows in an order in which a chain's layers follow each other.
-void Arrange(Candidates& candidates, Descriptors descriptors, LayerRecords& records) {
+void Arrange(Candidates& candidates, Descriptors&& descriptors, LayerRecords& records) {
   const size_t count = candidates.size();
   NameTable by_name(count);
   for (size_t i = 0; i < count; ++i) {
