@@ -1,4 +1,5 @@
 /** Opening a store of many layers, as an operation of a worker. */
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { openStore, type ChainID, type Store } from '../src/index.js';
@@ -46,6 +47,8 @@ async function makeMany(parameters: Parameters, count: number): Promise<void> {
     }
   });
   await store.close();
+  // An open looks whether overlays can be mounted, and the unmount of that one would write all of this first.
+  execFileSync('sync');
 }
 
 /** A tar with one small file, by hand: 512 bytes of header, 512 of content, two blocks of zeros. */
