@@ -1,5 +1,5 @@
 /** Small helpers over `node:fs` that both drivers need. */
-import { constants } from 'node:fs';
+import { constants, type Dirent } from 'node:fs';
 import { lstat, open, opendir, readdir } from 'node:fs/promises';
 import type { DirectorySurvey, Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
@@ -37,8 +37,16 @@ export async function namesIn(directory: string, engine?: Pick<Engine, 'names'>)
 export async function directoriesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
   try {
     if (engine?.names !== undefined) return await engine.names(directory, 'directories');
-    const entries = await readdir(directory, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw systemError(error, 'list the directory');
+  }
+  return (await entriesIn(directory)).filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+}
+
+async function entriesIn(directory: string): Promise<Dirent[]> {
+  try {
+    return await readdir(directory, { withFileTypes: true });
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return [];
     throw systemError(error, 'list the directory');
@@ -46,7 +54,7 @@ export async function directoriesIn(directory: string, engine?: Pick<Engine, 'na
 }
 
 /** Of a directory with an entry for each layer; nothing where it does not exist. `engine` as above. */
-export async function survey(directory: string, engine: Pick<Engine, 'names' | 'survey'>): Promise<DirectorySurvey> {
+export async function survey(directory: string, engine: Pick<Engine, 'survey'>): Promise<DirectorySurvey> {
   if (engine.survey !== undefined) {
     try {
       return await engine.survey(directory);
@@ -55,10 +63,10 @@ export async function survey(directory: string, engine: Pick<Engine, 'names' | '
       throw systemError(error, 'list the directory');
     }
   }
-  const entries = (await namesIn(directory, engine)).length;
-  const directories = await directoriesIn(directory, engine);
+  const entries = await entriesIn(directory);
+  const directories = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
   const others = directories.filter((name) => !isLayerID(name));
-  return { entries, layers: directories.length - others.length, others };
+  return { entries: entries.length, layers: directories.length - others.length, others };
 }
 
 /** Whether one of the directories right below `directory` is such; reads on only until it finds one. */

@@ -17,6 +17,8 @@ import type { StoreContext } from './context.js';
 import type { LayerNode } from './layer-map.js';
 
 const AT_ONCE = 16;
+/** RW layers up to which looking at each is less than listing all layers, of which a large store has thousands. */
+const FEW_MOUNTS = 64;
 
 /** What fits, bottom first, and what does not. */
 export interface Joined {
@@ -30,7 +32,7 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   // The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then.
   const loaded = await loadAll(ctx.metadata, ctx.driver.trees);
   const sound = loaded.sound === true;
-  const there = new Set(sound && loaded.mounts.length === 0 ? [] : await ctx.driver.list());
+  const there = new Set(sound ? await treesOfMounts(ctx, loaded.mounts) : await ctx.driver.list());
   const broken = [...loaded.broken];
   const layers = sound ? loaded.layers : joinLayers(loaded.layers, there, broken);
   const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ chainID }) => chainID));
@@ -41,6 +43,14 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
     return false;
   });
   return { layers, mounts, broken, removing: loaded.removing };
+}
+
+/** Of the directories that `mounts` name those that are there: asked for one by one where they are few among many layers. */
+async function treesOfMounts(ctx: StoreContext, mounts: readonly NamedMountRecord[]): Promise<string[]> {
+  if (mounts.length > FEW_MOUNTS) return ctx.driver.list();
+  const ids = mounts.flatMap(({ id, initID }) => (initID === undefined ? [id] : [id, initID]));
+  const there = await mapConcurrent(ids, AT_ONCE, (id) => ctx.driver.exists(id));
+  return ids.filter((_, index) => there[index]);
 }
 
 /** Parents before children; a chain that does not reach its base is broken from the break upwards. */

@@ -35,7 +35,7 @@ export async function createAtOnce(
   } catch (error) {
     // All was taken back. A record that nobody knows of has the name: step by step it is replaced.
     if (LayerStoreError.is(error) && error.errnoName === 'EEXIST') return false;
-    if (!isApart(ctx, error)) throw error;
+    if (!noticeApart(ctx, error)) throw error;
     return false;
   } finally {
     place.settle();
@@ -58,7 +58,7 @@ export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boo
     return true;
   } catch (error) {
     for (const [owner, count] of owners) node.owners.set(owner, count);
-    isApart(ctx, error);
+    noticeApart(ctx, error);
     ctx.logger.debug(
       { name: node.name, ...errorFields(error) },
       'an RW layer does not go in one step; step by step now',
@@ -69,8 +69,8 @@ export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boo
   }
 }
 
-/** Whether records and intents lie on different file systems; that is remembered. */
-function isApart(ctx: StoreContext, error: unknown): boolean {
+/** Whether it failed because records and intents lie on different file systems, which is remembered. */
+function noticeApart(ctx: StoreContext, error: unknown): boolean {
   if (!LayerStoreError.is(error) || error.errnoName !== 'EXDEV') return false;
   ctx.intents.holdsRecords = false;
   return true;

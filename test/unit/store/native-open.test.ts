@@ -12,6 +12,8 @@ interface Filled {
   /** The trees of the chain, base first. */
   trees: string[];
   open: () => Promise<Store>;
+  writable: () => Promise<Store>;
+  root: string;
   warnings: string[];
 }
 
@@ -34,7 +36,14 @@ async function fill(t: TestContext, readOnly: boolean): Promise<Filled> {
     trees.push(join(root, 'vfs/dir', readFileSync(join(record, 'cache-id'), 'latin1')));
   }
   await store.close();
-  return { chain, trees, warnings, open: () => openStore({ ...options, readOnly }) };
+  return {
+    chain,
+    trees,
+    warnings,
+    root,
+    open: () => openStore({ ...options, readOnly }),
+    writable: () => openStore(options),
+  };
 }
 
 for (const readOnly of [false, true]) {
@@ -65,4 +74,17 @@ for (const readOnly of [false, true]) {
       for (const id of [middle, top]) assert.ok(dangling.some((text) => text.includes(id)));
     });
   }
+
+  test(`${who} leaves out an RW layer without its directory, and keeps the others`, async (t) => {
+    const { open, writable, chain, root } = await fill(t, readOnly);
+    const store = await writable();
+    for (const name of ['kept', 'lost']) await store.createRWLayer(name, chain[2]);
+    await store.close();
+    const id = readFileSync(join(root, 'image/vfs/layerdb/mounts/lost/mount-id'), 'latin1');
+    renameSync(join(root, 'vfs/dir', id), join(root, 'elsewhere'));
+    const opened = await open();
+    assert.deepEqual([...opened.mounts().keys()], ['kept']);
+    assert.equal(opened.map().size, 3);
+    await opened.close();
+  });
 }
