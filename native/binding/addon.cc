@@ -7,6 +7,7 @@
 #include "binding/ingest_object.h"
 #include "binding/kernel.h"
 #include "binding/layers.h"
+#include "binding/mounts.h"
 #include "binding/records.h"
 #include "binding/tar_reader.h"
 
@@ -26,9 +27,12 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   }
   const Napi::Function cancel_token = CancelTokenObject::Define(env);
   environment->cancel_token = Napi::Persistent(cancel_token);
+  const Napi::Function lingering = DefineLingering(env);
+  environment->lingering = Napi::Persistent(lingering);
   environment->file_lock = Napi::Persistent(DefineFileLock(env));
 
   exports.Set("CancelToken", cancel_token);
+  exports.Set("Lingering", lingering);
   exports.Set("Ingest", IngestObject::Define(env));
   exports.Set("TarReader", TarReaderObject::Define(env));
 

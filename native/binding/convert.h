@@ -47,6 +47,16 @@ class Guard {
   bool failed_ = false;
 };
 
+// What `text` stands for in `table`.
+template <typename T, size_t N>
+T Named(Guard& guard, const std::pair<const char*, T> (&table)[N], const std::string& text, const char* name) {
+  for (const auto& [known, value] : table) {
+    if (text == known) return value;
+  }
+  guard.Fail(name, "one of the words of the contract");
+  return table[0].second;
+}
+
 // { fault, errno, syscall, path, dest, detail, offset }; fields that say nothing are left out.
 Napi::Object ErrorRecord(Napi::Env env, const Error& error);
 

@@ -96,7 +96,7 @@ void Environment::Start(std::unique_ptr<Job> job) {
         started->Run();
         post();
       },
-      started->Waits());
+      started->pace());
   if (!submitted) {
     started->Refuse(submitted.error());
     post();
@@ -117,9 +117,9 @@ void Environment::Drop() {
   if (--holds_ == 0) napi_unref_threadsafe_function(env_, function_);
 }
 
-Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work) {
+Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, Pace pace, std::function<Result<void>()> work) {
   return Async<bool>(
-      std::move(control),
+      std::move(control), pace,
       [work = std::move(work)]() -> Result<bool> {
         LS_TRY(work());
         return true;

@@ -14,10 +14,10 @@
 
 #include "binding/convert.h"
 #include "binding/message.h"
-#include "binding/thread_pool.h"
 #include "layer/ingest.h"
 #include "sys/cancel.h"
 #include "sys/result.h"
+#include "sys/thread_pool.h"
 
 namespace layerstore::binding {
 
@@ -37,8 +37,7 @@ class Job : public Message {
   virtual void Refuse(Error error) = 0;
   // JavaScript thread, while Run() may be running: stop soon.
   virtual void Cancel() = 0;
-  // Blocks on JavaScript; see ThreadPool::Submit.
-  [[nodiscard]] virtual bool Waits() const { return false; }
+  [[nodiscard]] virtual Pace pace() const { return Pace::kSteady; }
   // Keeps the event loop alive until it is delivered.
   [[nodiscard]] virtual bool Holds() const { return true; }
 };
@@ -65,12 +64,21 @@ class Environment {
 
   // A promise for `work`, which runs on a pool thread; `convert` makes its value on the JavaScript thread.
   template <typename T>
-  Napi::Value Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
+  Napi::Value Async(std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
                     std::function<Napi::Value(Napi::Env, T&)> convert);
-  Napi::Value AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work);
+  template <typename T>
+  Napi::Value Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
+                    std::function<Napi::Value(Napi::Env, T&)> convert) {
+    return Async<T>(std::move(control), Pace::kSteady, std::move(work), std::move(convert));
+  }
+  Napi::Value AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work) {
+    return AsyncVoid(std::move(control), Pace::kSteady, std::move(work));
+  }
+  Napi::Value AsyncVoid(std::shared_ptr<Control> control, Pace pace, std::function<Result<void>()> work);
 
   Napi::FunctionReference cancel_token;
   Napi::FunctionReference file_lock;
+  Napi::FunctionReference lingering;
 
  private:
   explicit Environment(Napi::Env env) : env_(env) {}
@@ -103,9 +111,13 @@ class Environment {
 template <typename T>
 class PromiseJob : public Job {
  public:
-  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, std::function<Result<T>()> work,
+  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
              std::function<Napi::Value(Napi::Env, T&)> convert)
-      : deferred_(deferred), control_(std::move(control)), work_(std::move(work)), convert_(std::move(convert)) {}
+      : deferred_(deferred),
+        control_(std::move(control)),
+        pace_(pace),
+        work_(std::move(work)),
+        convert_(std::move(convert)) {}
 
   void Run() override {
     // Cancelled while it waited for a thread.
@@ -116,6 +128,7 @@ class PromiseJob : public Job {
     }
     work_ = nullptr;
   }
+  [[nodiscard]] Pace pace() const override { return pace_; }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override {
     if (control_) control_->cancel.Cancel();
@@ -131,18 +144,19 @@ class PromiseJob : public Job {
  private:
   napi_deferred deferred_;
   std::shared_ptr<Control> control_;
+  Pace pace_;
   std::function<Result<T>()> work_;
   std::function<Napi::Value(Napi::Env, T&)> convert_;
   std::optional<Result<T>> result_;
 };
 
 template <typename T>
-Napi::Value Environment::Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
+Napi::Value Environment::Async(std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
                                std::function<Napi::Value(Napi::Env, T&)> convert) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env_, &deferred, &promise) != napi_ok) return env_.Undefined();
-  Start(std::make_unique<PromiseJob<T>>(deferred, std::move(control), std::move(work), std::move(convert)));
+  Start(std::make_unique<PromiseJob<T>>(deferred, std::move(control), pace, std::move(work), std::move(convert)));
   return Napi::Value(env_, promise);
 }
 

@@ -58,7 +58,7 @@ class TarJob : public Job {
   }
   void Refuse(Error error) override { state_->sink.Finish(std::move(error)); }
   void Cancel() override { state_->Close(); }
-  [[nodiscard]] bool Waits() const override { return true; }
+  [[nodiscard]] Pace pace() const override { return Pace::kWaits; }
   [[nodiscard]] bool Holds() const override { return false; }
   void Deliver(Napi::Env env) override { state_->Ended(env); }
 

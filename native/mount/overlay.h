@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "mount/lingering.h"
 #include "sys/result.h"
 
 namespace layerstore {
@@ -40,8 +41,9 @@ enum class UnmountOutcome : uint8_t {
   kTargetKept,  // unmounted, and the mount point could not be removed
   kDone,        // unmounted, and the mount point is gone
 };
-// Unmounts what has this device number and removes the mount point.
-Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device);
+// Unmounts what has this device number and removes the mount point. With `lingering` the end of the file system is left
+// to that, where the kernel can (fspick, Linux 5.2 on).
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device, Lingering* lingering = nullptr);
 
 struct MountInfo {
   uint64_t id = 0, parent = 0;

@@ -3,8 +3,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "mount/overlay.h"
 #include "sys/files.h"
+#include "sys/mount_api.h"
 
 namespace layerstore {
 
@@ -30,10 +33,16 @@ Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t targe
   return AttachedMount{*tier, root.st_dev};
 }
 
-Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device) {
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device, Lingering* lingering) {
   struct stat root {};
   if (stat(target.c_str(), &root) != 0 || root.st_dev != device) return UnmountOutcome::kStranger;
+  UniqueFd picked;
+  if (lingering != nullptr) {
+    // It holds the file system and not the mount, so that a busy target is found busy all the same.
+    if (Result<UniqueFd> fd = Fspick(target)) picked = std::move(*fd);
+  }
   LS_TRY(Unmount(target, false));
+  if (picked.valid()) lingering->Keep(std::move(picked));
   // With the directory go the copies of the mount in other namespaces.
   if (rmdir(target.c_str()) != 0 && errno != ENOENT) return UnmountOutcome::kTargetKept;
   return UnmountOutcome::kDone;

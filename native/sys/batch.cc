@@ -75,8 +75,6 @@ Result<void> Write(const BatchOp& op, std::vector<Made>& made) {
     return SysError("fchmod", op.path);
   }
   if (op.sync && fsync(fd->get()) != 0) return SysError("fsync", op.path);
-  // A hint: where the file system cannot, it is written whenever it is.
-  if (op.write_back) sync_file_range(fd->get(), 0, 0, SYNC_FILE_RANGE_WRITE);
   return {};
 }
 

@@ -45,7 +45,6 @@ struct BatchOp {
   bool missing_ok = false;
   bool no_replace = false;
   bool sync = false;
-  bool write_back = false;  // kWrite: begun, not waited for
 };
 
 // Taken back, in reverse, on failure: directories, files, links and nodes that this batch made. A rename that was done

@@ -11,6 +11,7 @@
 #define SYS_fsopen 430
 #define SYS_fsconfig 431
 #define SYS_fsmount 432
+#define SYS_fspick 433
 #endif
 #ifndef SYS_mount_setattr
 #define SYS_mount_setattr 442
@@ -26,6 +27,8 @@ constexpr unsigned kSetFd = 5;
 constexpr unsigned kCmdCreate = 6;
 constexpr unsigned kFsopenCloexec = 1;
 constexpr unsigned kFsmountCloexec = 1;
+constexpr unsigned kFspickCloexec = 1;
+constexpr unsigned kFspickNofollow = 2;
 constexpr unsigned kMoveFromEmptyPath = 0x04;
 constexpr unsigned kMoveToEmptyPath = 0x40;
 
@@ -75,6 +78,12 @@ Result<void> MoveMount(int mount, int target) {
     return SysError("move_mount");
   }
   return {};
+}
+
+Result<UniqueFd> Fspick(const std::string& target) {
+  UniqueFd fd(static_cast<int>(syscall(SYS_fspick, AT_FDCWD, target.c_str(), kFspickCloexec | kFspickNofollow)));
+  if (!fd.valid()) return SysError("fspick", target);
+  return fd;
 }
 
 Result<void> MakeMountPrivate(int mount) {

@@ -21,6 +21,9 @@ Result<UniqueFd> Fsopen(const char* fs_name);
 Result<UniqueFd> Fsmount(int context, uint64_t attributes);
 // Attaches `mount` on the directory `target`.
 Result<void> MoveMount(int mount, int target);
+// The file system mounted on `target`, kept in being until the descriptor is closed; the mount can go before. `target`
+// is no link.
+Result<UniqueFd> Fspick(const std::string& target);
 // No propagation from or to the mount.
 Result<void> MakeMountPrivate(int mount);
 

@@ -4,6 +4,7 @@
 
 #include "layer/whiteout_filter.h"
 #include "mount/overlay.h"
+#include "sys/thread.h"
 #include "test/tree_support.h"
 
 using namespace layerstore;
@@ -181,6 +182,56 @@ void Targets() {
   CHECK(Exists(mount.target + "/stranger"));
 }
 
+// index=on takes an upper directory that another overlay uses for an error, which tells when the old one has ended.
+void Lingerings() {
+  const Scratch scratch;
+  OverlayMount mount;
+  mount.lowers = {scratch.Dir("lower")};
+  mount.upper = scratch.Dir("upper");
+  mount.work = scratch.Dir("work");
+  mount.target = scratch / "merged";
+  mount.options = {"index=on"};
+  Put(scratch / "lower/file", "x");
+
+  Lingering lingering;
+  lingering.End();  // nothing to end
+  auto made = MountOnNewTarget(mount, 0750);
+  CHECK_OK(made);
+  {
+    const UniqueFd held(open(mount.target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    auto busy = UnmountAndRemove(mount.target, made->device, &lingering);
+    CHECK(!busy.ok() && busy.error().err == EBUSY);
+    CHECK(Exists(mount.target + "/file"));
+  }
+  auto done = UnmountAndRemove(mount.target, made->device, &lingering);
+  CHECK(done.ok() && *done == UnmountOutcome::kDone);
+  CHECK(!Exists(mount.target));
+  auto early = MountOnNewTarget(mount, 0750);
+  CHECK(!early.ok() && early.error().err == EBUSY);
+  CHECK(!Exists(mount.target));
+
+  lingering.End();
+  made = MountOnNewTarget(mount, 0750);
+  CHECK_OK(made);
+  // Two threads at it end all that there is.
+  done = UnmountAndRemove(mount.target, made->device, &lingering);
+  CHECK(done.ok() && *done == UnmountOutcome::kDone);
+  Result<Thread> other = Thread::Start([&] { lingering.End(); }, {"end", false, 0});
+  CHECK(other.ok());
+  lingering.End();
+  other->Join();
+  // Nor does one whose keeper is gone stay.
+  {
+    Lingering dropped;
+    made = MountOnNewTarget(mount, 0750);
+    CHECK_OK(made);
+    CHECK(UnmountAndRemove(mount.target, made->device, &dropped).ok());
+  }
+  made = MountOnNewTarget(mount, 0750);
+  CHECK_OK(made);
+  CHECK(UnmountAndRemove(mount.target, made->device).ok());
+}
+
 }  // namespace
 
 int main() {
@@ -188,5 +239,6 @@ int main() {
   FilteredTar();
   SizeOfUpper();
   Targets();
+  Lingerings();
   return Finish();
 }

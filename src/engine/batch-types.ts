@@ -6,17 +6,8 @@
  */
 export type BatchOp =
   | { op: 'mkdir'; path: string; mode: number; uid?: number; gid?: number; existOk?: boolean }
-  /** `sync`: on the disk when the step is done. `writeBack`: begins that and does not wait, so that a sync soon after finds little to do. */
-  | {
-      op: 'write';
-      path: string;
-      mode: number;
-      data: string | Uint8Array;
-      sync?: boolean;
-      writeBack?: boolean;
-      uid?: number;
-      gid?: number;
-    }
+  /** `sync`: on the disk when the step is done. */
+  | { op: 'write'; path: string; mode: number; data: string | Uint8Array; sync?: boolean; uid?: number; gid?: number }
   | { op: 'symlink'; target: string; path: string }
   | { op: 'rename'; path: string; dest: string; noReplace?: boolean }
   | { op: 'exchange'; path: string; dest: string }

@@ -260,6 +260,11 @@ export interface EngineFeatures {
  * console.log(engine.name, engine.features().kernel);
  * ```
  */
+/** File systems whose mounts are gone: kept in being until `end`, which resolves when those that were kept have ended. */
+export interface Lingering {
+  end(): Promise<void>;
+}
+
 export interface Engine {
   readonly name: 'native' | 'js';
   /**
@@ -300,9 +305,12 @@ export interface Engine {
   mountOnNewTarget?(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
   /**
    * {@link unmount} of what has this device number, and the mount point removed: `done`. `kept`: it could not be removed.
-   * `stranger`: something else is there, or nothing can be seen, and nothing was done.
+   * `stranger`: something else is there, or nothing can be seen, and nothing was done. With `lingering` the end of the file
+   * system, which syncs what lies below it, is left to that.
    */
-  unmountAndRemove?(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
+  unmountAndRemove?(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
+  /** Absent: an unmount waits for the end of its file system. */
+  lingering?(): Lingering;
   /** The mount table of this process at or below `directory`, in mount order. */
   mounts(directory: string): Promise<MountEntry[]>;
 

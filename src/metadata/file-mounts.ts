@@ -73,7 +73,6 @@ export class FileMounts {
       mode: MODES.file,
       data,
       sync: place.strict,
-      writeBack: !place.strict,
     }));
     return [...ops, ...place.syncs(path)];
   }

@@ -10,7 +10,8 @@ import { hasErrno, kindOf } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
 import type { Chains, CommitMark } from './chains.js';
 import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
-import { active, type OverlayMounts } from './mounts.js';
+import type { OverlayMounts } from './mounts.js';
+import { active } from './table.js';
 import type { Removal } from './removal.js';
 
 export type Difference = Pick<SealRequest, 'upper' | 'lower' | 'whiteoutsOf'>;
@@ -46,7 +47,7 @@ export class Commits {
       );
     }
     const link = newLinkID();
-    const steps = creationSteps(this.#layout, { id, link, lower, diff: false, durable: 'later' });
+    const steps = creationSteps(this.#layout, { id, link, lower, diff: false, sync: false });
     const request: SealRequest = {
       ...difference,
       directory: this.#layout.diff(id),
@@ -64,6 +65,7 @@ export class Commits {
     if (consume) {
       request.upper = { ...request.upper, directories: [request.directory, ...request.upper.directories.slice(1)] };
       await this.#mounts.whileIdle(rwID, async () => {
+        await this.#mounts.ended(rwID);
         if (await this.#mounts.inTable(rwID)) throw active(rwID, 'it is mounted, by something else than this store');
         // Last of all, since a batch does not take a rename back.
         await make([{ op: 'rename', path: this.#layout.diff(rwID), dest: request.directory, noReplace: true }]);

@@ -215,7 +215,8 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   }
 
   async close(): Promise<void> {
-    // Mounts stay: the next store takes them over. Nothing else is held.
+    // Mounts stay: the next store takes them over.
+    await this.#mounts.close();
   }
 
   async exchange(id: string, otherID: string): Promise<void> {
@@ -245,11 +246,10 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     checkLayerID(id, LINK_DIRECTORY);
     // What is unpacked into a read-only layer is synced as a whole later; an RW layer has nothing but these few files.
     const strict = writable && this.context.durability === 'strict';
-    const durable = strict ? 'sync' : writable ? 'writeBack' : 'later';
     const lower = await this.#lower(parent);
     const link = newLinkID();
     try {
-      const steps = creationSteps(this.#layout, { id, link, lower, diff: true, durable });
+      const steps = creationSteps(this.#layout, { id, link, lower, diff: true, sync: strict });
       const make = ({ write, sync }: CommitMark): Promise<void> =>
         this.context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
       await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, strict, make));

@@ -6,7 +6,8 @@ import { kindOf } from '../files.js';
 import type { MountProfile } from '../options.js';
 import type { Chains } from './chains.js';
 import type { Layout, Lower } from './layout.js';
-import { active, type OverlayMounts } from './mounts.js';
+import type { OverlayMounts } from './mounts.js';
+import { active } from './table.js';
 
 export class Exchange {
   readonly #layout: Layout;

@@ -127,30 +127,26 @@ export interface NewLayer {
   lower: Lower | undefined;
   /** `false`: `diff` comes from elsewhere. */
   diff: boolean;
-  /**
-   * `sync`: what is made is on disk at the end; only its own few files and directories are synced. `writeBack`: it begins to
-   * go there, so that the unmount, which syncs the file system, finds it written. `later`: somebody else's sync is to come.
-   */
-  durable: 'sync' | 'writeBack' | 'later';
+  /** What is made is on disk at the end; only its own few files and directories are synced. */
+  sync: boolean;
 }
 
 /** The steps that make a layer; a batch takes them back when one fails. */
-export function creationSteps(layout: Layout, { id, link, lower, diff, durable }: NewLayer): BatchOp[] {
+export function creationSteps(layout: Layout, { id, link, lower, diff, sync }: NewLayer): BatchOp[] {
   const directory = layout.directory(id);
   const steps: BatchOp[] = [{ op: 'mkdir', path: directory, mode: 0o710 }];
-  const writeBack = durable === 'writeBack';
   if (diff) steps.push({ op: 'mkdir', path: layout.diff(id), mode: 0o755 });
   steps.push(
     { op: 'symlink', target: `../${id}/diff`, path: layout.link(link) },
-    { op: 'write', path: `${directory}/link`, mode: 0o644, data: link, writeBack },
+    { op: 'write', path: `${directory}/link`, mode: 0o644, data: link },
   );
   if (lower !== undefined) {
     steps.push(
       { op: 'mkdir', path: layout.work(id), mode: 0o700 },
-      { op: 'write', path: `${directory}/lower`, mode: 0o644, data: lowerText(lower), writeBack },
+      { op: 'write', path: `${directory}/lower`, mode: 0o644, data: lowerText(lower) },
     );
   }
-  if (durable === 'sync') {
+  if (sync) {
     // Files first: the directories that name them are synced when their contents are on disk.
     const made = steps.filter((step) => step.op === 'write').map((step) => step.path);
     if (lower !== undefined) made.push(layout.work(id));

@@ -16,6 +16,8 @@ import { isLayerID } from '../layer-id.js';
 import { contextOption, type MountProfile } from '../options.js';
 import type { Chains, KnownLayer } from './chains.js';
 import { type Layout, lowerPaths } from './layout.js';
+import { LingeringOverlays } from './lingering.js';
+import { active, isWritable, labelOf, LayerMounts } from './table.js';
 import type { VolatileMarkers } from './volatile.js';
 
 const TARGET_MODE = 0o700;
@@ -36,6 +38,8 @@ export class OverlayMounts {
   readonly #volatile: VolatileMarkers;
   readonly #mutex = new KeyedMutex();
   readonly #mounted = new Map<string, Mounted>();
+  readonly #lingering: LingeringOverlays;
+  readonly #table: LayerMounts;
   #tier: MountTier | undefined;
 
   constructor(
@@ -50,6 +54,8 @@ export class OverlayMounts {
     this.#profile = profile;
     this.#chains = chains;
     this.#volatile = volatile;
+    this.#lingering = new LingeringOverlays(context, profile);
+    this.#table = new LayerMounts(layout, context);
   }
 
   /** How the last mount was made. */
@@ -76,6 +82,7 @@ export class OverlayMounts {
         );
       }
       if (held !== undefined) return this.#again(layer, held, label, view);
+      await this.#lingering.ended(id);
       this.#mounted.set(id, { count: 1, ...(await this.#mount(layer, label, writable)) });
       return this.#layout.merged(id);
     });
@@ -97,9 +104,11 @@ export class OverlayMounts {
         return;
       }
       // One call where nothing is odd; whatever is, is looked into step by step.
-      const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device);
+      const keeper = held.writable ? this.#lingering.keeper : undefined;
+      const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device, keeper);
       if (outcome !== undefined && outcome !== 'stranger') {
         this.#mounted.delete(id);
+        if (keeper !== undefined) await this.#lingering.add(id);
         if (outcome === 'kept') await this.#removeTarget(id);
         if (held.writable) await this.#volatile.finish(id);
         return;
@@ -131,7 +140,7 @@ export class OverlayMounts {
       const layer = await this.#chains.load(id);
       const held = this.#mounted.get(id);
       if (held !== undefined) return this.#again(layer, held, held.label, !held.writable);
-      const entry = await this.#entry(id);
+      const entry = await this.#table.entry(id);
       if (entry === undefined) {
         throw new LayerStoreError(
           'ERR_NOT_MOUNTED',
@@ -148,6 +157,16 @@ export class OverlayMounts {
     });
   }
 
+  /** Mounts stay as they are; what is left of those that are gone ends. */
+  async close(): Promise<void> {
+    await this.#lingering.end();
+  }
+
+  /** Resolves when nothing is left of the layer's mounts that are gone, with which nothing can be written any more. */
+  async ended(id: string): Promise<void> {
+    await this.#lingering.ended(id);
+  }
+
   /** Runs `work` while no `get` or `put` of `id` runs; ERR_ACTIVE_MOUNT where it is mounted. */
   whileIdle<T>(id: string, work: () => Promise<T>): Promise<T> {
     return this.#mutex.run(id, async () => {
@@ -159,7 +178,7 @@ export class OverlayMounts {
 
   /** Whether the mount table has anything on the layer's mount point. */
   async inTable(id: string): Promise<boolean> {
-    return (await this.#entries(id)).length > 0;
+    return (await this.#table.entries(id)).length > 0;
   }
 
   async #again(layer: KnownLayer, held: Mounted, label: string, view: boolean): Promise<string> {
@@ -184,7 +203,7 @@ export class OverlayMounts {
       // Whatever stands in the way of looking there, the mount table knows better.
       this.#context.logger.debug({ layer: id, ...errorFields(error) }, 'cannot look at a mount');
     }
-    if ((await this.#entry(id)) === undefined) {
+    if ((await this.#table.entry(id)) === undefined) {
       this.#context.logger.warn(
         { layer: id, path: this.#layout.merged(id) },
         'a mount vanished: something else unmounted it',
@@ -264,43 +283,8 @@ export class OverlayMounts {
       return undefined;
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
-      return this.#entry(id);
+      return this.#table.entry(id);
     }
-  }
-
-  /** The overlay mount on the layer's mount point; ERR_ACTIVE_MOUNT where it is a foreign one, or several are stacked. */
-  async #entry(id: string): Promise<MountEntry | undefined> {
-    const entries = await this.#entries(id);
-    const [entry] = entries;
-    if (entry === undefined) return undefined;
-    if (entries.length > 1)
-      throw active(id, `${entries.length} mounts are stacked on "${entry.target}"; unmount them by hand`);
-    if (entry.fsType !== 'overlay') {
-      throw active(
-        id,
-        `a foreign mount of type ${entry.fsType} ("${entry.source}") is on "${entry.target}"; unmount it by hand`,
-      );
-    }
-    const upper = upperOf(entry);
-    if (upper !== undefined && !this.#isOurs(id, upper)) {
-      throw active(
-        id,
-        `a foreign overlay with the upper directory "${upper}" is on "${entry.target}"; unmount it by hand`,
-      );
-    }
-    return entry;
-  }
-
-  async #entries(id: string): Promise<MountEntry[]> {
-    const target = this.#layout.merged(id);
-    return (await this.#context.engine.mounts(target)).filter((entry) => entry.target === target);
-  }
-
-  /** The kernel shows the upper directory as it was named: by an absolute path, a relative one, or a descriptor in /proc. */
-  #isOurs(id: string, upper: string): boolean {
-    return (
-      upper === this.#layout.diff(id) || upper.startsWith('/proc/') || upper === 'diff' || upper.endsWith(`${id}/diff`)
-    );
   }
 
   async #device(id: string): Promise<number> {
@@ -319,22 +303,4 @@ export class OverlayMounts {
       );
     }
   }
-}
-
-function upperOf({ options }: MountEntry): string | undefined {
-  return /(?:^|,)upperdir=((?:\\.|[^,\\])*)/.exec(options)?.[1];
-}
-
-/** The SELinux context a mount was made with; empty for none. */
-function labelOf({ options }: MountEntry): string {
-  return /(?:^|,)context="?([^",]*(?:,c[0-9][^",]*)*)"?(?:,|$)/.exec(options)?.[1] ?? '';
-}
-
-function isWritable(entry: MountEntry): boolean {
-  return upperOf(entry) !== undefined;
-}
-
-/** The error for work that a mount stands in the way of. */
-export function active(id: string, why: string): LayerStoreError {
-  return new LayerStoreError('ERR_ACTIVE_MOUNT', `the layer "${id}" is in use: ${why}`);
 }

@@ -12,7 +12,7 @@ import type { DriverLeftover, StepsAround } from '../graph-driver.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { TreeRemoval } from '../tree-removal.js';
 import { isLinkID, type Layout, linkTarget } from './layout.js';
-import { active } from './mounts.js';
+import { active } from './table.js';
 
 export type Unlink = (signal?: AbortSignal) => Promise<void>;
 

@@ -26,7 +26,7 @@ function rest(op: BatchOp, flat: FlatBatch): string {
     case 'mkdir':
       return number(op.mode, 'mode') + flag(op.existOk) + owner(op);
     case 'write':
-      return number(op.mode, 'mode') + bytes(op.data, 'data', flat) + flag(op.sync) + flag(op.writeBack) + owner(op);
+      return number(op.mode, 'mode') + bytes(op.data, 'data', flat) + flag(op.sync) + owner(op);
     case 'symlink':
       return text(op.target, 'target');
     case 'rename':

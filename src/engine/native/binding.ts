@@ -5,7 +5,7 @@
  * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { DirectorySurvey, LayerRecordTable, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { DirectorySurvey, LayerRecordTable, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -168,6 +168,7 @@ export interface NativeFileLock {
 
 export interface Binding {
   CancelToken: new () => CancelToken;
+  Lingering: new () => Lingering;
   Ingest: new (request: NativeIngestRequest) => Ingest;
   TarReader: new (request: NativeTarRequest) => TarReader;
 
@@ -191,7 +192,8 @@ export interface Binding {
   mountOverlay(mount: NativeOverlayMount): Promise<MountTier>;
   unmount(target: string, detach: boolean): Promise<void>;
   mountOnNewTarget(mount: NativeOverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
-  unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'>;
+  /** `lingering`: one of this addon's. */
+  unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
   /** As `flatBatch` writes them. */
   batch(text: string, blobs: readonly Uint8Array[]): Promise<void>;

@@ -22,6 +22,7 @@ import type {
   DirectorySurvey,
   LayerRecordTable,
   LayerTrees,
+  Lingering,
   MountEntry,
   MountTier,
   OverlayMount,
@@ -214,8 +215,12 @@ class NativeEngine implements Engine {
     );
   }
 
-  async unmountAndRemove(target: string, device: number): Promise<'done' | 'kept' | 'stranger'> {
-    return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device));
+  async unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'> {
+    return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device, lingering));
+  }
+
+  lingering(): Lingering {
+    return new this.#binding.Lingering();
   }
 
   async mounts(directory: string): Promise<MountEntry[]> {

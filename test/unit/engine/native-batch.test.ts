@@ -32,7 +32,7 @@ test('a batch does all of its steps in order', async (t) => {
     { op: 'mkdir', path: at('a'), mode: 0o700, existOk: true },
     { op: 'write', path: at('a/text'), mode: 0o640, data: 'text: ä', sync: true, uid: 5, gid: 6 },
     { op: 'write', path: at('a/bytes'), mode: 0o600, data: Uint8Array.of(0, 255, 1).subarray(1) },
-    { op: 'write', path: at('a/zero'), mode: 0o600, data: 'zero\0byte', writeBack: true },
+    { op: 'write', path: at('a/zero'), mode: 0o600, data: 'zero\0byte' },
     { op: 'symlink', target: '../a/text', path: at('a/link') },
     { op: 'rename', path: at('a/bytes'), dest: at('moved'), noReplace: true },
     { op: 'exchange', path: at('moved'), dest: at('other') },

@@ -1,9 +1,10 @@
-#include "binding/thread_pool.h"
+#include "sys/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
-namespace layerstore::binding {
+namespace layerstore {
 namespace {
 
 constexpr std::chrono::seconds kIdleTime{3};
@@ -24,44 +25,59 @@ Result<void> ThreadPool::AddThread() {
   return {};
 }
 
-Result<void> ThreadPool::Submit(std::function<void()> work, bool waits) {
+size_t ThreadPool::Ready() const { return queue_.size() + std::min(brief_.size(), kBriefAtOnce - brief_running_); }
+
+ThreadPool::Work ThreadPool::Take() {
+  std::deque<Work>& from = !brief_.empty() && brief_running_ < kBriefAtOnce ? brief_ : queue_;
+  Work work = std::move(from.front());
+  from.pop_front();
+  return work;
+}
+
+Result<void> ThreadPool::Submit(std::function<void()> work, Pace pace) {
+  const bool waits = pace == Pace::kWaits;
   std::vector<Thread> ended;  // joined after the mutex is free
   std::unique_lock lock(mutex_);
   ended = TakeEnded();
   if (waits) ++waiting_;
-  if (idle_ <= queue_.size() && (waits || threads_.size() < kMaxThreads + waiting_)) {
+  std::deque<Work>& queue = pace == Pace::kBrief ? brief_ : queue_;
+  queue.push_back({std::move(work), pace});
+  const size_t ready = Ready();
+  if (idle_ < ready && (waits || threads_.size() < kMaxThreads + waiting_)) {
     Result<void> added = AddThread();
     // A stream without a thread would wait for ever behind others; other work waits for a busy thread.
     if (!added && (waits || threads_.empty())) {
+      queue.pop_back();
       if (waits) --waiting_;
       return added;
     }
   }
-  queue_.push_back({std::move(work), waits});
   // Whoever wakes needs the mutex at once, and would sleep again where it is held.
   lock.unlock();
-  changed_.notify_one();
+  if (ready > 0) changed_.notify_one();
   return {};
 }
 
 void ThreadPool::Loop(Threads::iterator self) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (queue_.empty()) {
+    if (Ready() == 0) {
+      // Brief work that is left is for those who run some now.
       if (closing_) break;
       ++idle_;
-      const bool woken = changed_.wait_for(lock, kIdleTime, [&] { return !queue_.empty() || closing_; });
+      const bool woken = changed_.wait_for(lock, kIdleTime, [&] { return Ready() > 0 || closing_; });
       --idle_;
       if (!woken) break;
       continue;
     }
-    Work work = std::move(queue_.front());
-    queue_.pop_front();
+    Work work = Take();
+    if (work.pace == Pace::kBrief) ++brief_running_;
     lock.unlock();
     work.run();
     work.run = nullptr;  // what it captured is released before the lock is taken
     lock.lock();
-    if (work.waits) --waiting_;
+    if (work.pace == Pace::kBrief) --brief_running_;
+    if (work.pace == Pace::kWaits) --waiting_;
   }
   ended_.push_back(std::move(*self));
   threads_.erase(self);
@@ -79,4 +95,4 @@ void ThreadPool::Close() {
   for (Thread& thread : ended) thread.Join();
 }
 
-}  // namespace layerstore::binding
+}  // namespace layerstore

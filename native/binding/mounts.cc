@@ -1,0 +1,213 @@
+#include "binding/mounts.h"
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "binding/convert.h"
+#include "binding/environment.h"
+
+namespace layerstore::binding {
+namespace {
+
+constexpr std::pair<const char*, MountTier> kTiers[] = {{"auto", MountTier::kAuto},
+                                                        {"fd", MountTier::kFd},
+                                                        {"lowerdir+", MountTier::kLowerdirPlus},
+                                                        {"classic", MountTier::kClassic}};
+
+// Threads keep a share of it while they work with it, so that JavaScript may drop it at any time.
+class LingeringObject : public Napi::ObjectWrap<LingeringObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Lingering", {InstanceMethod<&LingeringObject::End>("end")});
+  }
+  explicit LingeringObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LingeringObject>(info) {}
+
+  [[nodiscard]] std::shared_ptr<Lingering> share() const { return lingering_; }
+
+ private:
+  Napi::Value End(const Napi::CallbackInfo& info) {
+    return Environment::Of(info.Env()).AsyncVoid(nullptr, [lingering = lingering_]() -> Result<void> {
+      lingering->End();
+      return {};
+    });
+  }
+
+  std::shared_ptr<Lingering> lingering_ = std::make_shared<Lingering>();
+};
+
+std::shared_ptr<Lingering> LingeringOf(Guard& guard, const Napi::Value& value) {
+  const Napi::Env env = value.Env();
+  if (value.IsObject() && value.As<Napi::Object>().InstanceOf(Environment::Of(env).lingering.Value())) {
+    return LingeringObject::Unwrap(value.As<Napi::Object>())->share();
+  }
+  guard.Fail("lingering", "a Lingering");
+  return nullptr;
+}
+
+const char* OutcomeName(UnmountOutcome outcome) {
+  switch (outcome) {
+    case UnmountOutcome::kStranger:
+      return "stranger";
+    case UnmountOutcome::kTargetKept:
+      return "kept";
+    case UnmountOutcome::kDone:
+      break;
+  }
+  return "done";
+}
+
+// An unmount that found the target busy tells who holds it.
+class UnmountJob : public Job {
+ public:
+  using Work = std::function<Result<UnmountOutcome>(const std::string& target)>;
+  UnmountJob(napi_deferred deferred, std::string target, Pace pace, Work work)
+      : deferred_(deferred), target_(std::move(target)), pace_(pace), work_(std::move(work)) {}
+
+  void Run() override {
+    result_ = work_(target_);
+    if (!result_ && result_.error().err == EBUSY) holders_ = FindHolders(target_);
+  }
+  [[nodiscard]] Pace pace() const override { return pace_; }
+  void Refuse(Error error) override { result_ = std::move(error); }
+  void Cancel() override {}
+  void Deliver(Napi::Env env) override {
+    if (result_.ok()) {
+      napi_resolve_deferred(env, deferred_, Napi::String::New(env, OutcomeName(*result_)));
+      return;
+    }
+    Napi::Object record = ErrorRecord(env, result_.error());
+    if (result_.error().err == EBUSY) {
+      Napi::Array holders = Napi::Array::New(env, holders_.size());
+      for (uint32_t i = 0; i < holders_.size(); ++i) {
+        Napi::Object holder = Napi::Object::New(env);
+        holder.Set("pid", holders_[i].pid);
+        holder.Set("command", holders_[i].command);
+        holders.Set(i, holder);
+      }
+      record.Set("holders", holders);
+    }
+    napi_reject_deferred(env, deferred_, record);
+  }
+
+ private:
+  napi_deferred deferred_;
+  std::string target_;
+  Pace pace_;
+  Work work_;
+  Result<UnmountOutcome> result_ = UnmountOutcome::kStranger;
+  std::vector<Holder> holders_;
+};
+
+OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
+  OverlayMount mount;
+  mount.upper = guard.OptionalText(source.Get("upper"), "upper");
+  mount.work = guard.OptionalText(source.Get("work"), "work");
+  mount.lowers = guard.TextList(source.Get("lowers"), "lowers");
+  mount.target = guard.Text(source.Get("target"), "target");
+  mount.options = guard.TextList(source.Get("options"), "options");
+  mount.tier = Named(guard, kTiers, guard.Text(source.Get("tier"), "tier"), "tier");
+  return mount;
+}
+
+Napi::Value StartUnmount(Napi::Env env, std::string target, Pace pace, UnmountJob::Work work) {
+  napi_deferred deferred = nullptr;
+  napi_value promise = nullptr;
+  if (napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
+  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), pace, std::move(work)));
+  return Napi::Value(env, promise);
+}
+
+}  // namespace
+
+Napi::Function DefineLingering(Napi::Env env) { return LingeringObject::Define(env); }
+
+const char* TierName(MountTier tier) {
+  for (const auto& [name, value] : kTiers) {
+    if (value == tier) return name;
+  }
+  return "auto";
+}
+
+Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
+  const auto mode = static_cast<uint32_t>(guard.Count(info[1], "mode"));
+  if (guard.failed()) return env.Undefined();
+  // Without a token, as below.
+  return Environment::Of(env).Async<AttachedMount>(
+      nullptr, Pace::kBrief, [mount = std::move(mount), mode] { return MountOnNewTarget(mount, mode); },
+      [](Napi::Env at, AttachedMount& attached) -> Napi::Value {
+        Napi::Object record = Napi::Object::New(at);
+        record.Set("tier", TierName(attached.tier));
+        record.Set("device", Number(at, attached.device));
+        return record;
+      });
+}
+
+Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string target = guard.Text(info[0], "target");
+  const uint64_t device = guard.Count(info[1], "device");
+  // Without one it waits for the sync that ends the file system.
+  std::shared_ptr<Lingering> lingering;
+  if (!info[2].IsUndefined()) lingering = LingeringOf(guard, info[2]);
+  if (guard.failed()) return env.Undefined();
+  return StartUnmount(env, std::move(target), lingering ? Pace::kBrief : Pace::kSteady,
+                      [device, lingering = std::move(lingering)](const std::string& path) {
+                        return UnmountAndRemove(path, device, lingering.get());
+                      });
+}
+
+Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
+  if (guard.failed()) return env.Undefined();
+  // Without a token: a mount that succeeded is never reported as cancelled.
+  return Environment::Of(env).Async<MountTier>(
+      nullptr, [mount = std::move(mount)] { return MountOverlay(mount); },
+      [](Napi::Env at, MountTier& tier) -> Napi::Value { return Napi::String::New(at, TierName(tier)); });
+}
+
+Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string target = guard.Text(info[0], "target");
+  const bool detach = guard.Flag(info[1], "detach");
+  if (guard.failed()) return env.Undefined();
+  return StartUnmount(env, std::move(target), Pace::kSteady,
+                      [detach](const std::string& path) -> Result<UnmountOutcome> {
+                        LS_TRY(Unmount(path, detach));
+                        return UnmountOutcome::kDone;
+                      });
+}
+
+Napi::Value MountsCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<std::vector<MountInfo>>(
+      nullptr, [directory = std::move(directory)] { return ReadMounts(directory); },
+      [](Napi::Env at, std::vector<MountInfo>& mounts) -> Napi::Value {
+        Napi::Array list = Napi::Array::New(at, mounts.size());
+        for (uint32_t i = 0; i < mounts.size(); ++i) {
+          const MountInfo& mount = mounts[i];
+          Napi::Object entry = Napi::Object::New(at);
+          entry.Set("id", Number(at, mount.id));
+          entry.Set("parent", Number(at, mount.parent));
+          entry.Set("fsType", mount.fs_type);
+          entry.Set("source", mount.source);
+          entry.Set("target", mount.target);
+          entry.Set("root", mount.root);
+          entry.Set("options", mount.options);
+          list.Set(i, entry);
+        }
+        return list;
+      });
+}
+
+}  // namespace layerstore::binding

@@ -1,0 +1,21 @@
+// The calls of the contract that mount, unmount, and read the mount table. JavaScript thread.
+#pragma once
+
+#include <napi.h>
+
+#include "mount/overlay.h"
+
+namespace layerstore::binding {
+
+Napi::Value MountOverlayCall(const Napi::CallbackInfo& info);
+Napi::Value UnmountCall(const Napi::CallbackInfo& info);
+Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info);
+Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info);
+Napi::Value MountsCall(const Napi::CallbackInfo& info);
+
+// The class `Lingering`: `end()` resolves when the file systems that it keeps have ended.
+Napi::Function DefineLingering(Napi::Env env);
+
+const char* TierName(MountTier tier);
+
+}  // namespace layerstore::binding
