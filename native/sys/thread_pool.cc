@@ -25,12 +25,21 @@ Result<void> ThreadPool::AddThread() {
   return {};
 }
 
-size_t ThreadPool::Ready() const { return queue_.size() + std::min(brief_.size(), kBriefAtOnce - brief_running_); }
+std::deque<ThreadPool::Work>& ThreadPool::QueueOf(Pace pace) {
+  if (pace == Pace::kWaits) return streams_;
+  return pace == Pace::kBrief ? brief_ : steady_;
+}
+
+size_t ThreadPool::Ready() const {
+  return streams_.size() + std::min(brief_.size(), kBriefAtOnce - brief_running_) + steady_.size();
+}
 
 ThreadPool::Work ThreadPool::Take() {
-  std::deque<Work>& from = !brief_.empty() && brief_running_ < kBriefAtOnce ? brief_ : queue_;
-  Work work = std::move(from.front());
-  from.pop_front();
+  std::deque<Work>* from = &steady_;
+  if (!brief_.empty() && brief_running_ < kBriefAtOnce) from = &brief_;
+  if (!streams_.empty()) from = &streams_;
+  Work work = std::move(from->front());
+  from->pop_front();
   return work;
 }
 
@@ -40,7 +49,7 @@ Result<void> ThreadPool::Submit(std::function<void()> work, Pace pace) {
   std::unique_lock lock(mutex_);
   ended = TakeEnded();
   if (waits) ++waiting_;
-  std::deque<Work>& queue = pace == Pace::kBrief ? brief_ : queue_;
+  std::deque<Work>& queue = QueueOf(pace);
   queue.push_back({std::move(work), pace});
   const size_t ready = Ready();
   if (idle_ < ready && (waits || threads_.size() < kMaxThreads + waiting_)) {

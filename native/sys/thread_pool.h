@@ -31,9 +31,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() { Close(); }
 
-  // Work of one pace begins in the order it came in; brief work goes before other. kWaits gets a thread beyond the
-  // limit, so that no number of idle streams keeps mounts or syncs waiting. Fails only where the kernel gives not even
-  // a first thread.
+  // Work of one pace begins in the order it came in: what waits first, then what is brief. kWaits gets a thread beyond
+  // the limit at once, so that neither streams nor others keep each other waiting. Fails only where the kernel gives
+  // not even a first thread.
   Result<void> Submit(std::function<void()> work, Pace pace);
 
   // Runs what was submitted, then ends and joins every thread. Nothing is submitted after it.
@@ -46,6 +46,7 @@ class ThreadPool {
   };
   using Threads = std::list<Thread>;
 
+  std::deque<Work>& QueueOf(Pace pace);
   Result<void> AddThread();
   void Loop(Threads::iterator self);
   // Works that a thread could begin now.
@@ -55,8 +56,9 @@ class ThreadPool {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Work> queue_;
+  std::deque<Work> streams_;  // kWaits
   std::deque<Work> brief_;
+  std::deque<Work> steady_;
   Threads threads_;
   std::vector<Thread> ended_;  // to be joined by somebody else
   size_t idle_ = 0;
