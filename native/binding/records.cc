@@ -87,10 +87,13 @@ Napi::Value ReadLayerRecordsCall(const Napi::CallbackInfo& info) {
   Guard guard(env);
   std::string directory = guard.Text(info[0], "directory");
   LayerTrees trees{guard.OptionalText(info[1], "trees"), guard.OptionalText(info[2], "reserved")};
+  RecordIndexFile index{guard.OptionalText(info[3], "index"), guard.Flag(info[4], "write")};
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<LayerRecords>(
       nullptr,
-      [directory = std::move(directory), trees = std::move(trees)] { return ReadLayerRecords(directory, trees); },
+      [directory = std::move(directory), trees = std::move(trees), index = std::move(index)] {
+        return ReadLayerRecords(directory, trees, index);
+      },
       LayerRecordTable);
 }
 

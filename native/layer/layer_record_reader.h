@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -11,6 +12,14 @@
 #include "sys/unique_fd.h"
 
 namespace layerstore {
+
+// Of a record's directory: a file in it that is made, removed or replaced changes it.
+struct RecordStamp {
+  uint64_t inode = 0;
+  int64_t changed = 0;   // nanoseconds since 1970
+  int64_t modified = 0;  // the same
+  bool operator==(const RecordStamp&) const = default;
+};
 
 // What a record says, in place: thousands of them lie in one piece of memory, which begins as zeros.
 struct Candidate {
@@ -27,7 +36,9 @@ struct Candidate {
   double size;
   uint8_t cache_id_bytes;
   bool has_parent;
-  bool sound;  // beyond doubt, and the chain id that diff and parent make is its name
+  bool sound;    // beyond doubt, and the chain id that diff and parent make is its name
+  bool lasting;  // `stamp` would tell if it changed, and there is nothing more to it than what stands here
+  RecordStamp stamp;
 };
 
 inline std::string_view TextOf(const Candidate::Hex& hex) { return {hex.data(), hex.size()}; }
@@ -49,6 +60,11 @@ class RecordReader {
   // none.
   std::string_view Read(Candidate& candidate);
 
+  // Whether the chain id that diff and parent make is the record's name.
+  bool FitsName(const Candidate& candidate);
+
+  [[nodiscard]] int directory() const { return directory_.get(); }
+
  private:
   enum class Found { kText, kNothing, kDoubtful };
   Found ReadFile(std::string_view name);
@@ -57,7 +73,6 @@ class RecordReader {
   bool ReadSize(Candidate& candidate);
   bool ReadParent(Candidate& candidate);
   bool ReadDescriptor();
-  bool FitsName(const Candidate& candidate);
   int Open();
   void CloseAll();
 

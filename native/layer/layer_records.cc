@@ -5,14 +5,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
+#include <ctime>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
 
 #include "layer/layer_record_reader.h"
+#include "layer/record_index.h"
 #include "sys/directory.h"
+#include "sys/name_table.h"
 #include "sys/open.h"
 #include "sys/pages.h"
 #include "sys/thread.h"
@@ -27,7 +30,17 @@ constexpr size_t kAtOnce = 64;         // layers that a reader takes
 constexpr size_t kWorthThreads = 256;  // layers
 constexpr size_t kWorthPages = 1024;   // layers: fewer are cheaper by small pages than by a huge one
 constexpr size_t kTextBytes = 2 * (kDigestAlgorithm.size() + Candidate::kHexBytes) + Candidate::kMaxCacheId;
-constexpr int32_t kNone = -1;
+constexpr int32_t kNone = NameTable::kNone;
+constexpr size_t kWorthIndex = 512;   // layers
+constexpr size_t kWorthWriting = 16;  // the part of them that were not in the index
+// A directory that was changed so short a time ago may change once more within the same tick of its clock.
+constexpr int64_t kRacy = 2'000'000'000;
+
+int64_t Now() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
 
 using Descriptors = std::vector<std::pair<uint32_t, std::string>>;  // by candidate
 
@@ -49,6 +62,7 @@ class Candidates {
 
   [[nodiscard]] size_t size() const { return all_.size(); }
   Candidate& operator[](size_t i) { return all_[i]; }
+  [[nodiscard]] std::span<const Candidate> all() const { return all_; }
 
  private:
   std::vector<Candidate> few_;
@@ -56,39 +70,11 @@ class Candidates {
   std::span<Candidate> all_;
 };
 
-// NameTable: numbers by name, in one piece of memory. Names are borrowed.
-class NameTable {
- public:
-  explicit NameTable(size_t count) : slots_(std::bit_ceil(2 * count + 1)) {}
-
-  // False: there is such a name already.
-  bool Insert(std::string_view name, int32_t value) {
-    Slot& slot = slots_[SlotOf(name)];
-    if (slot.value != kNone) return false;
-    slot = {name, value};
-    return true;
-  }
-  // kNone: there is no such name.
-  [[nodiscard]] int32_t Find(std::string_view name) const { return slots_[SlotOf(name)].value; }
-
- private:
-  struct Slot {
-    std::string_view name;
-    int32_t value = kNone;
-  };
-
-  [[nodiscard]] size_t SlotOf(std::string_view name) const {
-    const size_t mask = slots_.size() - 1;
-    size_t at = std::hash<std::string_view>()(name) & mask;
-    while (slots_[at].value != kNone && slots_[at].name != name) at = (at + 1) & mask;
-    return at;
-  }
-
-  std::vector<Slot> slots_;
-};
-
-Descriptors ReadAll(const std::string& directory, Candidates& candidates) {
+// What `index` knows is taken from there; without one nothing is to become part of one.
+Descriptors ReadAll(const std::string& directory, Candidates& candidates, const RecordIndex* index,
+                    std::atomic<size_t>& missed) {
   std::atomic<size_t> cursor{0};
+  const int64_t lasting = Now() - kRacy;
   const auto work = [&](bool own_thread, Descriptors& descriptors) {
     RecordReader reader(directory, own_thread);
     for (;;) {
@@ -96,8 +82,18 @@ Descriptors ReadAll(const std::string& directory, Candidates& candidates) {
       if (first >= candidates.size()) return;
       const size_t end = std::min(first + kAtOnce, candidates.size());
       for (size_t i = first; i < end; ++i) {
-        const std::string_view descriptor = reader.Read(candidates[i]);
+        Candidate& candidate = candidates[i];
+        // Before the files: what changes while they are read makes another stamp.
+        const bool stamped = index != nullptr && TakeStamp(reader.directory(), candidate);
+        if (stamped && index->Take(candidate) && IsLayerId(candidate.cache()) && reader.FitsName(candidate)) {
+          candidate.sound = candidate.lasting = true;
+          continue;
+        }
+        const std::string_view descriptor = reader.Read(candidate);
         if (!descriptor.empty()) descriptors.emplace_back(static_cast<uint32_t>(i), descriptor);
+        candidate.lasting = stamped && candidate.sound && descriptor.empty() && candidate.stamp.changed < lasting &&
+                            candidate.stamp.modified < lasting;
+        if (candidate.lasting) missed++;
       }
     }
   };
@@ -197,11 +193,12 @@ bool AllHoused(Candidates& candidates, const LayerTrees& trees) {
 
 }  // namespace
 
-Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees) {
+Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees,
+                                      const RecordIndexFile& index_file) {
   LayerRecords records;
   std::string names;
+  LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
   {
-    LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
     DirectoryReader reader(fd.get());
     DirectoryEntry entry;
     for (;;) {
@@ -219,8 +216,19 @@ Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerT
     return DataError(Fault::kLimit, "records", directory);
   }
   Candidates candidates(names);
-  Descriptors descriptors = ReadAll(directory, candidates);
+  const bool indexed = !index_file.path.empty() && candidates.size() >= kWorthIndex;
+  const std::optional<RecordIndex::Scope> scope = indexed ? RecordIndex::ScopeOf(fd.get()) : std::nullopt;
+  std::atomic<size_t> missed{0};  // records that could be in the index and are not, or not as they are
+  Descriptors descriptors;
+  {
+    const RecordIndex index = scope ? RecordIndex::Load(index_file.path, *scope) : RecordIndex();
+    descriptors = ReadAll(directory, candidates, scope ? &index : nullptr, missed);
+  }
   Arrange(candidates, std::move(descriptors), records);
+  if (index_file.write && scope && missed > candidates.size() / kWorthWriting) {
+    // It helps the next one, who will do without where it cannot be written.
+    (void)RecordIndex::Write(index_file.path, *scope, candidates.all());
+  }
   records.housed = AllHoused(candidates, trees);
   return records;
 }

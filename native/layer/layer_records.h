@@ -31,7 +31,14 @@ struct LayerTrees {
   std::string reserved;
 };
 
+// A file that keeps what was read for the next time (RecordIndex).
+struct RecordIndexFile {
+  std::string path;    // empty: there is none
+  bool write = false;  // where reading it anew would be worth it
+};
+
 // The trees are looked at when the records are read: who publishes a layer makes its tree first.
-Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees = {});
+Result<LayerRecords> ReadLayerRecords(const std::string& directory, const LayerTrees& trees = {},
+                                      const RecordIndexFile& index_file = {});
 
 }  // namespace layerstore

@@ -6,13 +6,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "check.h"
 #include "hash/sha256.h"
 #include "sys/directory.h"
+#include "sys/files.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -106,6 +111,167 @@ void TestChain(const std::string& base) {
   CHECK(lacking.ok() && !lacking->housed && lacking->ends.size() == size_t{kLayers});
 }
 
+// Layers in one chain; gives the names of their directories.
+std::vector<std::string> MakeChain(const std::string& records, int first, int count, std::string parent) {
+  std::vector<std::string> directories;
+  for (int n = first; n < first + count; ++n) {
+    const std::string diff = "sha256:" + Name(n);
+    const std::string both = parent + " " + diff;
+    Sha256 hash;
+    hash.Update({reinterpret_cast<const uint8_t*>(both.data()), both.size()});
+    const std::string chain = parent.empty() ? diff : FormatDigest(hash.Finish());
+    directories.push_back(records + "/" + chain.substr(7));
+    CHECK(mkdir(directories.back().c_str(), 0700) == 0);
+    Put(directories.back() + "/cache-id", "tree-" + std::to_string(n));
+    Put(directories.back() + "/diff", diff);
+    Put(directories.back() + "/size", std::to_string(n));
+    if (!parent.empty()) Put(directories.back() + "/parent", parent);
+    parent = chain;
+  }
+  return directories;
+}
+
+bool Same(const Result<LayerRecords>& a, const Result<LayerRecords>& b) {
+  CHECK_OK(a);
+  CHECK_OK(b);
+  // Descriptors come as the threads find them.
+  const auto descriptors = [](const Result<LayerRecords>& of) {
+    return std::map<uint32_t, std::string>(of->descriptors.begin(), of->descriptors.end());
+  };
+  return a->text == b->text && a->ends == b->ends && a->sizes == b->sizes && a->parents == b->parents &&
+         descriptors(a) == descriptors(b) && a->others == b->others;
+}
+
+double SizeOf(const Result<LayerRecords>& records, const std::string& cache_id) {
+  CHECK_OK(records);
+  size_t at = 0;
+  for (size_t row = 0; row < records->ends.size(); ++row) {
+    const std::string text = records->text.substr(at, records->ends[row] - at);
+    at = records->ends[row];
+    if (text.ends_with(cache_id)) return records->sizes[row];
+  }
+  return -1;
+}
+
+// Older than what may change once more without a new time.
+void LetSettle() { std::this_thread::sleep_for(std::chrono::milliseconds(2200)); }
+
+void TestIndex(const std::string& base) {
+  const std::string records = base + "/indexed";
+  const RecordIndexFile index{base + "/records.index", true};
+  const RecordIndexFile reading{index.path, false};
+  const auto exists = [&] { return access(index.path.c_str(), F_OK) == 0; };
+  CHECK(mkdir(records.c_str(), 0700) == 0);
+  const std::vector<std::string> layers = MakeChain(records, 0, 700, "");
+  Put(layers[9] + "/descriptor.json", "{}");
+  const auto truth = [&] { return ReadLayerRecords(records); };
+
+  CHECK(Same(ReadLayerRecords(records, {}, index), truth()));
+  CHECK(!exists());  // all were made just now
+  LetSettle();
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  CHECK(!exists());
+  CHECK(Same(ReadLayerRecords(records, {}, index), truth()));
+  CHECK(exists());
+  struct stat status {};
+  CHECK(stat(index.path.c_str(), &status) == 0 && (status.st_mode & 07777) == 0600);
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  CHECK_EQ(ReadLayerRecords(records, {}, reading)->descriptors.size(), size_t{1});
+
+  // It is used: what is written over in place is not seen, and whoever looks at the files sees it.
+  Put(layers[5] + "/size", "12345");
+  CHECK_EQ(SizeOf(ReadLayerRecords(records, {}, reading), "tree-5"), 5.0);
+  CHECK_EQ(SizeOf(truth(), "tree-5"), 12345.0);
+  Put(layers[5] + "/size", "5");
+
+  // What is made, removed or replaced is seen.
+  Put(layers[6] + "/new", "666");
+  CHECK(rename((layers[6] + "/new").c_str(), (layers[6] + "/size").c_str()) == 0);
+  CHECK_EQ(SizeOf(ReadLayerRecords(records, {}, reading), "tree-6"), 666.0);
+  Put(layers[7] + "/descriptor.json", "[]");
+  CHECK_EQ(ReadLayerRecords(records, {}, reading)->descriptors.size(), size_t{2});
+  CHECK(unlink((layers[699] + "/diff").c_str()) == 0);
+  CHECK_EQ(ReadLayerRecords(records, {}, reading)->others.size(), size_t{1});
+  CHECK(rename(layers[698].c_str(), (base + "/aside").c_str()) == 0 && mkdir(layers[698].c_str(), 0700) == 0);
+  CHECK_EQ(ReadLayerRecords(records, {}, reading)->others.size(), size_t{2});
+  CHECK(rmdir(layers[698].c_str()) == 0);
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  CHECK(rename((base + "/aside").c_str(), layers[698].c_str()) == 0);
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+
+  // A few new ones are read, and only many make it worth to write it anew.
+  const auto written = [&] {
+    CHECK(stat(index.path.c_str(), &status) == 0);
+    return status.st_ino;
+  };
+  const ino_t before = written();
+  MakeChain(records, 10'000, 20, "");
+  LetSettle();
+  CHECK(Same(ReadLayerRecords(records, {}, index), truth()));
+  CHECK_EQ(written(), before);
+  MakeChain(records, 20'000, 80, "");
+  LetSettle();
+  CHECK(Same(ReadLayerRecords(records, {}, index), truth()));
+  CHECK(written() != before);
+
+  // One of another directory, a damaged one, and what is none.
+  const std::string other = base + "/other";
+  CHECK(mkdir(other.c_str(), 0700) == 0);
+  MakeChain(other, 50'000, 600, "");
+  CHECK(Same(ReadLayerRecords(other, {}, reading), ReadLayerRecords(other)));
+  const Result<std::string> good = ReadWholeFile(index.path);
+  CHECK_OK(good);
+  const auto with = [&](const std::string& content) {
+    Put(index.path, content);
+    CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  };
+  for (size_t n = 0; n < 40; ++n) {
+    std::string bad = *good;
+    bad[n * 7919 % bad.size()] ^= static_cast<char>(1 << (n % 8));
+    with(bad);
+  }
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{100}, good->size() / 2, good->size() - 1}) {
+    with(good->substr(0, size));
+  }
+  with(*good + *good);
+  CHECK(unlink(index.path.c_str()) == 0 && symlink("/dev/zero", index.path.c_str()) == 0);
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  CHECK(unlink(index.path.c_str()) == 0 && mkfifo(index.path.c_str(), 0600) == 0);
+  CHECK(Same(ReadLayerRecords(records, {}, reading), truth()));
+  // Where it cannot be written it is done without.
+  CHECK(Same(ReadLayerRecords(records, {}, {base + "/nothing/index", true}), truth()));
+}
+
+// One whose digest is right and whose content is not: nothing gets a name that is not its own, or leaves its place.
+void TestForgedIndex(const std::string& base) {
+  const std::string records = base + "/forged";
+  const RecordIndexFile index{base + "/forged.index", true};
+  CHECK(mkdir(records.c_str(), 0700) == 0);
+  const std::vector<std::string> layers = MakeChain(records, 0, 600, "");
+  LetSettle();
+  CHECK_OK(ReadLayerRecords(records, {}, index));
+  const Result<LayerRecords> truth = ReadLayerRecords(records);
+  const Result<std::string> good = ReadWholeFile(index.path);
+  CHECK_OK(good);
+  const auto forge = [&](const std::string& from, const std::string& to) {
+    std::string bytes = good->substr(0, good->size() - sizeof(Sha256Digest));
+    const size_t at = bytes.find(from);
+    CHECK(at != std::string::npos && from.size() == to.size());
+    bytes.replace(at, from.size(), to);
+    Sha256 hash;
+    hash.Update(Bytes(bytes));
+    const Sha256Digest digest = hash.Finish();
+    Put(index.path, bytes + std::string(reinterpret_cast<const char*>(digest.data()), digest.size()));
+    CHECK(Same(ReadLayerRecords(records, {}, {index.path, false}), truth));
+  };
+  // In the entry of layer 300, whose diff that is: the name behind it begins the entry, and its parent's comes after.
+  forge(Name(300), Name(301));
+  forge("tree-300", "../../00");
+  forge("tree-300", std::string("tree\0"
+                                "300",
+                                8));
+}
+
 void TestSurvey(const std::string& base) {
   const std::string directory = base + "/survey";
   for (const char* name : {"", "/layer", "/l", "/.removing-x", "/a+b"}) {
@@ -134,6 +300,8 @@ int main() {
   CHECK(mkdir((home + "/many").c_str(), 0700) == 0);
   TestMany(home + "/many");
   TestChain(home);
+  TestIndex(home);
+  TestForgedIndex(home);
   TestSurvey(home);
   TestMissing(base);
   CHECK(std::system(("rm -rf " + std::string(base)).c_str()) == 0);  // NOLINT(concurrency-mt-unsafe,cert-env33-c)

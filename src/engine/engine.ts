@@ -11,11 +11,11 @@ import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 import type { BatchOp } from './batch-types.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-import type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
+import type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from './record-types.js';
 
 export type { BatchOp } from './batch-types.js';
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-export type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordRow } from './record-types.js';
+export type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from './record-types.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -320,8 +320,11 @@ export interface Engine {
    * directories, links included, are left out). Absent: the caller reads them one by one.
    */
   readRecords?(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
-  /** The layers' records right below `directory`, then a look for their trees. Absent: the caller reads them itself. */
-  readLayerRecords?(directory: string, trees?: LayerTrees): Promise<LayerRecordTable>;
+  /**
+   * The layers' records right below `directory`, then a look for their trees; `index` spares the reading of those that it
+   * knows. Absent: the caller reads them itself.
+   */
+  readLayerRecords?(directory: string, trees?: LayerTrees, index?: RecordIndex): Promise<LayerRecordTable>;
   /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
   names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
   /** What a directory holds, for who needs few of its names. Absent: the caller lists them. */

@@ -28,6 +28,12 @@ export interface LayerTrees {
   readonly reserved: string;
 }
 
+/** A file that keeps what was read of the records, until the machine restarts; `write`: it may be made and replaced. */
+export interface RecordIndex {
+  readonly path: string;
+  readonly write: boolean;
+}
+
 /**
  * Layer records in the layerdb format that are beyond doubt: every file plainly there and well formed, the chain id that
  * of `diff` and `parent`. A row's parent is an earlier row. Packed, since there may be thousands.

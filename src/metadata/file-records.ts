@@ -4,7 +4,7 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainID, DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
-import type { Engine, LayerRecordTable, LayerTrees, RecordRow } from '../engine/engine.js';
+import type { Engine, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { DESCRIPTOR_LIMIT, SMALL_LIMIT, flawOfErrno, readRecordFile } from './record-file.js';
@@ -78,10 +78,15 @@ type Reader = Pick<Engine, 'readRecords' | 'readLayerRecords'>;
 
 const MOUNT_NAMES = [MOUNT_FILES.id, MOUNT_FILES.initID, MOUNT_FILES.parent];
 
-/** Every record below `directory`. `engine` reads in bulk where it can, and looks at the layers' trees then. */
-export async function loadRecords(directory: string, engine: Reader, trees?: LayerTrees): Promise<LoadedRecords> {
+/** Every record below `directory`. `engine` reads in bulk where it can, by an index, and looks at the layers' trees then. */
+export async function loadRecords(
+  directory: string,
+  engine: Reader,
+  { trees, index }: { trees?: LayerTrees | undefined; index?: RecordIndex | undefined } = {},
+): Promise<LoadedRecords> {
   const loaded: LoadedRecords = { layers: [], mounts: [], removing: [], broken: [] };
-  await loadLayers(loaded, join(directory, LAYERS), engine, trees);
+  const layers = join(directory, LAYERS);
+  takeLayers(loaded, layers, await layerTable(layers, engine, trees, index));
   const mounts = join(directory, MOUNTS);
   const mountEntries = entriesOf(mounts);
   const mountSource = await bulk(engine, mounts, mountEntries, MOUNT_NAMES);
@@ -89,13 +94,7 @@ export async function loadRecords(directory: string, engine: Reader, trees?: Lay
   return loaded;
 }
 
-async function loadLayers(
-  loaded: LoadedRecords,
-  layers: string,
-  engine: Reader,
-  trees: LayerTrees | undefined,
-): Promise<void> {
-  const table = await layerTable(layers, engine, trees);
+function takeLayers(loaded: LoadedRecords, layers: string, table: LayerRecordTable | undefined): void {
   if (table === undefined) {
     for (const entry of entriesOf(layers)) loadLayer(loaded, layers, entry.name, entry.isDirectory());
     return;
@@ -114,9 +113,10 @@ async function layerTable(
   layers: string,
   engine: Reader,
   trees: LayerTrees | undefined,
+  index: RecordIndex | undefined,
 ): Promise<LayerRecordTable | undefined> {
   try {
-    return await engine.readLayerRecords?.(layers, trees);
+    return await engine.readLayerRecords?.(layers, trees, index);
   } catch (error) {
     // No directory of records: a root that is read before anybody wrote to it.
     if (LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT') return undefined;

@@ -6,7 +6,7 @@ import { lstat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
-import type { LayerTrees } from '../engine/engine.js';
+import type { LayerTrees, RecordIndex } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { FileMounts } from './file-mounts.js';
 import { filesAt, loadRecords, optional, readChain, required } from './file-records.js';
@@ -46,26 +46,30 @@ export interface FileMetadataStoreOptions {
   durability: 'strict' | 'relaxed';
   /** Everything that would write is ERR_READ_ONLY. */
   readOnly?: boolean;
+  /** Keeps what was read of the layers for the next process (docs/on-disk-format.md); without one all is read each time. */
+  index?: RecordIndex;
   logger?: { debug(fields: object, message: string): void };
 }
 
 /** Opens, or makes, a layerdb. */
 export async function openFileMetadataStore(options: FileMetadataStoreOptions): Promise<MetadataStore> {
-  const { directory, engine, durability, readOnly = false, logger } = options;
+  const { directory, engine, durability, readOnly = false } = options;
   const place = new RecordDirectory(directory, engine, durability === 'strict', readOnly);
   if (!readOnly) await place.prepare();
-  return new FileMetadataStore(place, logger);
+  return new FileMetadataStore(place, options);
 }
 
 class FileMetadataStore implements MetadataStore {
   readonly #place: RecordDirectory;
   readonly #mounts: FileMounts;
   readonly #logger: FileMetadataStoreOptions['logger'];
+  readonly #index: RecordIndex | undefined;
 
-  constructor(place: RecordDirectory, logger: FileMetadataStoreOptions['logger']) {
+  constructor(place: RecordDirectory, { logger, index }: Pick<FileMetadataStoreOptions, 'logger' | 'index'>) {
     this.#place = place;
     this.#mounts = new FileMounts(place);
     this.#logger = logger;
+    this.#index = index;
   }
 
   async startTransaction(): Promise<MetadataTransaction> {
@@ -177,8 +181,12 @@ class FileMetadataStore implements MetadataStore {
   }
 
   async loadAll(trees?: LayerTrees): Promise<LoadedRecords> {
+    return this.#load(trees, this.#index);
+  }
+
+  async #load(trees?: LayerTrees, index?: RecordIndex): Promise<LoadedRecords> {
     try {
-      return await loadRecords(this.#place.path, this.#place.engine, trees);
+      return await loadRecords(this.#place.path, this.#place.engine, { trees, index });
     } catch (error) {
       throw systemError(error, 'read the layer records');
     }
@@ -212,7 +220,7 @@ class FileMetadataStore implements MetadataStore {
   }
 
   async listBroken(): Promise<BrokenRecord[]> {
-    const { broken } = await this.loadAll();
+    const { broken } = await this.#load();
     return [...broken, ...(await this.listTemporary())];
   }
 

@@ -158,7 +158,8 @@ async function openRecords(
   logger: LoggerLike,
 ): Promise<MetadataStore> {
   const directory = join(root, 'image', driver.name, 'layerdb');
-  return openFileMetadataStore({ directory, engine, durability, readOnly, logger });
+  const index = { path: ownPaths(root).recordIndex(driver.name), write: !readOnly };
+  return openFileMetadataStore({ directory, engine, durability, readOnly, index, logger });
 }
 
 /** After the last operation: what is still read ends, background deletes stop, driver and lock are given back. */

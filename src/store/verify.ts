@@ -24,12 +24,14 @@ export async function verify(
   const share = options.bytesPerSecond === undefined ? undefined : options.bytesPerSecond / concurrency;
   const layers = await mapConcurrent(nodes, concurrency, async (node) => {
     options.signal?.throwIfAborted();
-    const problems = node.gone ? [] : await problemsOf(ctx, node, options.signal, share);
+    const content = node.gone ? [] : await problemsOf(ctx, node, options.signal, share);
+    const record = node.gone ? [] : await recordProblems(ctx, node);
+    const problems = [...content.map((problem) => ({ ...problem, found: adviceOn(problem) })), ...record];
     return {
       chainID: node.chainID,
       diffID: node.diffID,
       ok: problems.every((problem) => problem.cosmetic),
-      problems: problems.map((problem) => ({ chainID: node.chainID, ...problem, found: adviceOn(problem) })),
+      problems: problems.map((problem) => ({ chainID: node.chainID, ...problem })),
     };
   });
   if (chainID !== undefined && nodes[0]?.gone === true) throw missingLayer(chainID);
@@ -72,6 +74,35 @@ async function problemsOf(
     throw error;
   } finally {
     leave();
+  }
+}
+
+/** Whether the record still says what was read from it, which an open may know from its index alone. */
+async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeProblem[]> {
+  const { metadata } = ctx;
+  const problem = (expected: string, found: string): TreeProblem => ({
+    path: '/',
+    what: 'record',
+    expected,
+    found: `${found}; release the layer and register it again`,
+    cosmetic: false,
+  });
+  try {
+    const fields = [
+      ['diff id', node.diffID, await metadata.getDiffID(node.chainID)],
+      ['cache id', node.cacheID, await metadata.getCacheID(node.chainID)],
+      ['parent', node.parent?.chainID, await metadata.getParent(node.chainID)],
+    ] as const;
+    return fields.flatMap(([name, expected, found]) =>
+      expected === found
+        ? []
+        : [problem(`the ${name} ${expected ?? '(none)'}`, `its record says ${found ?? '(none)'}`)],
+    );
+  } catch (error) {
+    if (!(error instanceof LayerStoreError)) throw error;
+    // Released while it was looked at.
+    if (node.gone) return [];
+    return [problem('a record that can be read', error.message.replaceAll(`${ctx.root}/`, ''))];
   }
 }
 

@@ -59,7 +59,7 @@ export class LingeringOverlays {
     this.#waiting = new Set();
     const threads = Math.min(AT_ONCE, this.#ending.size);
     try {
-      await Promise.all(Array.from({ length: threads }, () => this.keeper?.end()));
+      await Promise.all(Array.from({ length: threads }, async () => this.keeper?.end()));
     } catch (error) {
       // Those that it still keeps end with the next call, or with the process.
       this.#context.logger.warn(errorFields(error), 'cannot end the overlays of mounts that are gone');

@@ -198,7 +198,13 @@ export interface Binding {
   /** As `flatBatch` writes them. */
   batch(text: string, blobs: readonly Uint8Array[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
-  readLayerRecords(directory: string, trees?: string, reserved?: string): Promise<NativeLayerRecordTable>;
+  readLayerRecords(
+    directory: string,
+    trees?: string,
+    reserved?: string,
+    index?: string,
+    write?: boolean,
+  ): Promise<NativeLayerRecordTable>;
   /** Each followed by a slash. */
   names(directory: string, directories: boolean): Promise<string>;
   survey(directory: string): Promise<Omit<DirectorySurvey, 'others'> & { others: string }>;

@@ -26,6 +26,7 @@ import type {
   MountEntry,
   MountTier,
   OverlayMount,
+  RecordIndex,
   RecordRow,
   SealRequest,
   TarSource,
@@ -248,9 +249,9 @@ class NativeEngine implements Engine {
     return rows;
   }
 
-  async readLayerRecords(directory: string, trees?: LayerTrees): Promise<LayerRecordTable> {
+  async readLayerRecords(directory: string, trees?: LayerTrees, index?: RecordIndex): Promise<LayerRecordTable> {
     const table = await plainNative('read the records in', () =>
-      this.#binding.readLayerRecords(directory, trees?.directory, trees?.reserved),
+      this.#binding.readLayerRecords(directory, trees?.directory, trees?.reserved, index?.path, index?.write),
     );
     const descriptors = new Map<number, string>();
     for (let at = 0; at < table.descriptors.length; at += 2) {

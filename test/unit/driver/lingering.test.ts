@@ -13,7 +13,7 @@ interface Call {
 function setUp(
   t: TestContext,
   change: { durability?: 'strict'; volatile?: true; without?: true } = {},
-): { overlays: LingeringOverlays; calls: Call[]; warned: string[]; finish(): Promise<void> } {
+): { overlays: LingeringOverlays; calls: Call[]; warned: string[]; finish: () => Promise<void> } {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const calls: Call[] = [];
   const warned: string[] = [];
