@@ -225,6 +225,18 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
   });
   const cycle = (label: string, more: Partial<Parameters>): Contestant[] =>
     engine(maker, 'rwCycle', { tars, count: CYCLES, ...more }, label);
+  const flight = (durability: 'relaxed' | 'strict'): Trial => ({
+    name: `the same ${FLIGHT_CYCLES} times, ${durability}`,
+    group: 'RW layers',
+    runs: maker.runs,
+    rateUnit: '/s',
+    contestants: [
+      ...cycle('native, one at a time', { durability, count: FLIGHT_CYCLES }),
+      ...cycle('native, 64 in flight', { durability, count: FLIGHT_CYCLES, inFlight: 64 }),
+    ],
+    reference: 'native, one at a time',
+    inputs: plain,
+  });
   const trials: Trial[] = [
     {
       name: `create + mount + unmount + release, ${CYCLES} times`,
@@ -241,18 +253,8 @@ function layerTrials(maker: Maker, inputs: readonly Input[]): Trial[] {
       reference: 'bare kernel calls',
       inputs: plain,
     },
-    {
-      name: `the same ${FLIGHT_CYCLES} times`,
-      group: 'RW layers',
-      runs: maker.runs,
-      rateUnit: '/s',
-      contestants: [
-        ...cycle('native, one at a time', { count: FLIGHT_CYCLES }),
-        ...cycle('native, 64 in flight', { count: FLIGHT_CYCLES, inFlight: 64 }),
-      ],
-      reference: 'native, one at a time',
-      inputs: plain,
-    },
+    flight('relaxed'),
+    flight('strict'),
     one('changes: 1,000 written, 500 removed', 'changes', { tars }),
     one('size of the same', 'rwSize', { tars }),
     { ...one('tar of the same', 'rwTar', { tars }), headline: true },
