@@ -72,6 +72,23 @@ test('a layer is mounted again at once, again and again, and no two overlays sha
   assert.equal(kept(), 0);
 });
 
+test('an init layer is done with before it is mounted below its RW layer', async (t) => {
+  const place = prepare(t, 'native', 'overlay2');
+  const store = await place.open({
+    durability: 'relaxed',
+    driverOptions: { 'overlay2.mountopt': 'index=on' },
+  });
+  const layer = await store.register({ path: place.tars[0]?.path ?? '' });
+  for (let n = 0; n < 10; n++) {
+    const rw = await store.createRWLayer(`box-${n}`, layer.chainID, {
+      initFunc: async (root) => writeFileSync(join(root, 'init'), String(n)),
+    });
+    assert.equal(readFileSync(join(await rw.mount(), 'init'), 'utf8'), String(n));
+    await rw.unmount();
+    await store.releaseRWLayer(rw);
+  }
+});
+
 test('a commit takes the directory of a layer over whose overlay has ended', async (t) => {
   const place = prepare(t, 'native', 'overlay2');
   const store = await place.open({ durability: 'relaxed' });

@@ -82,7 +82,7 @@ export class OverlayMounts {
         );
       }
       if (held !== undefined) return this.#again(layer, held, label, view);
-      await this.#lingering.ended(id);
+      await this.#ended(layer);
       this.#mounted.set(id, { count: 1, ...(await this.#mount(layer, label, writable)) });
       return this.#layout.merged(id);
     });
@@ -193,6 +193,12 @@ export class OverlayMounts {
     if (!(await this.#verify(id, held))) held.device = (await this.#mount(layer, label, held.writable)).device;
     held.count++;
     return this.#layout.merged(id);
+  }
+
+  /** No directory of the stack is the upper one of an overlay that has yet to end: an init layer's may be below another's. */
+  async #ended({ id, lower }: KnownLayer): Promise<void> {
+    await this.#lingering.ended(id);
+    for (let next = lower; next !== undefined; next = next.next) await this.#lingering.ended(next.id);
   }
 
   /** Whether the mount is there; a stranger in its place is ERR_ACTIVE_MOUNT. */
