@@ -6,6 +6,7 @@
 import { readdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { BrokenRecord } from '../metadata/metadata-store.js';
+import { systemError } from '../errors.js';
 import { TEMPORARY_SUFFIX } from '../util/atomic-file.js';
 import { errorFields } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -25,12 +26,25 @@ export async function loadReadOnly(ctx: StoreContext): Promise<void> {
   const problem = await ctx.references.load();
   if (problem !== undefined) ctx.logger.warn({ why: problem }, 'the named references cannot be read completely');
   const joined = await joinRecords(ctx);
-  populate(ctx, joined);
+  const taken = await takenOver(ctx);
+  populate(ctx, { ...joined, mounts: joined.mounts.filter(({ id }) => !taken.has(id)) });
   for (const { what, why } of joined.broken) ctx.logger.debug({ what, why }, 'a record is left out');
   const live = new Map((await ctx.driver.liveMounts?.())?.map(({ id, path }) => [id, path]));
   for (const rw of ctx.rwLayers) {
     rw.path = live.get(rw.mountID);
     rw.mountCount = rw.path === undefined ? 0 : 1;
+  }
+}
+
+/** RW layers whose files a commit is taking over, or was when it was killed: for a reader they are not complete. */
+async function takenOver(ctx: StoreContext): Promise<Set<string>> {
+  try {
+    const intents = await ctx.intents.stored();
+    return new Set(intents.flatMap(({ kind, rwID }) => (kind === 'consume' && rwID !== undefined ? [rwID] : [])));
+  } catch (error) {
+    // A root that no writer of ours has opened yet has no intents.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Set();
+    throw systemError(error, 'read what a writer is about to do');
   }
 }
 

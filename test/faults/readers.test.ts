@@ -1,6 +1,6 @@
 /** Readers beside a writer: they see complete layers only, follow the writer, and never change a byte. */
 import assert from 'node:assert/strict';
-import { lstatSync, readdirSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
@@ -111,6 +111,33 @@ function ignoreNotMounted(error: unknown): void {
   // A layer without parent needs no mount, so nothing of it is left to adopt.
   if (!LayerStoreError.is(error, 'ERR_NOT_MOUNTED')) throw error;
 }
+
+test('a reader leaves an RW layer out whose files a commit was taking over', async (t) => {
+  const root = join(tempDir(t, 'readers'), 'root');
+  let writer = await openStore({ root, engine: 'native', driver: 'overlay2' });
+  const layer = await writer.register(Readable.from([sampleTar(8, 1).bytes]));
+  await writer.retain(layer.chainID, 'base');
+  await writer.createRWLayer('box', layer.chainID);
+  await writer.createRWLayer('other', layer.chainID);
+  const rwID = await writer.getMountID('box');
+  await writer.close();
+  const id = 'c'.repeat(64);
+  const taken = join(root, 'overlay2', id);
+  writeFileSync(join(root, 'layerstore/intents', id), JSON.stringify({ kind: 'consume', rwID, name: 'box' }));
+  mkdirSync(taken);
+  renameSync(join(root, 'overlay2', rwID, 'diff'), join(taken, 'diff'));
+  const reader = await openStore({ root, engine: 'native', driver: 'overlay2', readOnly: true });
+  assert.deepEqual([...reader.mounts().keys()], ['other']);
+  await assert.rejects(reader.getRWLayer('box'), { code: 'ERR_MOUNT_DOES_NOT_EXIST' });
+  // A writer gives the files back.
+  writer = await openStore({ root, engine: 'native', driver: 'overlay2' });
+  assert.deepEqual([...writer.mounts().keys()].sort(), ['box', 'other']);
+  await writer.close();
+  await reader.refresh();
+  assert.deepEqual([...reader.mounts().keys()].sort(), ['box', 'other']);
+  assert.deepEqual(await (await reader.getRWLayer('box')).changes(), []);
+  await reader.close();
+});
 
 test('a reader refuses every change, and changes nothing', async (t) => {
   const root = join(tempDir(t, 'readers'), 'root');

@@ -237,6 +237,8 @@ test('Ctrl-C leaves nothing behind', async (t) => {
   });
   const tar = await tarFile(join(cli.directory, 'big.tar'), { big: 'x'.repeat(1 << 20) });
   // The input stalls in the middle of a file, as a download does; the signal comes when the layer's directory is there.
+  // What it has not read when it is stopped cannot be written any more.
+  child.stdin.on('error', (error: NodeJS.ErrnoException) => assert.equal(error.code, 'EPIPE'));
   child.stdin.write(readFileSync(tar).subarray(0, 300_000));
   const layers = join(cli.root, 'overlay2');
   for (let i = 0; i < 6_000 && readdirSync(layers).length < 2; i++)
