@@ -75,6 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     asked.name.fill(digit);
     if (!index.Take(asked)) continue;
     Demand(asked.cache_id_bytes <= Candidate::kMaxCacheId, "a cache id beyond its place");
+    Demand(asked.size >= 0 && asked.size < 1e15, "a size that is none");
     Demand(asked.name == Record(digit, false).name, "another name");
   }
   return 0;

@@ -1,6 +1,7 @@
 #include "layer/record_index.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,10 +18,14 @@ namespace {
 
 constexpr char kMagic[] = "layerstore record index 1\n";
 constexpr size_t kMaxEntries = 1 << 22;
+constexpr unsigned kMountIdUnique = 0x4000;  // STATX_MNT_ID_UNIQUE
+constexpr size_t kMountIdOffset = 0x90;      // of stx_mnt_id
+constexpr double kMaxSize = 1e15;
 
 struct Header {
   std::array<char, sizeof kMagic - 1> magic{};
   std::array<char, 36> boot{};
+  uint64_t mount = 0;
   uint64_t device = 0;
   uint64_t inode = 0;
   uint64_t count = 0;
@@ -64,6 +69,12 @@ std::optional<RecordIndex::Scope> RecordIndex::ScopeOf(int directory) {
   Scope scope;
   if (!boot || boot->size() < scope.boot.size() || fstat(directory, &status) != 0) return std::nullopt;
   boot->copy(scope.boot.data(), scope.boot.size());
+  struct statx more {};
+  if (statx(directory, "", AT_EMPTY_PATH, kMountIdUnique, &more) != 0 || (more.stx_mask & kMountIdUnique) == 0) {
+    return std::nullopt;
+  }
+  // stx_mnt_id of <linux/stat.h>, which older C libraries have as the first of the spare numbers.
+  std::memcpy(&scope.mount, reinterpret_cast<const char*>(&more) + kMountIdOffset, sizeof scope.mount);
   scope.device = status.st_dev;
   scope.inode = status.st_ino;
   return scope;
@@ -92,7 +103,7 @@ RecordIndex RecordIndex::Load(const std::string& path, const Scope& scope) {
   Header header;
   std::memcpy(&header, bytes.data(), sizeof header);
   if (!std::ranges::equal(header.magic, std::string_view(kMagic))) return index;
-  if (Scope{header.boot, header.device, header.inode} != scope) return index;
+  if (Scope{header.boot, header.mount, header.device, header.inode} != scope) return index;
   index.count_ = (size - kAround) / sizeof(Entry);
   if (header.count != index.count_) return RecordIndex();
   index.bytes_ = std::move(pages);
@@ -117,6 +128,7 @@ bool RecordIndex::Take(Candidate& candidate) const {
   if (row == NameTable::kNone) return false;
   const Entry entry = At(static_cast<size_t>(row));
   if (entry.stamp != candidate.stamp || entry.cache_id_bytes > Candidate::kMaxCacheId) return false;
+  if (!(entry.size >= 0 && entry.size < kMaxSize)) return false;  // nor a number that is none
   candidate.diff = entry.diff;
   candidate.parent = entry.parent;
   candidate.cache_id = entry.cache_id;
@@ -130,6 +142,7 @@ Result<void> RecordIndex::Write(const std::string& path, const Scope& scope, std
   Header header;
   std::ranges::copy(std::string_view(kMagic), header.magic.data());
   header.boot = scope.boot;
+  header.mount = scope.mount;
   header.device = scope.device;
   header.inode = scope.inode;
   std::string bytes(sizeof header, '\0');

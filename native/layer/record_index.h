@@ -1,11 +1,10 @@
 // RecordIndex: what an earlier process read of the records of one layerdb, so that the next need not open thousands of
 // small files. It is a help, never the truth: an entry counts only while the record's directory is the very one that
 // was read (inode, times of change), which is so unless a file in it was made, removed or replaced; and only until the
-// machine restarts, since what a power cut does to files leaves their directory as it was. Written over in place, a
-// record is not noticed here; verify() reads the files themselves. Immutable; any thread.
+// machine restarts or the file system is mounted anew, since what a power cut or a lost disk does to files leaves their
+// directory as it was. Written over in place, a record is not noticed here; verify() reads the files themselves.
+// Immutable; any thread.
 #pragma once
-
-#include <sys/stat.h>
 
 #include <array>
 #include <cstdint>
@@ -22,14 +21,15 @@ namespace layerstore {
 
 class RecordIndex {
  public:
-  // Which records it is of: a boot of the machine and a directory.
+  // Which records it is of: a boot of the machine, a mount in it, and a directory there.
   struct Scope {
     std::array<char, 36> boot{};
+    uint64_t mount = 0;  // never used twice in a boot
     uint64_t device = 0;
     uint64_t inode = 0;
     bool operator==(const Scope&) const = default;
   };
-  // None where the kernel tells no boot.
+  // None where the kernel tells no boot, or no such number of a mount (Linux 6.8 on).
   static std::optional<Scope> ScopeOf(int directory);
 
   RecordIndex() = default;

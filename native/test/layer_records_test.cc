@@ -3,6 +3,7 @@
 #include "layer/layer_records.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -183,6 +184,15 @@ void TestIndex(const std::string& base) {
   CHECK_EQ(SizeOf(ReadLayerRecords(records, {}, reading), "tree-5"), 5.0);
   CHECK_EQ(SizeOf(truth(), "tree-5"), 12345.0);
   Put(layers[5] + "/size", "5");
+
+  // By another mount it counts for nothing: it might be the same disk after it was lost and came back.
+  const std::string again = base + "/mounted";
+  CHECK(mkdir(again.c_str(), 0700) == 0 && mount(records.c_str(), again.c_str(), nullptr, MS_BIND, nullptr) == 0);
+  Put(layers[5] + "/size", "12345");
+  CHECK_EQ(SizeOf(ReadLayerRecords(again, {}, reading), "tree-5"), 12345.0);
+  CHECK_EQ(SizeOf(ReadLayerRecords(records, {}, reading), "tree-5"), 5.0);
+  Put(layers[5] + "/size", "5");
+  CHECK(umount2(again.c_str(), 0) == 0);
 
   // What is made, removed or replaced is seen.
   Put(layers[6] + "/new", "666");

@@ -38,6 +38,11 @@ export class LingeringOverlays {
     this.#timer ??= setTimeout(() => void this.end(), PATIENCE).unref();
   }
 
+  /** Nothing waits or is ending. */
+  get none(): boolean {
+    return this.#waiting.size + this.#ending.size === 0;
+  }
+
   /** Resolves when no overlay of the layer is left that is not mounted. */
   async ended(id: string): Promise<void> {
     if (this.#waiting.has(id)) await this.end();

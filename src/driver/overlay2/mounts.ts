@@ -197,6 +197,7 @@ export class OverlayMounts {
 
   /** No directory of the stack is the upper one of an overlay that has yet to end: an init layer's may be below another's. */
   async #ended({ id, lower }: KnownLayer): Promise<void> {
+    if (this.#lingering.none) return;
     await this.#lingering.ended(id);
     for (let next = lower; next !== undefined; next = next.next) await this.#lingering.ended(next.id);
   }

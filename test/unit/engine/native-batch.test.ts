@@ -235,3 +235,9 @@ test('names of a directory come whole, links to directories not among the direct
   assert.deepEqual((await engine.names?.(dir, 'all'))?.sort(), ['file', 'größe', 'link', 'new\nline'].sort());
   assert.deepEqual((await engine.names?.(dir, 'directories'))?.sort(), ['größe', 'new\nline'].sort());
 });
+
+test('an unmount takes no keeper but one of the addon', async () => {
+  const stranger = { end: () => Promise.resolve() };
+  await assert.rejects(async () => engine.unmountAndRemove?.('/nothing', 1, stranger), /lingering/);
+  assert.equal(await engine.unmountAndRemove?.('/nothing', 1, engine.lingering?.()), 'stranger');
+});
