@@ -31,7 +31,6 @@ export default tseslint.config(
       ],
       eqeqeq: 'error',
       'no-console': 'error',
-      'max-lines': ['error', { max: 350, skipBlankLines: false, skipComments: false }],
     },
   },
   {

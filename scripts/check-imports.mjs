@@ -6,19 +6,27 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 const top = resolve(import.meta.dirname, '..');
 
 /** Room -> rooms it may import from (itself always). */
-const typescript = {
+const below = {
   errors: [],
   digest: ['errors'],
   util: ['errors'],
-  engine: ['digest', 'errors', 'util'],
-  metadata: ['engine', 'digest', 'errors', 'util'],
-  driver: ['engine', 'digest', 'errors', 'util'],
-  store: ['metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
-  image: ['store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  tar: ['digest', 'errors', 'util'],
+  engine: ['tar', 'digest', 'errors', 'util'],
+};
+const core = ['engine', ...below.engine];
+const typescript = {
+  ...below,
+  metadata: core,
+  driver: core,
+  store: ['metadata', 'driver', ...core],
+  // Knows HTTP and digests, no store.
+  registry: ['digest', 'errors', 'util'],
+  image: ['store', 'registry', 'metadata', 'driver', ...core],
+  containerd: ['store', 'metadata', 'driver', ...core],
   // The suites take implementations from their caller; they know every interface, no implementation.
-  testing: ['store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
-  index: ['image', 'store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
-  cli: ['index', 'image', 'store', 'metadata', 'driver', 'engine', 'digest', 'errors', 'util'],
+  testing: ['store', 'metadata', 'driver', ...core],
+  index: ['image', 'registry', 'store', 'metadata', 'driver', ...core],
+  cli: ['index', 'containerd', 'image', 'registry', 'store', 'metadata', 'driver', ...core],
 };
 const cpp = {
   sys: [],
