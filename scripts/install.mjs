@@ -32,28 +32,6 @@ function prebuilt() {
   return [platform, `${platform}-musl`].some((name) => loads(join(top, 'prebuilds', name, 'layerstore.node')));
 }
 
-/** Faster codecs for a checkout, where that may be done: as root on Debian. The build works without them. */
-function installCodecs() {
-  if (!checkout || process.env.LAYERSTORE_NO_APT === '1' || process.getuid?.() !== 0) return;
-  if (existsSync('/usr/include/isa-l/igzip_lib.h') && existsSync('/usr/include/zstd.h')) return;
-  if (!existsSync('/etc/debian_version') || !existsSync('/usr/bin/apt-get')) return;
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const packages = ['libisal-dev', 'libzstd-dev'];
-  const install = () =>
-    spawnSync('/usr/bin/apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...packages], {
-      env,
-      stdio: 'ignore',
-      timeout: 120_000,
-    }).status === 0;
-  console.log(
-    `layerstore: installing ${packages.join(' and ')} for faster gzip and zstd (LAYERSTORE_NO_APT=1 prevents it)`,
-  );
-  if (install()) return;
-  // A machine that never updated its lists knows no packages.
-  spawnSync('/usr/bin/apt-get', ['update', '-qq'], { env, stdio: 'ignore', timeout: 120_000 });
-  if (!install()) console.log('layerstore: they could not be installed; gzip is read by zlib, and zstd may be missing');
-}
-
 /** npm's own node-gyp, else one that the project has. */
 function nodeGyp() {
   const given = process.env.npm_config_node_gyp;
@@ -83,7 +61,6 @@ function build() {
 if (process.platform !== 'linux')
   leave(`no addon on ${process.platform}: stores need Linux, and openStore will say so; types and pure functions work`);
 if (!checkout && prebuilt()) leave();
-installCodecs();
 const failure = build();
 if (failure === undefined) leave();
 console.log(`layerstore: the native addon could not be built, so the slower pure-JavaScript engine is used.

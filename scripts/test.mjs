@@ -1,20 +1,30 @@
-// Runs the test files with node:test: `node scripts/test.mjs [WORD…]` takes only files whose path holds one of the words.
+// Runs the test files of one suite with node:test: `node scripts/test.mjs SUITE [WORD…]` takes only files whose path holds
+// one of the words. The default suite, `tests`, is every file but those in the folder of another suite (test/peers).
 // As root (in CI always) a skipped test is a failure: nothing here may pass by not running.
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { SUITES } from './debian-packages.mjs';
 
 const top = resolve(import.meta.dirname, '..');
-const words = process.argv.slice(2);
-const files = readdirSync(join(top, 'test'), { recursive: true })
+const [suite = 'tests', ...words] = process.argv.slice(2);
+if (!SUITES.includes(suite)) {
+  console.error(`there is no suite "${suite}": ${SUITES.join(', ')}`);
+  process.exit(1);
+}
+const suiteOf = (name) => SUITES.find((each) => name.startsWith(`${each}/`)) ?? 'tests';
+const all = readdirSync(join(top, 'test'), { recursive: true })
   .filter((name) => name.endsWith('.test.ts'))
-  .map((name) => join(top, 'test', name))
-  .filter((name) => words.length === 0 || words.some((word) => relative(top, name).includes(word)))
+  .filter((name) => words.length === 0 || words.some((word) => join('test', name).includes(word)))
   .sort();
+const files = all.filter((name) => suiteOf(name) === suite).map((name) => join(top, 'test', name));
+const elsewhere = new Set(all.map(suiteOf).filter((name) => name !== suite));
+if (words.length > 0 && elsewhere.size > 0)
+  console.log(`not run here: files of ${[...elsewhere].map((name) => `npm run test:${name}`).join(', ')}`);
 if (files.length === 0) {
-  console.error(`no test file matches ${words.join(' ')}`);
+  console.error(`no test file of the suite "${suite}" matches ${words.join(' ')}`);
   process.exit(1);
 }
 
