@@ -3,7 +3,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { measureCommand } from './command.js';
-import type { Parameters } from './operations.js';
+import type { Parameters } from './operation.js';
 import type { Sample } from './sample.js';
 
 export interface Contestant {

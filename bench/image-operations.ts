@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { openImages, openStore } from '../src/index.js';
 import { measure } from './meter.js';
-import type { Operation, Parameters } from './operations.js';
+import type { Operation, Parameters } from './operation.js';
 
 /** `tars[0]` is an archive; each run has a fresh store, opened before the measured time. */
 export async function loadImage({ engine, durability, scratch, tars }: Parameters): Promise<Operation> {

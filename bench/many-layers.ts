@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { openStore, type ChainID, type Store } from '../src/index.js';
 import { mapConcurrent } from '../src/util/concurrent.js';
 import { measure } from './meter.js';
-import type { Operation, Parameters } from './operations.js';
+import type { Operation, Parameters } from './operation.js';
 
 /** A store of `count` tiny layers in chains of 100: records and directories as a registration leaves them. */
 export async function openMany(parameters: Parameters): Promise<Operation> {

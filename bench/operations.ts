@@ -14,28 +14,8 @@ import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLaye
 import { loadImage } from './image-operations.js';
 import { openMany } from './many-layers.js';
 import { measure } from './meter.js';
+import type { Parameters, Setup } from './operation.js';
 import type { Sample } from './sample.js';
-
-export interface Parameters {
-  engine: 'native' | 'js';
-  /** A directory of this operation's own. */
-  scratch: string;
-  /** The engine that makes what a run starts from, where that is not measured; default `engine`. */
-  prepare?: 'native' | 'js';
-  durability: 'strict' | 'relaxed';
-  /** Tars, base first. */
-  tars: readonly string[];
-  diffIDs?: readonly string[];
-  count?: number;
-  inFlight?: number;
-}
-
-export interface Operation {
-  run(): Promise<Sample>;
-  teardown(): Promise<void>;
-}
-
-type Setup = (parameters: Parameters) => Promise<Operation>;
 
 function openFresh({ scratch, engine, durability }: Parameters, name: string): Promise<Store> {
   return openStore({ root: join(scratch, name), driver: 'overlay2', engine, durability });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { CommandContestant, EngineContestant, findCommand, type Contestant } from './contestants.js';
 import type { Form, Input } from './inputs.js';
-import type { Parameters } from './operations.js';
+import type { Parameters } from './operation.js';
 
 const execute = promisify(execFile);
 

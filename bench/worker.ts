@@ -1,5 +1,6 @@
 /** A process that runs operations for the runner, one engine's, so that memory and CPU are its own. */
-import { operations, type Operation, type Parameters } from './operations.js';
+import type { Operation, Parameters } from './operation.js';
+import { operations } from './operations.js';
 
 type Request = { kind: 'setup'; operation: string; parameters: Parameters } | { kind: 'run' } | { kind: 'teardown' };
 

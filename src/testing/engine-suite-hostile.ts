@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { everyday, unpack } from './engine-suite-tars.js';
-import type { EngineTestContext } from './engine-suite.js';
+import type { EngineTestContext } from './engine-test-context.js';
 import type { TarEntry } from './tar-builder.js';
 import { buildTar, storedZstd } from './tar-builder.js';
 

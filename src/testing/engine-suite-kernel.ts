@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import type { EngineTestContext } from './engine-suite.js';
+import type { EngineTestContext } from './engine-test-context.js';
 
 export function engineKernelTests({ test, privileged }: EngineTestContext): void {
   test('runs a batch in order, with exact modes', async (engine, directory) => {

@@ -9,7 +9,7 @@ import * as zlib from 'node:zlib';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { DiffID } from '../digest.js';
 import type { Assembled, DiffGetter, Engine, IngestRequest, IngestResult, TarSource } from '../engine/engine.js';
-import type { EngineTestContext } from './engine-suite.js';
+import type { EngineTestContext } from './engine-test-context.js';
 import type { TarEntry } from './tar-builder.js';
 import { buildTar, gnuLong, storedZstd } from './tar-builder.js';
 import { snapshotTree } from './tree-snapshot.js';

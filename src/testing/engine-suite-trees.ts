@@ -10,7 +10,7 @@ import { applyChanges } from './apply-changes.js';
 import type { TreeChange } from './change-list.js';
 import { changeLines } from './driver-oracle.js';
 import { digestOf, directoryGetter, unpack } from './engine-suite-tars.js';
-import type { EngineTestContext } from './engine-suite.js';
+import type { EngineTestContext } from './engine-test-context.js';
 import { expectedChanges, expectedSize } from './expected-changes.js';
 import { rootLayers, sampleLayers, xattrLayers } from './sample-changes.js';
 import { assertSameTree, snapshotTree } from './tree-snapshot.js';

@@ -5,6 +5,7 @@ import { engineHostileTests } from './engine-suite-hostile.js';
 import { engineKernelTests } from './engine-suite-kernel.js';
 import { engineTarTests } from './engine-suite-tars.js';
 import { engineTreeTests } from './engine-suite-trees.js';
+import type { EngineTestContext } from './engine-test-context.js';
 import { withSuiteDirectory } from './suite-directory.js';
 
 export interface EngineSuiteOptions {
@@ -15,13 +16,6 @@ export interface EngineSuiteOptions {
   privileged?: boolean;
   /** Where the suite makes its directories: a file system that overlayfs can have as its upper one. Default: the system's place. */
   scratch?: string;
-}
-
-/** What each group of tests is given. */
-export interface EngineTestContext {
-  privileged: boolean;
-  /** Registers one test with an engine and an empty directory. */
-  test: (title: string, run: (engine: Engine, directory: string) => Promise<void>) => void;
 }
 
 /** Registers the tests. */

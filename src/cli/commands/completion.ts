@@ -3,20 +3,18 @@ import { GLOBAL_OPTIONS } from '../arguments.js';
 
 const SHELLS = ['bash', 'zsh', 'fish'];
 
-export const completion: Command = {
+export const completion = (commands: () => readonly Command[]): Command => ({
   name: 'completion',
   summary: 'print a completion script for a shell',
   usage: 'bash|zsh|fish',
   examples: ['source <(layerstore completion bash)', 'layerstore completion fish | source'],
   positionals: [1, 1],
   async run(context, [shell = '']) {
-    // Imported here: the list of commands holds this one.
-    const { commands } = await import('./index.js');
     if (!SHELLS.includes(shell)) throw new UsageError(`completion knows bash, zsh and fish, not "${shell}"`);
-    const script = shell === 'fish' ? fish(commands) : shell === 'zsh' ? zsh(commands) : bash(commands);
+    const script = shell === 'fish' ? fish(commands()) : shell === 'zsh' ? zsh(commands()) : bash(commands());
     context.terminal.result({ shell, script }, () => script);
   },
-};
+});
 
 function optionWords(command: Command): string[] {
   return [...Object.keys(command.options ?? {}), ...Object.keys(GLOBAL_OPTIONS)].map((name) => `--${name}`);

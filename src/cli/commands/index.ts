@@ -38,5 +38,5 @@ export const commands: readonly Command[] = [
   info,
   df,
   bench,
-  completion,
+  completion(() => commands),
 ];
