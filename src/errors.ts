@@ -33,6 +33,9 @@ export const ERROR_CODES = [
   'ERR_STORE_CLOSED',
   'ERR_READ_ONLY',
   'ERR_BAD_IMAGE',
+  'ERR_IMAGE_DOES_NOT_EXIST',
+  'ERR_REGISTRY',
+  'ERR_UNAUTHORIZED',
   'ERR_SYSTEM',
 ] as const;
 
@@ -60,6 +63,14 @@ export interface LayerStoreErrorDetails {
   offset?: number;
   /** For an unmount that found the target busy. */
   holders?: readonly Holder[];
+  /** For ERR_REGISTRY and ERR_UNAUTHORIZED: the registry that answered, as `host[:port]`. */
+  host?: string;
+  /** HTTP status of its answer; absent where there was none. */
+  status?: number;
+  /** Code of the registry's own error, `TOOMANYREQUESTS`. */
+  registryCode?: string;
+  /** Seconds that the registry asks to wait before the next request. */
+  retryAfter?: number;
 }
 
 /**
@@ -87,6 +98,10 @@ export class LayerStoreError extends Error {
   declare readonly detail?: string;
   declare readonly offset?: number;
   declare readonly holders?: readonly Holder[];
+  declare readonly host?: string;
+  declare readonly status?: number;
+  declare readonly registryCode?: string;
+  declare readonly retryAfter?: number;
 
   constructor(code: ErrorCode, message: string, details: LayerStoreErrorDetails = {}) {
     const { cause, ...fields } = details;

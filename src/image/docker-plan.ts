@@ -14,7 +14,7 @@ import type { ArchiveLimits } from './limits.js';
 import { readDescriptor } from './oci-index.js';
 import { checkLayerCount, mergeImages, type LegacyImage, type PlannedImage, type PlannedLayer } from './plan.js';
 import { formatPlatform, platformFit, type Platform } from './platform.js';
-import { tryParseName, type ImageName } from './reference.js';
+import { tryParseName, type ImageName } from '../registry/reference.js';
 
 export async function planDocker(
   files: ImageFiles,

@@ -1,10 +1,8 @@
 /** The sentences of image/: constructors for its errors, and how a layer's error reads where an archive brought it. */
 import { LayerStoreError, systemError } from '../errors.js';
+import { quote } from '../util/quote.js';
 
-/** Quotes a name from an archive: as JSON, cut at 200 characters. */
-export function quote(text: string): string {
-  return JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}…` : text);
-}
+export { quote } from '../util/quote.js';
 
 export function badImage(message: string, cause?: unknown): LayerStoreError {
   return new LayerStoreError('ERR_BAD_IMAGE', message, cause === undefined ? {} : { cause });

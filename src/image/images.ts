@@ -16,7 +16,7 @@ import { KeptChains } from './kept-chains.js';
 import { archiveLimits } from './limits.js';
 import { loadImages, type LoadedImage } from './load.js';
 import { compareImages, describeImage, topChain, type ImageRecord } from './record.js';
-import { parseName, tryParseName, type ImageName } from './reference.js';
+import { parseName, tryParseName, type ImageName } from '../registry/reference.js';
 import { imageReferences } from './references.js';
 import { Repositories } from './repositories.js';
 import { saveImage } from './save.js';

@@ -14,7 +14,7 @@ import { planOci } from './oci-plan.js';
 import { openFiles } from './open-files.js';
 import type { Plan } from './plan.js';
 import { parsePlatform, type Platform } from './platform.js';
-import type { ImageName } from './reference.js';
+import type { ImageName } from '../registry/reference.js';
 import type { LoadOptions } from './types.js';
 import { Unpacker } from './unpack.js';
 import type { Digest } from '../digest.js';

@@ -6,7 +6,7 @@ import type { Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { sha256, type ImageConfig } from './config.js';
 import { blobName } from './oci-index.js';
-import { fullName, type ImageName } from './reference.js';
+import { fullName, type ImageName } from '../registry/reference.js';
 import type { SavePlan } from './save-plan.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';

@@ -8,7 +8,7 @@ import type { ArchiveLimits } from './limits.js';
 import { blobName, readBlob, readDescriptor, readIndex, refuseBoth, type IndexEntry, type Leaf } from './oci-index.js';
 import { checkLayerCount, mergeImages, type PlannedImage } from './plan.js';
 import { formatPlatform, hostPlatform, platformFit, type Platform } from './platform.js';
-import { tryParseName, type ImageName } from './reference.js';
+import { tryParseName, type ImageName } from '../registry/reference.js';
 
 const CONFIG_TYPES = new Set([
   'application/vnd.oci.image.config.v1+json',

@@ -3,7 +3,7 @@ import type { DiffID, Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import type { ImageConfig } from './config.js';
 import { badImage } from './errors.js';
-import type { ImageName } from './reference.js';
+import type { ImageName } from '../registry/reference.js';
 
 export interface PlannedLayer {
   readonly diffID: DiffID;

@@ -8,7 +8,7 @@ import { writeFileAtomic } from '../util/atomic-file.js';
 import { attempt, hasErrno } from './errors.js';
 import { asDigest, asObject, optional, parseJson } from './json.js';
 import type { ArchiveLimits } from './limits.js';
-import { formatName, type ImageName } from './reference.js';
+import { formatName, type ImageName } from '../registry/reference.js';
 
 export class Repositories {
   readonly #path: string;

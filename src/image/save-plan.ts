@@ -4,7 +4,7 @@ import type { Layer } from '../store/types.js';
 import type { ImageConfig } from './config.js';
 import type { LayerProgress } from './layer-writer.js';
 import type { Compression } from './manifest-json.js';
-import type { ImageName } from './reference.js';
+import type { ImageName } from '../registry/reference.js';
 import type { SaveProgressListener } from './types.js';
 
 /** What is written, wherever it goes. */

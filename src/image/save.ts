@@ -12,7 +12,7 @@ import { randomID } from '../util/random-id.js';
 import type { ImageConfig } from './config.js';
 import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
 import { plainArchive } from './plain-archive.js';
-import type { ImageName } from './reference.js';
+import type { ImageName } from '../registry/reference.js';
 import { topChain } from './record.js';
 import { writeArchive } from './save-archive.js';
 import { writeLayout } from './save-layout.js';

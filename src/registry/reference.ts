@@ -3,7 +3,8 @@
  * Grammar: https://github.com/distribution/reference, `reference.go` and `normalize.go`.
  */
 import { parseDigest, type Digest } from '../digest.js';
-import { invalidArgument, quote } from './errors.js';
+import { LayerStoreError } from '../errors.js';
+import { quote } from '../util/quote.js';
 
 export interface ImageName {
   /** `debian`, `ghcr.io/a/b`: without `docker.io/` and `library/`. */
@@ -62,7 +63,8 @@ function familiarRepository(text: string): string | undefined {
 export function parseName(text: string): ImageName {
   const name = typeof text === 'string' ? tryParseName(text) : undefined;
   if (name === undefined) {
-    throw invalidArgument(
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
       `${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`,
     );
   }
@@ -74,11 +76,27 @@ export function formatName(name: ImageName): string {
   return name.digest === undefined ? `${name.repository}:${name.tag ?? 'latest'}` : `${name.repository}@${name.digest}`;
 }
 
+/** Docker Hub's name in references, and in what users say of its credentials and mirrors. */
+export const DOCKER_HUB = 'docker.io';
+
+/** Where a name lives: `debian` is `library/debian` at `docker.io`. */
+export interface RepositoryLocation {
+  /** `host[:port]` as the reference has it. */
+  readonly host: string;
+  /** The path that the registry knows. */
+  readonly path: string;
+}
+
+export function locationOf({ repository }: ImageName): RepositoryLocation {
+  const slash = repository.indexOf('/');
+  const first = slash < 0 ? '' : repository.slice(0, slash);
+  const hasHost = /[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase();
+  if (hasHost) return { host: first, path: repository.slice(slash + 1) };
+  return { host: DOCKER_HUB, path: slash < 0 ? `library/${repository}` : repository };
+}
+
 /** The full form that OCI annotations carry: `docker.io/library/debian:12`. */
 export function fullName(name: ImageName): string {
-  const slash = name.repository.indexOf('/');
-  const first = slash < 0 ? '' : name.repository.slice(0, slash);
-  const hasHost = /[.:]/.test(first) || first === 'localhost' || first !== first.toLowerCase();
-  const prefix = hasHost ? '' : slash < 0 ? 'docker.io/library/' : 'docker.io/';
-  return `${prefix}${formatName(name)}`;
+  const { host, path } = locationOf(name);
+  return formatName({ ...name, repository: `${host}/${path}` });
 }
