@@ -1,14 +1,28 @@
 /** Saving one image: as a tar in a new file or down a stream, or as an OCI layout directory. */
 import { constants, createReadStream } from 'node:fs';
-import { mkdir, mkdtemp, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  unlink,
+  type FileHandle,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { systemError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import { syncDirectory } from '../util/atomic-file.js';
 import { randomID } from '../util/random-id.js';
+import { writeChunks, writeTarget } from '../util/write-target.js';
 import type { ImageConfig } from './config.js';
 import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
 import { plainArchive } from './plain-archive.js';
@@ -37,10 +51,10 @@ export async function saveImage(
   try {
     const sync = store.durability === 'strict';
     const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, sync, signal, onProgress };
-    if (!('path' in target))
-      await saveToStream(plan, target, store.readOnly ? tmpdir() : join(store.root, 'layerstore'));
+    const spoolDirectory = store.readOnly ? tmpdir() : join(store.root, 'layerstore');
+    if (!('path' in target)) await saveToStream(plan, target, spoolDirectory);
     else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
-    else await saveToFile(plan, resolve(target.path));
+    else await saveToPath(plan, target.path, spoolDirectory);
   } finally {
     if (top !== undefined) await releaseAndLog(store, top);
   }
@@ -61,7 +75,7 @@ async function isLayoutTarget(path: string, format: 'docker' | 'oci'): Promise<b
     if (directory && (await readdir(path)).length > 0)
       throw invalidArgument(`${quote(path)} is a directory with something in it; give a new path`);
   } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) return attempt('save the image', () => Promise.reject(error as Error));
+    if (!hasErrno(error, 'ENOENT')) throw systemError(error, 'save the image');
   }
   if (directory && format === 'docker')
     throw invalidArgument(
@@ -70,40 +84,35 @@ async function isLayoutTarget(path: string, format: 'docker' | 'oci'): Promise<b
   return directory;
 }
 
-async function saveToFile(plan: SavePlan, path: string): Promise<void> {
-  const temporary = `${path}.${randomID(8)}.tmp`;
-  const file = await attempt('save the image', () => open(temporary, 'wx', 0o666));
-  try {
-    try {
-      await writeArchive(plan, file);
-      if (plan.sync) await attempt('save the image', () => file.sync());
-    } finally {
-      await file.close();
-    }
-    await attempt('save the image', async () => {
-      await rename(temporary, path);
-      if (plan.sync) await syncDirectory(dirname(path));
-    });
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+async function saveToPath(plan: SavePlan, path: string, spoolDirectory: string): Promise<void> {
+  await attempt('save the image', () =>
+    writeTarget(path, plan.sync, async ({ fd, file }) => {
+      if (file !== undefined) await writeArchive(plan, file);
+      else await forStream(plan, spoolDirectory, (chunks) => writeChunks(fd, chunks, plan.signal));
+    }),
+  );
+}
+
+/** The stream is ended after the archive, or destroyed where it did not get all. */
+async function saveToStream(plan: SavePlan, target: Writable, spoolDirectory: string): Promise<void> {
+  const options = plan.signal === undefined ? {} : { signal: plan.signal };
+  await forStream(plan, spoolDirectory, (chunks) => pipeline(chunks, target, options));
 }
 
 /**
- * The JSON comes first and names the layers' digests and sizes: of plain layers these are known; compressed ones are
- * made whole in a nameless file first. The stream is ended after it, or destroyed where it did not get all.
+ * The archive front to back. The JSON comes first and names the layers' digests and sizes: of plain layers these are
+ * known; compressed ones are made whole in a nameless file first.
  */
-async function saveToStream(plan: SavePlan, target: Writable, directory: string): Promise<void> {
-  const options = plan.signal === undefined ? {} : { signal: plan.signal };
-  if (plan.compression === 'none') {
-    await pipeline(plainArchive(plan), target, options);
-    return;
-  }
-  const file = await openNameless(directory);
+async function forStream(
+  plan: SavePlan,
+  spoolDirectory: string,
+  send: (chunks: AsyncIterable<Uint8Array>) => Promise<void>,
+): Promise<void> {
+  if (plan.compression === 'none') return send(plainArchive(plan));
+  const file = await openNameless(spoolDirectory);
   try {
     await writeArchive(plan, file);
-    await pipeline(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }), target, options);
+    await send(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }));
   } catch (error) {
     plan.signal?.throwIfAborted();
     throw error;
@@ -121,7 +130,9 @@ async function openNameless(directory: string): Promise<FileHandle> {
   });
 }
 
-async function saveToDirectory(plan: SavePlan, path: string): Promise<void> {
+async function saveToDirectory(plan: SavePlan, wanted: string): Promise<void> {
+  // A link to an empty directory stays; the directory is what is replaced.
+  const path = await realpath(wanted).catch(() => wanted);
   const temporary = await attempt('save the image', async () => {
     await mkdir(dirname(path), { recursive: true });
     return mkdtemp(`${path}.tmp-`);

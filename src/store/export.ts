@@ -1,16 +1,12 @@
 /** A layer's bytes out again: its exact tar, verified; a difference between layers; into a stream, a descriptor or a file. */
 import { createHash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { open, realpath, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
 import { Transform, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ChainID } from '../digest.js';
 import type { AssembleRequest } from '../engine/engine.js';
 import { compressTo } from '../engine/js/compress.js';
 import { LayerStoreError, systemError } from '../errors.js';
-import { syncDirectory, TEMPORARY_SUFFIX } from '../util/atomic-file.js';
-import { randomID } from '../util/random-id.js';
+import { writeChunks, writeTarget } from '../util/write-target.js';
 import { checkExportOptions, checkOptions, checkText, invalid, shown } from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode, Readers } from './layer-map.js';
@@ -105,39 +101,12 @@ export function checkTarget(target: unknown): { path: string; fd?: undefined } |
   return { fd: fd as number };
 }
 
-/** A file that appears under its name only when it is whole. A device or a pipe has no such name and is written to. */
+/** {@link writeTarget} for code that writes to a descriptor. */
 export async function intoFile<T>(path: string, sync: boolean, write: (fd: number) => Promise<T>): Promise<T> {
-  const wanted = resolve(path);
   try {
-    // A link's target is replaced, not the link.
-    const final = await realpath(wanted).catch(() => wanted);
-    const there = await stat(final).catch(() => undefined);
-    if (there !== undefined && !there.isFile() && !there.isDirectory()) return await intoDevice(final, write);
-    const temporary = join(dirname(final), `.${basename(final).slice(0, 200)}.${randomID(6)}${TEMPORARY_SUFFIX}`);
-    const file = await open(temporary, 'wx', 0o666);
-    try {
-      const result = await write(file.fd);
-      if (sync) await file.sync();
-      await file.close();
-      await rename(temporary, final);
-      if (sync) await syncDirectory(dirname(final));
-      return result;
-    } catch (error) {
-      await file.close().catch(() => undefined); // closed already, or the first error says more
-      await rm(temporary, { force: true });
-      throw error;
-    }
+    return await writeTarget(path, sync, ({ fd }) => write(fd));
   } catch (error) {
     throw systemError(error, 'write the export to', 'choose a place that can be written to');
-  }
-}
-
-async function intoDevice<T>(path: string, write: (fd: number) => Promise<T>): Promise<T> {
-  const file = await open(path, 'w');
-  try {
-    return await write(file.fd);
-  } finally {
-    await file.close();
   }
 }
 
@@ -153,8 +122,7 @@ async function exportToDescriptor(
     const exported: Exported = { bytes: 0, diffID: node.diffID };
     stream.on('data', (chunk: Uint8Array) => (exported.bytes += chunk.length));
     if (compression !== undefined) exported.blob = await compressTo(stream, compression, fd, signal);
-    else
-      await pipeline(stream, createWriteStream('', { fd, autoClose: false }), signal === undefined ? {} : { signal });
+    else await writeChunks(fd, stream, signal);
     return exported;
   }
   const { request, release } = await assembly(ctx, node);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { createReadStream, readdirSync } from 'node:fs';
+import { lstat, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -205,6 +206,34 @@ describe('save', () => {
     });
     await assert.rejects(images.save('sample:1', { path: `${store.root}/x/` }), { code: 'ERR_INVALID_ARGUMENT' });
   });
+
+  for (const compression of ['none', 'gzip'] as const) {
+    it(`a device, a FIFO and links stay what they are, ${compression}`, async () => {
+      await load();
+      const images = await openImages(store);
+      const place = (name: string): string => join(store.root, name);
+      execFileSync('mkfifo', [place('fifo')]);
+      await symlink('/dev/null', place('null'));
+      await symlink(target, place('link'));
+      await mkdir(place('directory'));
+      await symlink('directory', place('to-directory'));
+      const save = (path: string): Promise<void> => images.save('sample:1', { path }, { compression });
+      const [piped] = await Promise.all([buffer(createReadStream(place('fifo'))), save(place('fifo'))]);
+      await save(place('null'));
+      await save(place('link'));
+      await images.save('sample:1', { path: place('to-directory') }, { format: 'oci', compression });
+      const archive = await readFile(target);
+      assert.equal((await unpack(piped)).size, (await unpack(archive)).size);
+      assert.ok((await lstat(place('fifo'))).isFIFO());
+      for (const link of ['null', 'link', 'to-directory']) assert.ok((await lstat(place(link))).isSymbolicLink());
+      assert.deepEqual((await readdir(place('directory'))).sort(), ['blobs', 'index.json', 'oci-layout']);
+      await assert.rejects(save('/dev/full'), { code: 'ERR_SYSTEM', errnoName: 'ENOSPC' });
+      assert.deepEqual(
+        (await readdir(store.root)).filter((name) => name.includes('tmp')),
+        [],
+      );
+    });
+  }
 
   it('a failure leaves nothing behind and an older file in place', async () => {
     await load();
