@@ -23,6 +23,18 @@ export async function kindOf(path: string): Promise<'directory' | 'file' | 'othe
   }
 }
 
+/** ERR_LAYER_CORRUPT unless `path` itself is a directory: behind a link in its place lie files that are not the store's. */
+export async function requireDirectory(path: string): Promise<void> {
+  const kind = await kindOf(path);
+  if (kind === 'directory') return;
+  throw new LayerStoreError(
+    'ERR_LAYER_CORRUPT',
+    `cannot use "${path}": ${kind === undefined ? 'it is missing' : 'it is no directory, and a link is not followed'}; ` +
+      'repair the layer, or remove it and register it again',
+    { path },
+  );
+}
+
 /** Names in a directory; none where there is no such directory. `engine`: lists thousands of them for less. */
 export async function namesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
   try {

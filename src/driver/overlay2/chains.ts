@@ -9,7 +9,7 @@ import { readlink } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
 import { mapConcurrent } from '../../util/concurrent.js';
-import { hasErrno, kindOf, readRecord } from '../files.js';
+import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
 import { noSuchLayer } from '../layer-id.js';
 import {
   corrupt,
@@ -64,9 +64,8 @@ export class Chains {
     const known = this.#known.get(id);
     if (known !== undefined) return known;
     const directory = this.#layout.directory(id);
-    const kind = await kindOf(directory);
-    if (kind === undefined) throw noSuchLayer(id, this.#layout.home);
-    if (kind !== 'directory') throw corrupt(directory, 'it is no directory');
+    if ((await kindOf(directory)) === undefined) throw noSuchLayer(id, this.#layout.home);
+    await requireDirectory(directory);
     const lowerFile = `${directory}/lower`;
     const [link, lowers, committed] = await Promise.all([
       this.#readLink(`${directory}/link`),
@@ -82,6 +81,16 @@ export class Chains {
     if (first !== undefined) return first;
     this.#known.set(id, layer);
     return layer;
+  }
+
+  /**
+   * Looks at the directories of these layers, for somebody who is about to read, write or mount them: ERR_LAYER_CORRUPT
+   * where one is missing, or a link has taken its place, since behind a link lie files of the host. Nothing is remembered:
+   * a directory can be replaced while the store is open.
+   */
+  async checkTrees(...ids: readonly string[]): Promise<void> {
+    const directories = ids.flatMap((id) => [this.#layout.directory(id), this.#layout.diff(id)]);
+    await mapConcurrent(directories, READERS, requireDirectory);
   }
 
   /** What a child of `parent` stacks on, itself included. */
@@ -184,10 +193,7 @@ export class Chains {
     const id = linkTarget(target);
     if (id === undefined)
       throw corrupt(path, `it points to ${JSON.stringify(target.slice(0, 200))} and not to "../ID/diff"`);
-    for (const directory of [this.#layout.directory(id), this.#layout.diff(id)]) {
-      if ((await kindOf(directory)) !== 'directory')
-        throw corrupt(directory, `"l/${link}" leads there and it is no directory`);
-    }
+    await this.checkTrees(id);
     if (this.#keep) this.#ownLinks.set(link, id);
     return id;
   }

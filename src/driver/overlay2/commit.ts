@@ -6,7 +6,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { BatchOp, SealRequest } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { hasErrno, kindOf } from '../files.js';
+import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
 import type { Chains, CommitMark } from './chains.js';
 import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
@@ -98,6 +98,7 @@ export class Commits {
   async undoConsume(id: string, rwID: string): Promise<void> {
     const [ours, theirs] = await Promise.all([kindOf(this.#layout.diff(id)), kindOf(this.#layout.diff(rwID))]);
     if (theirs === undefined && ours !== undefined) {
+      await requireDirectory(this.#layout.diff(id));
       await this.#restoreWhiteouts(id, rwID);
       try {
         await this.#context.engine.batch([

@@ -21,7 +21,7 @@ import { TreeGetter } from '../tree-getter.js';
 import { Chains, type CommitMark } from './chains.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
-import { creationSteps, Layout, LINK_DIRECTORY, type Lower, MAX_LOWERS, newLinkID } from './layout.js';
+import { creationSteps, Layout, LINK_DIRECTORY, type Lower, lowerPaths, MAX_LOWERS, newLinkID } from './layout.js';
 import { OverlayMounts } from './mounts.js';
 import { Removal, type Unlink } from './removal.js';
 import { VolatileMarkers } from './volatile.js';
@@ -102,6 +102,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     this.writable(`unpack into the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
+    await this.#chains.checkTrees(id);
     // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
     const mounted = this.#mounts.writable(id);
     const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
@@ -127,6 +128,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   async diffGetter(id: string): Promise<DiffGetter> {
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
+    await this.#chains.checkTrees(id);
     return new TreeGetter(this.#layout.diff(id));
   }
 
@@ -239,6 +241,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
     checkLayerID(id, LINK_DIRECTORY);
     await this.#chains.load(id);
+    await this.#chains.checkTrees(id);
     return this.context.engine.usage(this.#layout.diff(id));
   }
 
@@ -278,6 +281,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     checkLayerID(id, LINK_DIRECTORY);
     const uppers = [this.#layout.diff(id)];
     let lower = (await this.#chains.load(id)).lower;
+    await this.#chains.checkTrees(id, ...lowerPaths(lower, (each) => each.id));
     while (lower !== undefined && lower.id !== parent) {
       uppers.push(this.#layout.diff(lower.id));
       lower = lower.next;

@@ -10,7 +10,7 @@ import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
 import { Rollback } from '../../util/rollback.js';
 import type { DriverContext } from '../context.js';
-import { hasErrno } from '../files.js';
+import { hasErrno, requireDirectory } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
 import { isLayerID } from '../layer-id.js';
 import { contextOption, type MountProfile } from '../options.js';
@@ -74,7 +74,10 @@ export class OverlayMounts {
       const layer = await this.#chains.load(id);
       const held = this.#mounted.get(id);
       const writable = !view && !layer.frozen;
-      if (held === undefined && layer.lower === undefined && !view) return this.#layout.diff(id);
+      if (held === undefined && layer.lower === undefined && !view) {
+        await this.#chains.checkTrees(id);
+        return this.#layout.diff(id);
+      }
       if (this.#context.readOnly) {
         throw new LayerStoreError(
           'ERR_READ_ONLY',
@@ -223,6 +226,8 @@ export class OverlayMounts {
 
   async #mount(layer: KnownLayer, label: string, writable: boolean): Promise<Omit<Mounted, 'count'>> {
     const { id } = layer;
+    await this.#chains.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
+    if (writable) await requireDirectory(this.#layout.work(id));
     const mount = this.#request(layer, label, writable);
     const { target } = mount;
     const device = writable && this.#volatile.concerns(id) ? undefined : await this.#mountAtOnce(mount);
@@ -290,6 +295,8 @@ export class OverlayMounts {
       return undefined;
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
+      // Mounting on a link would mount on what it leads to.
+      await requireDirectory(this.#layout.merged(id));
       return this.#table.entry(id);
     }
   }

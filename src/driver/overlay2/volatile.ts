@@ -6,7 +6,7 @@
 import { readFile, unlink } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { DriverContext } from '../context.js';
-import { hasErrno, kindOf, readRecord } from '../files.js';
+import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
 import type { Layout } from './layout.js';
 
 const RECORD_BYTES = 64;
@@ -83,8 +83,14 @@ export class VolatileMarkers {
   }
 
   async #remove(id: string): Promise<void> {
+    const work = this.#layout.work(id);
     // The kernel's first: were the record gone before it, a crash here would look like one of another boot.
-    await this.#context.engine.removeTree(this.#marker(id));
+    if ((await kindOf(`${work}/work`)) !== undefined) {
+      // A link on the way would lead the removal out of the store.
+      await requireDirectory(work);
+      await requireDirectory(`${work}/work`);
+      await this.#context.engine.removeTree(this.#marker(id));
+    }
     try {
       await unlink(this.#record(id));
     } catch (error) {

@@ -10,7 +10,7 @@ import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
 import { makeDirectory } from '../../util/make-directory.js';
 import type { DriverContext } from '../context.js';
-import { hasErrno } from '../files.js';
+import { hasErrno, requireDirectory } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
 import { isLayerID } from '../layer-id.js';
 
@@ -75,10 +75,12 @@ export class VfsViews {
 
   async #mount(id: string, directory: string): Promise<{ count: number; path: string; mounted: boolean }> {
     const target = this.#target(id);
-    try {
-      await makeDirectory(target, TARGET_MODE);
-    } catch (error) {
-      throw systemError(error, 'make the mount point of a view');
+    // Mounting on a link would mount on what it leads to.
+    for (const directory of [this.#home, target]) {
+      await makeDirectory(directory, TARGET_MODE).catch((error: unknown) => {
+        throw systemError(error, 'make the mount point of a view');
+      });
+      await requireDirectory(directory);
     }
     try {
       // Without an upper directory overlayfs wants two lower ones; the mount point below the mount is an empty one.
