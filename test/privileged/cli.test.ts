@@ -176,6 +176,7 @@ test('wrong usage exits 2, failures exit 1, each with one line that helps', asyn
     [['mount', 'nobody'], /no RW layer named "nobody"/],
     [['create', '../evil'], /evil/],
     [['create', 'box', 'feedbeef'], /feedbeef/],
+    [['create', 'box', '--size', '1G'], /cannot limit the size .*project quota, which .*Omit the size/],
     [['rm', 'nothing'], /nothing/],
     [['load', tar], /image/],
   ] as const) {

@@ -3,7 +3,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, LayerTrees, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
-import { missingForProjectQuota } from '../file-system.js';
+import { missingForQuota, quotaFacts } from '../file-system.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -309,10 +309,13 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   }
 }
 
-/** Always throws: project quotas are what could enforce a size, and something for them is missing. */
+/** Always throws: a size takes a project quota, which this driver does not set. What else is missing is said first. */
 export async function refuseSize(home: string): Promise<never> {
+  const missing = missingForQuota(home, await quotaFacts(home));
+  const why =
+    missing === undefined ? 'this driver does not set yet' : `${missing}; this driver does not set it yet either`;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',
-    `cannot limit the size of a writable layer: what is missing is ${await missingForProjectQuota(home)}; leave the size away`,
+    `cannot limit the size of a writable layer: that takes a project quota, which ${why}. Omit the size, or put the store on a file system of the size that it may have`,
   );
 }

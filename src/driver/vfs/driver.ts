@@ -64,7 +64,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     if (parseStorageOpt(options.storageOpt) !== undefined) {
       throw new LayerStoreError(
         'ERR_NOT_SUPPORTED',
-        'cannot limit the size of a layer with the vfs driver: leave the size away',
+        'cannot limit the size of a layer with the vfs driver: omit the size',
       );
     }
     await this.#create(id, parent);
