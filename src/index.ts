@@ -108,7 +108,10 @@ export type {
 
 export { openImages } from './image/index.js';
 export type {
+  ContainerConfig,
+  HistoryEntry,
   Image,
+  ImageConfig,
   ImageLimits,
   ImageProgress,
   ImageProgressListener,

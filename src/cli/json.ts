@@ -30,7 +30,8 @@ export interface LayerJson {
 export interface ImageJson {
   id: Digest;
   names: readonly string[];
-  chainID: ChainID;
+  /** Absent for an image without layers. */
+  chainID?: ChainID;
   diffIDs: readonly DiffID[];
   size: number;
 }
@@ -97,5 +98,5 @@ export async function layerJson(layer: Layer): Promise<LayerJson> {
 }
 
 export function imageJson({ id, names, chainID, diffIDs, size }: Image): ImageJson {
-  return { id, names, chainID, diffIDs, size };
+  return { id, names, ...(chainID === undefined ? {} : { chainID }), diffIDs, size };
 }

@@ -5,11 +5,13 @@ import { badImage, overLimit } from './errors.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { readPlatform, type Platform } from './platform.js';
+import type { ImageConfig } from './types.js';
 
-export interface ImageConfig {
+/** A configuration whose `rootfs` was checked. */
+export interface ConfigBlob {
   readonly id: Digest;
   readonly raw: Uint8Array;
-  readonly parsed: unknown;
+  readonly parsed: ImageConfig;
   readonly diffIDs: readonly DiffID[];
   readonly platform: Platform | undefined;
 }
@@ -19,7 +21,7 @@ export function sha256(bytes: Uint8Array): Digest {
 }
 
 /** Checks the shape of OCI image-spec, config.md, "Properties": `rootfs` with its list of diff ids. */
-export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ImageConfig {
+export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ConfigBlob {
   const parsed = asObject(parseJson(raw, 'the image configuration', limits), 'the image configuration');
   if (parsed['rootfs'] === undefined)
     throw badImage('the image configuration has no "rootfs": it is no image, or one of a format before 2015');
@@ -33,7 +35,7 @@ export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ImageConfig 
   return {
     id: sha256(raw),
     raw,
-    parsed,
+    parsed: parsed as unknown as ImageConfig,
     diffIDs: ids.map((id, index) => asDigest(id, `diff id ${index} of the image configuration`) as DiffID),
     platform: readPlatform(parsed),
   };

@@ -6,7 +6,7 @@
 import type { DiffID } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { cleanName } from './archive-names.js';
-import { readConfig, sha256, type ImageConfig } from './config.js';
+import { readConfig, sha256, type ConfigBlob } from './config.js';
 import { badImage, digestMismatch, invalidArgument, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson, type JsonObject } from './json.js';
@@ -88,7 +88,7 @@ async function planEntry(
   };
 }
 
-function planLayer(config: ImageConfig, index: number, file: string, sources: JsonObject, what: string): PlannedLayer {
+function planLayer(config: ConfigBlob, index: number, file: string, sources: JsonObject, what: string): PlannedLayer {
   const diffID = config.diffIDs[index] as DiffID;
   const source = optional(sources[diffID], readDescriptor, `"LayerSources" of ${what}`);
   const hex = /^blobs\/sha256\/([a-f0-9]{64})$/.exec(file)?.[1];

@@ -9,7 +9,7 @@ import { LayerStoreError } from '../errors.js';
 import type { LayerMetadata, Store } from '../store/types.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { makeDirectory } from '../util/make-directory.js';
-import { readConfig, type ImageConfig } from './config.js';
+import { readConfig, type ConfigBlob } from './config.js';
 import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { ImageDb } from './imagedb.js';
 import { KeptChains } from './kept-chains.js';
@@ -177,7 +177,7 @@ export class DockerImages implements Images {
     return images.map(({ config }) => this.#describe(config.id));
   }
 
-  #isParent(parent: Digest, config: ImageConfig): boolean {
+  #isParent(parent: Digest, config: ConfigBlob): boolean {
     const below = this.#records.get(parent)?.config.diffIDs;
     return (
       below !== undefined && parent !== config.id && below.every((diffID, index) => config.diffIDs[index] === diffID)
@@ -197,7 +197,7 @@ export class DockerImages implements Images {
   #refuseUsed(id: Digest): void {
     const chain = topChain(this.#recordOf(id).config);
     const sharesChain = [...this.#records].some(([other, { config }]) => other !== id && topChain(config) === chain);
-    if (sharesChain || chain === ('' as typeof chain)) return;
+    if (sharesChain || chain === undefined) return;
     const users = [...this.#store.mounts().values()].filter(({ parent }) => parent === chain).map(({ name }) => name);
     if (users.length === 0) return;
     throw new LayerStoreError(
@@ -209,9 +209,10 @@ export class DockerImages implements Images {
   async #readRecord(id: Digest): Promise<ImageRecord | undefined> {
     try {
       const config = readConfig(await this.#db.read(id), LIMITS);
-      if (config.diffIDs.length === 0) return { config, layer: undefined, size: 0 };
-      const there = this.#store.map().get(topChain(config));
-      if (there === undefined) throw noSuchLayer(topChain(config));
+      const chain = topChain(config);
+      if (chain === undefined) return { config, layer: undefined, size: 0 };
+      const there = this.#store.map().get(chain);
+      if (there === undefined) throw noSuchLayer(chain);
       const size = await there.size();
       // A reader keeps nothing alive: what the writer removes is gone for it too.
       return { config, size, layer: this.#store.readOnly ? undefined : await this.#store.get(there.chainID) };

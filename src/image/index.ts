@@ -4,7 +4,10 @@ import { DockerImages } from './images.js';
 import type { Images } from './types.js';
 
 export type {
+  ContainerConfig,
+  HistoryEntry,
   Image,
+  ImageConfig,
   ImageLimits,
   ImageProgress,
   ImageProgressListener,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
-import type { ImageConfig } from './config.js';
+import type { ConfigBlob } from './config.js';
 import { planDocker, planLegacy } from './docker-plan.js';
 import { LayerStoreError } from '../errors.js';
 import { invalidArgument } from './errors.js';
@@ -21,7 +21,7 @@ import type { Digest } from '../digest.js';
 
 /** An image whose layers are in the store, kept by `layer`, and that no record names yet. */
 export interface LoadedImage {
-  readonly config: ImageConfig;
+  readonly config: ConfigBlob;
   readonly names: readonly ImageName[];
   readonly layer: Layer | undefined;
   readonly parent?: Digest;
@@ -79,7 +79,7 @@ async function makePlan(files: ImageFiles, wanted: Platform | undefined, limits:
   return { legacy: await planLegacy(files, limits) };
 }
 
-function refuseForeign({ id, platform }: ImageConfig): void {
+function refuseForeign({ id, platform }: ConfigBlob): void {
   if (platform === undefined || platform.os === 'linux') return;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',

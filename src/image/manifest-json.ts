@@ -4,7 +4,7 @@
  */
 import type { Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import { sha256, type ImageConfig } from './config.js';
+import { sha256, type ConfigBlob } from './config.js';
 import { blobName } from './oci-index.js';
 import { fullName, type ImageName } from '../registry/reference.js';
 import type { SavePlan } from './save-plan.js';
@@ -35,7 +35,7 @@ export interface NamedFile {
 }
 
 /** @param layers base first */
-export function manifestJson(config: ImageConfig, layers: readonly Blob[], compression: Compression): string {
+export function manifestJson(config: ConfigBlob, layers: readonly Blob[], compression: Compression): string {
   const descriptors = layers.map(({ digest, size }): Descriptor => ({
     mediaType: LAYER_TYPES[compression],
     digest,
@@ -49,7 +49,7 @@ export function manifestJson(config: ImageConfig, layers: readonly Blob[], compr
   });
 }
 
-export function indexJson(manifest: Blob, config: ImageConfig, name: ImageName | undefined): string {
+export function indexJson(manifest: Blob, config: ConfigBlob, name: ImageName | undefined): string {
   const annotations =
     name === undefined
       ? {}
@@ -70,7 +70,7 @@ export function indexJson(manifest: Blob, config: ImageConfig, name: ImageName |
 }
 
 /** Docker's own `manifest.json`. */
-export function dockerJson(config: ImageConfig, layers: readonly Blob[], name: ImageName | undefined): string {
+export function dockerJson(config: ConfigBlob, layers: readonly Blob[], name: ImageName | undefined): string {
   const tags = name?.tag === undefined ? null : [`${name.repository}:${name.tag}`];
   return JSON.stringify([
     { Config: blobName(config.id), RepoTags: tags, Layers: layers.map(({ digest }) => blobName(digest)) },

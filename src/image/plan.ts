@@ -1,7 +1,7 @@
 /** What a load will do, before it does it: images with their checked configurations, and where each layer lies. */
 import type { DiffID, Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import type { ImageConfig } from './config.js';
+import type { ConfigBlob } from './config.js';
 import { badImage } from './errors.js';
 import type { ImageName } from '../registry/reference.js';
 
@@ -14,7 +14,7 @@ export interface PlannedLayer {
 }
 
 export interface PlannedImage {
-  readonly config: ImageConfig;
+  readonly config: ConfigBlob;
   readonly names: readonly ImageName[];
   /** Base first; as many as the configuration has diff ids. */
   readonly layers: readonly PlannedLayer[];
@@ -32,7 +32,7 @@ export interface LegacyImage {
 export type Plan = { readonly images: readonly PlannedImage[] } | { readonly legacy: readonly LegacyImage[] };
 
 /** ERR_BAD_IMAGE unless a manifest names as many layers as the configuration. */
-export function checkLayerCount(config: ImageConfig, layers: number): void {
+export function checkLayerCount(config: ConfigBlob, layers: number): void {
   if (config.diffIDs.length === layers) return;
   throw badImage(
     `image ${config.id} has ${layers} layers, but its configuration names ${config.diffIDs.length} diff ids`,

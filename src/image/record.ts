@@ -1,19 +1,19 @@
 /** One image in memory: what its record says, and the handle that keeps its layers. */
 import { createChainID, type ChainID } from '../digest.js';
 import type { Layer } from '../store/types.js';
-import type { ImageConfig } from './config.js';
+import type { ConfigBlob } from './config.js';
 import type { Image } from './types.js';
 
 export interface ImageRecord {
-  readonly config: ImageConfig;
+  readonly config: ConfigBlob;
   /** The handle of this image on its top layer; absent for an image without layers, and in a read-only store. */
   readonly layer: Layer | undefined;
   readonly size: number;
 }
 
-/** The empty string where an image has no layers. */
-export function topChain(config: ImageConfig): ChainID {
-  return createChainID(config.diffIDs) ?? ('' as ChainID);
+/** Undefined where an image has no layers. */
+export function topChain(config: ConfigBlob): ChainID | undefined {
+  return createChainID(config.diffIDs);
 }
 
 /** @param names as repositories.json has them: with tags and with digests */

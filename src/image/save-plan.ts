@@ -1,7 +1,7 @@
 /** What is saved, apart from where to; and who hears of it. */
 import type { DiffID } from '../digest.js';
 import type { Layer } from '../store/types.js';
-import type { ImageConfig } from './config.js';
+import type { ConfigBlob } from './config.js';
 import type { LayerProgress } from './layer-writer.js';
 import type { Compression } from './manifest-json.js';
 import type { ImageName } from '../registry/reference.js';
@@ -9,7 +9,7 @@ import type { SaveProgressListener } from './types.js';
 
 /** What is written, wherever it goes. */
 export interface SavePlan {
-  readonly config: ImageConfig;
+  readonly config: ConfigBlob;
   readonly name: ImageName | undefined;
   /** Base first. */
   readonly layers: readonly Layer[];

@@ -23,7 +23,7 @@ import type { Layer, Store } from '../store/types.js';
 import { syncDirectory } from '../util/atomic-file.js';
 import { randomID } from '../util/random-id.js';
 import { writeChunks, writeTarget } from '../util/write-target.js';
-import type { ImageConfig } from './config.js';
+import type { ConfigBlob } from './config.js';
 import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
 import { plainArchive } from './plain-archive.js';
 import type { ImageName } from '../registry/reference.js';
@@ -35,7 +35,7 @@ import type { SaveOptions } from './types.js';
 
 export async function saveImage(
   store: Store,
-  config: ImageConfig,
+  config: ConfigBlob,
   name: ImageName | undefined,
   target: { path: string } | Writable,
   options: SaveOptions,
@@ -47,7 +47,8 @@ export async function saveImage(
     throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
   signal?.throwIfAborted();
   // A handle of our own: the image may be removed while it is written.
-  const top = config.diffIDs.length === 0 ? undefined : await store.get(topChain(config));
+  const chain = topChain(config);
+  const top = chain === undefined ? undefined : await store.get(chain);
   try {
     const sync = store.durability === 'strict';
     const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, sync, signal, onProgress };

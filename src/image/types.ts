@@ -4,6 +4,55 @@ import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
 import type { LayerMetadata } from '../store/types.js';
 
+/** How a container of the image is run: `config` of an {@link ImageConfig}. Members that are not listed are kept. */
+export interface ContainerConfig {
+  /** `NAME=VALUE` */
+  Env?: readonly string[];
+  Cmd?: readonly string[];
+  Entrypoint?: readonly string[];
+  WorkingDir?: string;
+  /** `user`, `uid`, `user:group` or `uid:gid`. */
+  User?: string;
+  Labels?: Readonly<Record<string, string>>;
+  /** `80/tcp`, `53/udp`; a number alone is TCP. */
+  ExposedPorts?: Readonly<Record<string, object>>;
+  /** Absolute paths. */
+  Volumes?: Readonly<Record<string, object>>;
+  /** `SIGTERM`, or a number. */
+  StopSignal?: string;
+  [member: string]: unknown;
+}
+
+/** How one layer came to be, or one step that made none (`empty_layer`). */
+export interface HistoryEntry {
+  /** RFC 3339. */
+  created?: string;
+  created_by?: string;
+  author?: string;
+  comment?: string;
+  empty_layer?: boolean;
+  [member: string]: unknown;
+}
+
+/**
+ * The configuration of an image, as https://github.com/opencontainers/image-spec/blob/main/config.md has it. Of a loaded
+ * image only `rootfs` was checked; the rest is what its maker wrote. Members that are not listed are kept.
+ */
+export interface ImageConfig {
+  os?: string;
+  architecture?: string;
+  variant?: string;
+  /** RFC 3339. */
+  created?: string;
+  author?: string;
+  config?: ContainerConfig;
+  /** Base first. */
+  rootfs: { type?: string; diff_ids?: readonly DiffID[] | null };
+  /** Oldest first. */
+  history?: readonly HistoryEntry[];
+  [member: string]: unknown;
+}
+
 /**
  * An image as it stood when it was asked for; a later `tag` or `remove` does not change it.
  *
@@ -20,12 +69,11 @@ export interface Image {
   readonly names: readonly string[];
   /** Names with a digest, as Docker records them for what it pulled: `debian@sha256:…`. */
   readonly digests: readonly string[];
-  /** The top layer. The empty string for an image that has no layers (`FROM scratch` and metadata alone). */
-  readonly chainID: ChainID;
+  /** The top layer; undefined for an image without layers (`FROM scratch` and metadata alone). */
+  readonly chainID: ChainID | undefined;
   /** Base first. */
   readonly diffIDs: readonly DiffID[];
-  /** The parsed configuration; see https://github.com/opencontainers/image-spec/blob/main/config.md. */
-  readonly config: unknown;
+  readonly config: ImageConfig;
   /** The configuration byte for byte, so that ids are stable. */
   readonly rawConfig: Uint8Array;
   /** Bytes of all layers, as `Layer.size()` counts them. */

@@ -3,7 +3,7 @@ import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
 import { releaseAndLog } from '../store/log.js';
 import type { ChainLink, Layer, Store } from '../store/types.js';
-import { chainIDs, readConfig, type ImageConfig } from './config.js';
+import { chainIDs, readConfig, type ConfigBlob } from './config.js';
 import { layerError } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { Keeper } from './kept-chains.js';
@@ -68,7 +68,7 @@ export class Unpacker {
   }
 
   /** Layer by layer, since what each one's diff id is shows only when it was read. */
-  async legacy(image: LegacyImage, limits: ArchiveLimits): Promise<{ config: ImageConfig; layer: Layer | undefined }> {
+  async legacy(image: LegacyImage, limits: ArchiveLimits): Promise<{ config: ConfigBlob; layer: Layer | undefined }> {
     const diffIDs: DiffID[] = [];
     let top: Layer | undefined;
     try {

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { ChainID } from '../../src/digest.js';
 import { openImages, type Image } from '../../src/image/index.js';
 import { openStore } from '../../src/store/open.js';
 import type { Layer, Store } from '../../src/store/types.js';
@@ -138,7 +139,7 @@ describe('a root shared with dockerd', () => {
       assert.deepEqual(await images.get(NAME), image);
       assert.equal(store.mounts().size, 1, 'the container');
       assert.equal((await store.verify()).ok, true);
-      const top = await store.get(image.chainID);
+      const top = await store.get(image.chainID as ChainID);
       for (const layer of chain(top)) assert.equal(await digest(await layer.tarStream()), layer.diffID);
       assert.doesNotMatch(
         readFileSync('/proc/self/mountinfo', 'utf8'),

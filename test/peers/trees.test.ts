@@ -24,7 +24,7 @@ async function ours(t: Hooks): Promise<Ours> {
   t.after(() => store.close());
   const images = await openImages(store);
   const [image] = await images.load({ path: corpusImage() ?? (await peerImage(t)) });
-  if (image === undefined) throw new Error('the sample image is empty');
+  if (image?.chainID === undefined) throw new Error('the sample image is empty');
   await images.tag(image.id, NAME);
   const layer = await store.get(image.chainID);
   const view = await layer.view();

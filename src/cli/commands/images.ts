@@ -22,7 +22,7 @@ export const images: Command = {
           (image.names.length === 0 ? ['<none>'] : image.names).map((name) => [
             name,
             shortID(image.id),
-            shortID(image.chainID),
+            image.chainID === undefined ? '' : shortID(image.chainID),
             formatBytes(image.size),
           ]),
         ),

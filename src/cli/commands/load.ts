@@ -20,7 +20,7 @@ export const load: Command = {
       onProgress: showImageProgress(context.terminal, 'load', await sizeOf(archive)),
     });
     context.terminal.result(loaded.map(imageJson), () =>
-      loaded.map((image) => `${image.names[0] ?? image.id} ${image.chainID}`).join('\n'),
+      loaded.map((image) => `${image.names[0] ?? image.id} ${image.chainID ?? '-'}`).join('\n'),
     );
   },
 };

@@ -38,6 +38,7 @@ export function referencesByChain(store: Store): Map<ChainID, string[]> {
 function imageNames(images: readonly Image[]): Map<string, string[]> {
   const names = new Map<string, string[]>();
   for (const image of images) {
+    if (image.chainID === undefined) continue;
     const own = image.names.length > 0 ? image.names : [`image:${shortID(image.id)}`];
     names.set(image.chainID, [...(names.get(image.chainID) ?? []), ...own]);
   }

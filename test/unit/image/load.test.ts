@@ -169,7 +169,7 @@ describe('load: every layout, from a path and from a stream', () => {
 
   it('an image without layers', async () => {
     const [image] = await load(await tar(entries(oci([]).files)), 'path');
-    assert.equal(image?.chainID, '');
+    assert.equal(image?.chainID, undefined);
     assert.equal(image?.size, 0);
     assert.deepEqual(await (await openImages(store)).remove('sample:1'), []);
   });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
+import type { ChainID } from '../../../src/digest.js';
 import { openImages, type ImageLimits, type ImageProgress } from '../../../src/image/index.js';
 import { openStore } from '../../../src/store/open.js';
 import { tempDir } from '../../support/temp.js';
@@ -57,14 +58,20 @@ describe('images on a real store', () => {
     ).load(Readable.from([archive], { objectMode: false }), { onProgress });
     assert.ok(image !== undefined);
     assert.deepEqual(new Set(events.map(({ layer }) => layer)), new Set([0, 1, 2]), 'progress of each layer');
-    assert.equal(image.size, await store.map().get(image.chainID)?.size());
+    assert.equal(
+      image.size,
+      await store
+        .map()
+        .get(image.chainID as ChainID)
+        ?.size(),
+    );
     await store.close();
 
     const again = await openStore({ root, ...OPTIONS });
     const images = await openImages(again);
     assert.deepEqual(images.list(), [image]);
     // A handle that somebody else gives back takes nothing away from the image.
-    assert.deepEqual(await again.release(await again.get(image.chainID)), []);
+    assert.deepEqual(await again.release(await again.get(image.chainID as ChainID)), []);
     assert.deepEqual((await again.gc()).removed, []);
     const saved = join(root, 'saved.tar');
     await images.save('sample:1', { path: saved });
@@ -78,6 +85,38 @@ describe('images on a real store', () => {
     await images.remove(image.id);
     await again.close();
     assert.deepEqual(onDisk(root), []);
+  });
+
+  it('an image without layers: loaded, listed, reopened, saved, the ground of an RW layer, removed', async (t) => {
+    const root = join(tempDir(t, 'image'), 'root');
+    const archive = await tar(entries(oci([], { name: 'bare:1' }).files));
+    const store = await openStore({ root, ...OPTIONS });
+    const images = await openImages(store);
+    const [image] = await images.load(Readable.from([archive], { objectMode: false }));
+    assert.ok(image !== undefined && 'chainID' in image);
+    assert.deepEqual([image.chainID, image.diffIDs, image.size], [undefined, [], 0]);
+    const box = await store.createRWLayer('box', image.chainID);
+    assert.equal(box.parent, undefined);
+    await writeFile(join(await box.mount(), 'made'), 'x');
+    assert.deepEqual(await box.changes(), [{ path: '/made', kind: 'add' }]);
+    await box.unmount();
+    const layer = await store.commit(box);
+    assert.equal(layer.parent, undefined);
+    await store.release(layer);
+    await store.close();
+
+    const again = await openStore({ root, ...OPTIONS });
+    t.after(() => again.close());
+    const others = await openImages(again);
+    assert.deepEqual(await others.get('bare:1'), image);
+    for (const format of ['docker', 'oci'] as const) {
+      await others.save('bare:1', { path: join(root, format) }, { format });
+      assert.deepEqual(await others.load({ path: join(root, format) }), [image]);
+    }
+    // The RW layer stands on nothing, so the image is not in use.
+    assert.deepEqual(await others.remove('bare:1'), []);
+    await again.releaseRWLayer(await again.getRWLayer('box'));
+    assert.deepEqual(others.list(), []);
   });
 
   it('a load that fails keeps a layer that was there, although nobody refers to it', async (t) => {

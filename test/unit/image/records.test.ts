@@ -200,7 +200,7 @@ describe('removing', () => {
   it('is refused while an RW layer was made from the image', async () => {
     const images = await openImages(store);
     const { chainID } = await load();
-    store.rwLayers.set('box', { name: 'box', mountID: '1', parent: chainID, mountCount: 0 });
+    store.rwLayers.set('box', { name: 'box', mountID: '1', parent: chainID as ChainID, mountCount: 0 });
     await assert.rejects(images.remove('sample:1'), { code: 'ERR_LAYER_IN_USE', message: /"box"/ });
     assert.equal(images.list().length, 1);
     await images.tag('sample:1', 'other:1');
