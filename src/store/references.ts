@@ -37,8 +37,10 @@ export class References {
   readonly #entries = new Map<string, Entry>();
   /** Made when first asked: an open needs it as little as most who only read. */
   #byChain: Map<ChainID, Set<Entry>> | undefined;
-  #queued: Promise<void> | undefined;
-  #writing: Promise<void> = Promise.resolve();
+  /** The write that has not begun, for whoever changes something now. */
+  #queued: Write | undefined;
+  /** The write under way; its changes are in `#entries` and not on disk yet. */
+  #running: Write | undefined;
   /** Why the list may lack some: then nothing counts as unreferenced. */
   #incomplete: string | undefined;
 
@@ -54,12 +56,11 @@ export class References {
   /** Whether a reference that has not expired keeps this very layer. */
   holds(chainID: ChainID): boolean {
     if (this.#incomplete !== undefined) return true;
-    this.#byChain ??= byChain(this.#entries.values());
-    const entries = this.#byChain.get(chainID);
-    if (entries === undefined) return false;
     const now = Date.now();
-    for (const entry of entries) if (alive(entry, now)) return true;
-    return false;
+    this.#byChain ??= byChain(this.#entries.values());
+    for (const entry of this.#byChain.get(chainID) ?? []) if (alive(entry, now)) return true;
+    // A reference that is about to go keeps its layer until that is on disk: the write may fail.
+    return [this.#running, this.#queued].some((write) => write?.replaces(chainID, now) === true);
   }
 
   list(): readonly Reference[] {
@@ -81,21 +82,12 @@ export class References {
 
   /** Adds a reference, or points an old one at another layer. Written when it resolves; a failed write changes nothing. */
   async set(name: string, chainID: ChainID, expires: Date | undefined): Promise<void> {
-    const before = this.#entries.get(name);
-    const entry: Entry = { name, chainID, expires: expires?.getTime() };
-    this.#replace(name, entry);
-    await this.#write('keep a reference', () => {
-      if (this.#entries.get(name) === entry) this.#replace(name, before);
-    });
+    await this.#change('keep a reference', new Map([[name, { name, chainID, expires: expires?.getTime() }]]));
   }
 
   /** Takes references away; a failed write leaves them. */
   async drop(names: readonly string[]): Promise<void> {
-    const before = names.map((name) => [name, this.#entries.get(name)] as const);
-    for (const name of names) this.#replace(name, undefined);
-    await this.#write('drop a reference', () => {
-      for (const [name, entry] of before) if (!this.#entries.has(name)) this.#replace(name, entry);
-    });
+    await this.#change('drop a reference', new Map(names.map((name) => [name, undefined])));
   }
 
   expired(): string[] {
@@ -123,7 +115,7 @@ export class References {
 
   /** Writes down that references were lost, after the damaged file was set aside. */
   async markIncomplete(): Promise<void> {
-    await this.#write('write the named references', () => undefined);
+    await this.#change('write the named references', new Map());
   }
 
   #parse(text: string): string | undefined {
@@ -161,20 +153,47 @@ export class References {
     if (this.#byChain !== undefined) addTo(this.#byChain, entry);
   }
 
-  /** Writes the list as it will be when the write begins; whoever comes before that shares it. */
-  async #write(action: string, undo: () => void): Promise<void> {
-    this.#queued ??= this.#writing.then(async () => {
-      this.#queued = undefined;
-      const write = this.#writeNow();
-      // The next write waits for this one, failed or not.
-      this.#writing = write.catch(() => undefined);
-      await write;
-    });
+  /** Changes the list now, and writes it; whoever changes something before that write begins shares it. */
+  async #change(action: string, changes: ReadonlyMap<string, Entry | undefined>): Promise<void> {
+    const write = (this.#queued ??= this.#queue());
+    for (const [name, entry] of changes) {
+      write.note(name, this.#entries.get(name));
+      this.#replace(name, entry);
+    }
     try {
-      await this.#queued;
+      await write.done;
     } catch (error) {
-      undo();
       throw systemError(error, action, 'see to the file system and try again');
+    }
+  }
+
+  /** The next write: begins when the one before it has ended, well or not. */
+  #queue(): Write {
+    const before = this.#running?.done ?? Promise.resolve();
+    const write: Write = new Write(
+      before
+        .catch(() => undefined)
+        .then(async () => {
+          this.#queued = undefined;
+          this.#running = write;
+          try {
+            await this.#writeNow();
+          } catch (error) {
+            this.#undo(write);
+            throw error;
+          } finally {
+            this.#running = undefined;
+          }
+        }),
+    );
+    return write;
+  }
+
+  /** Once for all who share a failed write: what was on disk before it is true again, but for what came later. */
+  #undo(write: Write): void {
+    for (const [name, before] of write.before) {
+      if (this.#queued?.before.has(name) === true) this.#queued.before.set(name, before);
+      else this.#replace(name, before);
     }
   }
 
@@ -187,6 +206,27 @@ export class References {
     const incomplete = this.#incomplete === undefined ? {} : { incomplete: this.#incomplete };
     const text = `${JSON.stringify({ version: FORMAT, ...incomplete, references }, undefined, 1)}\n`;
     await writeFileAtomic(this.#path, text, { mode: 0o600, sync: this.#sync });
+  }
+}
+
+/** One write of the file, shared by all changes that were made before it began. */
+class Write {
+  readonly done: Promise<void>;
+  /** What each changed name was before this write: what is true again where it fails. */
+  readonly before = new Map<string, Entry | undefined>();
+
+  constructor(done: Promise<void>) {
+    this.done = done;
+  }
+
+  note(name: string, before: Entry | undefined): void {
+    if (!this.before.has(name)) this.before.set(name, before);
+  }
+
+  /** Whether a reference on `chainID` is taken away or replaced by it. */
+  replaces(chainID: ChainID, now: number): boolean {
+    for (const entry of this.before.values()) if (entry?.chainID === chainID && alive(entry, now)) return true;
+    return false;
   }
 }
 
