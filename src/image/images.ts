@@ -3,9 +3,10 @@
  * dockerd does, and is a reference for gc at any time. Changes of records run one after the other.
  */
 import { join } from 'node:path';
-import { Readable, type Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { parseDigest, type Digest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
+import { usingSources } from '../store/source.js';
 import type { LayerMetadata, Store } from '../store/types.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -47,9 +48,10 @@ export class DockerImages implements Images {
 
   static async open(store: Store): Promise<DockerImages> {
     const images = new DockerImages(store);
+    // What fails here has added no source, so that the next attempt adds none twice.
+    await images.refresh();
     store.addReferenceSource(imageReferences(store.root, store.driverName));
     store.addReferenceSource(async () => images.#kept.chains());
-    await images.refresh();
     return images;
   }
 
@@ -78,7 +80,7 @@ export class DockerImages implements Images {
   }
 
   async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
-    try {
+    return usingSources([source], async () => {
       this.#assertWritable('load an image');
       const keeper = this.#kept.begin(this.#store.map().keys());
       try {
@@ -88,11 +90,7 @@ export class DockerImages implements Images {
       } finally {
         keeper.end();
       }
-    } catch (error) {
-      // Whatever was wrong, and however early: nobody reads on.
-      if (source instanceof Readable) source.destroy();
-      throw error;
-    }
+    });
   }
 
   async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {

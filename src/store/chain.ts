@@ -15,7 +15,6 @@ import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
 import { pinParent } from './register.js';
 import { unpin } from './removal.js';
-import { abandonSource } from './source.js';
 import type { ChainLink, Layer, RegisterOptions } from './types.js';
 import { unpackOrder } from './unpack-order.js';
 
@@ -44,7 +43,6 @@ export async function registerChain(
     const top = await registerLinks(ctx, links, pinned, options);
     return createHandle(ctx, top);
   } finally {
-    for (const { tar } of layers) abandonSource(tar);
     // Top first: a layer made here that nobody asked for in the end takes its parents along.
     for (const node of pinned.reverse()) await unpin(ctx, node);
   }

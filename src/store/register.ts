@@ -11,7 +11,7 @@ import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
 import { unpin } from './removal.js';
 import { exchangeDraft, repairLayer } from './repair.js';
-import { abandonSource, isFile, sourceIdentity } from './source.js';
+import { isFile, sourceIdentity } from './source.js';
 import type { Layer, RegisterOptions } from './types.js';
 import { isDamaged } from './verify.js';
 
@@ -41,9 +41,6 @@ export async function registerLayer(
     options.signal?.throwIfAborted();
     parent = pinParent(ctx, parentID, 1);
     return await registerOnce(ctx, tar, parent, options, descriptor);
-  } catch (error) {
-    abandonSource(tar);
-    throw error;
   } finally {
     await unpin(ctx, parent);
   }
@@ -82,10 +79,7 @@ async function registerOnce(
     if (flight === undefined) break;
     const outcome = await orAbort(flight, signal);
     joined = true;
-    if (outcome !== undefined && !outcome.gone && outcome.parent === parent) {
-      abandonSource(tar);
-      return createHandle(ctx, outcome);
-    }
+    if (outcome !== undefined && !outcome.gone && outcome.parent === parent) return createHandle(ctx, outcome);
   }
   const land = key === undefined ? undefined : ctx.flights.start([key]);
   let node: LayerNode | undefined;
@@ -111,10 +105,7 @@ async function reuse(
     await repairLayer(ctx, node, tar, options, descriptor);
     return;
   }
-  if (joined || options.verifyExisting === true) {
-    abandonSource(tar);
-    return;
-  }
+  if (joined || options.verifyExisting === true) return;
   if (isFile(tar) && tar.offset === undefined) {
     const found = await ctx.engine.hashFile(tar.path, options.signal === undefined ? {} : { signal: options.signal });
     check('diff id', found.diffID, node.diffID);

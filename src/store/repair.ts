@@ -11,7 +11,6 @@ import { applyOptions, beginDraft, discardDraft, unpackDraft, type Draft } from 
 import { syncData } from './durability.js';
 import type { LayerNode } from './layer-map.js';
 import { unpin } from './removal.js';
-import { abandonSource } from './source.js';
 import type { RegisterOptions } from './types.js';
 
 /** The tar must have the layer's diff id; otherwise ERR_DIGEST_MISMATCH and nothing has changed. */
@@ -22,7 +21,6 @@ export async function repair(ctx: StoreContext, chainID: ChainID, tar: TarSource
     node.pins += 1;
     await repairLayer(ctx, node, tar, {});
   } finally {
-    abandonSource(tar);
     await unpin(ctx, node);
   }
 }

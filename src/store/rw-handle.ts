@@ -17,7 +17,7 @@ import { guard } from './export.js';
 import { lend } from './layer-handle.js';
 import type { RWNode } from './rw-map.js';
 import { mountRW, releasedRW, unmountRW } from './rw-mounts.js';
-import { abandonSource } from './source.js';
+import { usingSources } from './source.js';
 import type { Layer, MountedPath, RegisterOptions, RWLayer } from './types.js';
 
 class RWHandle implements RWLayer {
@@ -85,12 +85,12 @@ class RWHandle implements RWLayer {
   }
 
   async applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number> {
-    const given = checkRegisterOptions(options, 'applyDiff');
-    if (given.verifyExisting !== undefined)
-      throw invalid('"verifyExisting" is for read-only layers, not for applyDiff');
-    const source = checkSource(tar);
-    try {
-      return await this.#write('applyDiff', async (node, details) => {
+    return usingSources([tar], async () => {
+      const given = checkRegisterOptions(options, 'applyDiff');
+      if (given.verifyExisting !== undefined)
+        throw invalid('"verifyExisting" is for read-only layers, not for applyDiff');
+      const source = checkSource(tar);
+      return this.#write('applyDiff', async (node, details) => {
         given.signal?.throwIfAborted();
         const apply = applyOptions(this.#ctx, given, undefined);
         const result = await this.#ctx.driver.applyDiff(node.mountID, node.belowID, source, apply);
@@ -103,10 +103,7 @@ class RWHandle implements RWLayer {
         details.bytes = result.size;
         return result.size;
       });
-    } catch (error) {
-      abandonSource(source);
-      throw error;
-    }
+    });
   }
 
   metadata(): Promise<Record<string, string>> {

@@ -1,6 +1,5 @@
 /** What is known of a tar's source before it is read, and what becomes of one that is not. */
 import { stat } from 'node:fs/promises';
-import { Readable } from 'node:stream';
 import type { TarSource } from '../engine/engine.js';
 import { systemError } from '../errors.js';
 
@@ -19,13 +18,35 @@ export function isFile(tar: TarSource): tar is { path: string; offset?: number; 
   return 'path' in tar && !(Symbol.asyncIterator in tar) && !('getReader' in tar);
 }
 
-/** Ends a source that nobody will read, so that it holds no descriptor or socket. */
-export function abandonSource(tar: TarSource): void {
-  if (tar instanceof Readable) {
-    // Its owner may see the end as an error of its own making; nobody else listens.
-    tar.once('error', () => undefined);
-    tar.destroy();
-  } else if ('getReader' in tar && !tar.locked) {
-    tar.cancel().catch(() => undefined); // the source's own trouble with being cancelled helps nobody here
+/** Runs `work` and lets go of what it was to read, however it ends: a source that was read to its end bears that. */
+export async function usingSources<T>(sources: readonly unknown[], work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } finally {
+    for (const source of sources) abandonSource(source);
+  }
+}
+
+/**
+ * Ends a source that nobody reads any more, so that it holds no descriptor or socket. Takes whatever a caller passed as
+ * one. A Node stream is told by its `destroy`: npm's readable-stream has a class of its own.
+ */
+export function abandonSource(source: unknown): void {
+  if (typeof source !== 'object' || source === null) return;
+  const { destroy, once, cancel, locked, return: end } = source as Record<string, unknown>;
+  // The source's own trouble with being ended helps nobody here.
+  const ignore = (): void => undefined;
+  try {
+    if (typeof destroy === 'function') {
+      // Its owner may see the end as an error of its own making; nobody else listens.
+      if (typeof once === 'function') once.call(source, 'error', ignore);
+      destroy.call(source);
+    } else if (typeof cancel === 'function') {
+      if (locked !== true) Promise.resolve(cancel.call(source)).catch(ignore);
+    } else if (typeof end === 'function') {
+      Promise.resolve(end.call(source)).catch(ignore);
+    }
+  } catch {
+    ignore();
   }
 }

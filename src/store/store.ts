@@ -17,6 +17,7 @@ import { removeUnheld } from './removal.js';
 import { repair } from './repair.js';
 import { createRWHandle } from './rw-handle.js';
 import { createRWLayer, releaseRWLayer } from './rw-layers.js';
+import { usingSources } from './source.js';
 import type {
   ChainLink,
   CleanupReport,
@@ -79,10 +80,12 @@ export class LayerStore implements Store {
   }
 
   async register(tar: TarSource, parent?: ChainID, options?: RegisterOptions): Promise<Layer> {
-    const source = check.checkSource(tar);
-    const below = check.checkParent(parent);
-    const given = check.checkRegisterOptions(options, 'register');
-    return this.#write('register', (details) => this.#made(details, registerLayer(this.#ctx, source, below, given)));
+    return usingSources([tar], async () => {
+      const source = check.checkSource(tar);
+      const below = check.checkParent(parent);
+      const given = check.checkRegisterOptions(options, 'register');
+      return this.#write('register', (details) => this.#made(details, registerLayer(this.#ctx, source, below, given)));
+    });
   }
 
   async registerWithDescriptor(
@@ -91,22 +94,26 @@ export class LayerStore implements Store {
     descriptor: Descriptor,
     options?: RegisterOptions,
   ): Promise<Layer> {
-    const source = check.checkSource(tar);
-    const below = check.checkParent(parent);
-    const described = check.checkDescriptor(descriptor);
-    const given = check.checkRegisterOptions(options, 'registerWithDescriptor');
-    return this.#write('register', (details) =>
-      this.#made(details, registerLayer(this.#ctx, source, below, given, described)),
-    );
+    return usingSources([tar], async () => {
+      const source = check.checkSource(tar);
+      const below = check.checkParent(parent);
+      const described = check.checkDescriptor(descriptor);
+      const given = check.checkRegisterOptions(options, 'registerWithDescriptor');
+      return this.#write('register', (details) =>
+        this.#made(details, registerLayer(this.#ctx, source, below, given, described)),
+      );
+    });
   }
 
   async registerChain(layers: readonly ChainLink[], parent?: ChainID, options?: RegisterOptions): Promise<Layer> {
-    const links = check.checkLinks(layers);
-    const below = check.checkParent(parent);
-    const given = check.checkChainOptions(options);
-    return this.#write('registerChain', (details) => {
-      details.layers = links.length;
-      return this.#made(details, registerChain(this.#ctx, links, below, given));
+    return usingSources(sourcesOf(layers), async () => {
+      const links = check.checkLinks(layers);
+      const below = check.checkParent(parent);
+      const given = check.checkChainOptions(options);
+      return this.#write('registerChain', (details) => {
+        details.layers = links.length;
+        return this.#made(details, registerChain(this.#ctx, links, below, given));
+      });
     });
   }
 
@@ -235,11 +242,13 @@ export class LayerStore implements Store {
   }
 
   async repair(chainID: ChainID, tar: TarSource): Promise<void> {
-    const id = parseChainID(chainID);
-    const source = check.checkSource(tar);
-    return this.#write('repair', (details) => {
-      details.chainID = id;
-      return repair(this.#ctx, id, source);
+    return usingSources([tar], async () => {
+      const id = parseChainID(chainID);
+      const source = check.checkSource(tar);
+      return this.#write('repair', (details) => {
+        details.chainID = id;
+        return repair(this.#ctx, id, source);
+      });
     });
   }
 
@@ -312,4 +321,9 @@ export class LayerStore implements Store {
     details.bytes = removed.reduce((sum, { diffSize }) => sum + diffSize, 0);
     return removed;
   }
+}
+
+/** Whatever a caller passed as the sources of a chain, before anything of it is checked. */
+function sourcesOf(layers: unknown): unknown[] {
+  return Array.isArray(layers) ? layers.map((link: { tar?: unknown } | null | undefined) => link?.tar) : [];
 }
