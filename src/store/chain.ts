@@ -31,20 +31,53 @@ export async function registerChain(
   parentID: ChainID | undefined,
   options: RegisterOptions,
 ): Promise<Layer> {
-  const pinned: (LayerNode | undefined)[] = [];
+  const pins = new Pins();
   try {
     options.signal?.throwIfAborted();
     if (layers.length === 0) {
       if (parentID === undefined) throw invalid('registerChain() needs a layer, or a parent to give a handle on');
       return createHandle(ctx, ctx.layers.require(parentID));
     }
-    pinned.push(pinParent(ctx, parentID, layers.length));
-    const links = withChainIDs(layers, parentID);
-    const top = await registerLinks(ctx, links, pinned, options);
-    return createHandle(ctx, top);
+    const parent = pinParent(ctx, parentID, layers.length);
+    if (parent !== undefined) pins.add(parent);
+    await registerLinks(ctx, withChainIDs(layers, parentID), pins, options);
+    return createHandle(ctx, pins.top as LayerNode); // a chain that is not empty has one
+  } catch (error) {
+    pins.abandonMade();
+    throw error;
   } finally {
-    // Top first: a layer made here that nobody asked for in the end takes its parents along.
-    for (const node of pinned.reverse()) await unpin(ctx, node);
+    await pins.release(ctx);
+  }
+}
+
+/** The pins of one chain, bottom first, from where each is taken to the end of the call, however that ends. */
+class Pins {
+  readonly #nodes: LayerNode[] = [];
+  readonly #made: LayerNode[] = [];
+
+  get top(): LayerNode | undefined {
+    return this.#nodes.at(-1);
+  }
+
+  /** A node that has a pin for this. */
+  add(node: LayerNode): void {
+    this.#nodes.push(node);
+  }
+
+  /** The same of a layer that this call published. */
+  addMade(node: LayerNode): void {
+    this.#made.push(node);
+    this.add(node);
+  }
+
+  /** The call fails: what it published and nobody else wants goes with its pins. */
+  abandonMade(): void {
+    for (const node of this.#made) if (node.handles === 0) node.abandoned = true;
+  }
+
+  /** Top first: a layer that goes takes its parents along. */
+  async release(ctx: StoreContext): Promise<void> {
+    for (const node of this.#nodes.splice(0).reverse()) await unpin(ctx, node);
   }
 }
 
@@ -56,20 +89,20 @@ function withChainIDs(layers: readonly ChainLink[], parent: ChainID | undefined)
   });
 }
 
-/** Walks up the chain: what is there is pinned, what others make is waited for, the rest is made. The top node, pinned. */
+/** Walks up the chain: what is there is pinned, what others make is waited for, the rest is made. */
 async function registerLinks(
   ctx: StoreContext,
   links: readonly Link[],
-  pinned: (LayerNode | undefined)[],
+  pins: Pins,
   options: RegisterOptions,
-): Promise<LayerNode> {
+): Promise<void> {
   let index = 0;
   while (index < links.length) {
     const link = links[index] as Link;
     const there = ctx.layers.find(link.chainID);
     if (there !== undefined) {
       there.pins += 1;
-      pinned.push(there);
+      pins.add(there);
       index += 1;
       continue;
     }
@@ -82,24 +115,25 @@ async function registerLinks(
     const rest = links.slice(index);
     const land = ctx.flights.start(rest.map(({ chainID }) => chainID));
     try {
-      pinned.push(...(await makeLinks(ctx, rest, pinned.at(-1), options)));
+      await makeLinks(ctx, rest, pins, options);
     } finally {
       land();
     }
     index = links.length;
   }
-  return pinned.at(-1) as LayerNode;
 }
 
-/** Makes all of `links` on `parent`; every node comes back with a pin, or nothing of them stays. */
+/** Makes all of `links` on the top of `pins`, where the pins of what is published go. */
 async function makeLinks(
   ctx: StoreContext,
   links: readonly Link[],
-  parent: LayerNode | undefined,
+  pins: Pins,
   options: RegisterOptions,
-): Promise<LayerNode[]> {
+): Promise<void> {
+  const parent = pins.top;
   const drafts: Draft[] = [];
-  const nodes: LayerNode[] = [];
+  let published = 0;
+  let overtaken = false;
   const failed = new AbortController();
   const signal = anySignal(options.signal, failed.signal) as AbortSignal; // two are given
   const report = sumOfProgress(options, links.length);
@@ -146,50 +180,24 @@ async function makeLinks(
     );
     options.signal?.throwIfAborted();
     for (const draft of drafts) {
-      const { node, fresh } = await publishDraft(ctx, draft, nodes.at(-1) ?? parent);
-      nodes.push(node);
+      const { node, fresh } = await publishDraft(ctx, draft, pins.top);
       // A register() without expectation may have made the same layer; ours above are bound to our own directory.
-      if (!fresh) throw new Overtaken(nodes.length - 1);
+      overtaken = !fresh;
+      if (overtaken) {
+        pins.add(node);
+        break;
+      }
+      pins.addMade(node);
+      published += 1;
     }
-    for (const draft of drafts) await endDraft(ctx, draft);
-    return nodes;
-  } catch (error) {
-    const published = error instanceof Overtaken ? error.index : nodes.length;
+  } finally {
     for (const draft of drafts.slice(0, published)) await endDraft(ctx, draft);
     for (const draft of drafts.slice(published).reverse()) await discardDraft(ctx, draft);
-    if (error instanceof Overtaken) return finishOvertaken(ctx, links, nodes, options);
-    // Published before the failure and wanted by nobody: gone with their pins.
-    for (const node of nodes.reverse()) {
-      if (node.handles === 0) node.abandoned = true;
-      await unpin(ctx, node);
-    }
-    throw error;
   }
-}
-
-/** Somebody else published the layer at `index` in the middle of ours. */
-class Overtaken extends Error {
-  readonly index: number;
-
-  constructor(index: number) {
-    super('the same layer was published meanwhile');
-    this.index = index;
-  }
-}
-
-/**
- * The layers above the overtaken one lie on a directory that was dropped, so they are made again on the other's. Only
- * files can be read twice; a stream that is used up makes this reject, with the layers below untouched.
- */
-async function finishOvertaken(
-  ctx: StoreContext,
-  links: readonly Link[],
-  nodes: LayerNode[],
-  options: RegisterOptions,
-): Promise<LayerNode[]> {
-  const rest = links.slice(nodes.length);
-  if (rest.length === 0) return nodes;
-  return [...nodes, ...(await makeLinks(ctx, rest, nodes.at(-1), options))];
+  // The layers above the overtaken one are made again, on the other's directory. Only files can be read twice: a stream
+  // that is used up makes this reject.
+  const rest = links.slice(published + 1);
+  if (overtaken && rest.length > 0) await makeLinks(ctx, rest, pins, options);
 }
 
 /** `onProgress` of the call hears the sum over all layers, each layer's own listener that layer's. */

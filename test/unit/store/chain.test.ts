@@ -143,3 +143,40 @@ test('no layers give a handle on the parent, or an error', async (t) => {
   assert.equal(handle.chainID, base.chainID);
   await assert.rejects(store.registerChain([]), code('ERR_INVALID_ARGUMENT'));
 });
+
+test('a chain of streams that another registration overtakes fails, and every layer can be released after it', async (t) => {
+  const bench = await Bench.make(t);
+  const [first] = TARS as [Buffer];
+  // The other's rename is held up until the chain has begun to unpack its own.
+  let publish!: () => void;
+  const gate = new Promise<void>((resolve) => (publish = resolve));
+  const { metadata } = bench;
+  const begin = metadata.startTransaction.bind(metadata);
+  let transactions = 0;
+  metadata.startTransaction = async () => {
+    const transaction = await begin();
+    transactions += 1;
+    if (transactions > 1) return transaction;
+    const commit = transaction.commit.bind(transaction);
+    transaction.commit = async (id) => {
+      committing();
+      await gate;
+      await commit(id);
+    };
+    return transaction;
+  };
+  let committing!: () => void;
+  const began = new Promise<void>((resolve) => (committing = resolve));
+  const store = await bench.open();
+  const other = store.register(streamOf(first));
+  await began;
+  const chain = store.registerChain(links());
+  publish();
+  const layer = await other;
+  await assert.rejects(chain);
+  assert.equal(store.map().size, 1, 'the layer of the other one');
+  assert.equal((await store.release(layer)).length, 1);
+  assert.equal(store.map().size, 0);
+  await store.close();
+  assert.equal(bench.disk.entries.size, 0);
+});
