@@ -1,8 +1,9 @@
 /** Small helpers over `node:fs` that both drivers need. */
-import { constants, type Dirent } from 'node:fs';
-import { lstat, open, opendir, readdir } from 'node:fs/promises';
+import type { Dirent } from 'node:fs';
+import { lstat, opendir, readdir } from 'node:fs/promises';
 import type { DirectorySurvey, Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
+import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import { isLayerID } from './layer-id.js';
 
 /** Whether a failure, of an engine or of `node:fs`, is one of these errnos. */
@@ -97,34 +98,18 @@ export async function hasDirectory(directory: string, such: (name: string) => bo
  * nothing but a regular file is read, so that a damaged store can neither lead elsewhere nor make the reader wait.
  */
 export async function readRecord(path: string, maxBytes: number): Promise<string | undefined> {
-  let file;
   try {
-    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return (await readRegularFile(path, maxBytes))?.toString('latin1');
   } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return undefined;
-    if (hasErrno(error, 'ELOOP', 'ENXIO')) throw damaged(path, 'it is no regular file');
+    if (error instanceof NotRegularError) throw damaged(path, error.message);
     throw systemError(error, 'read the record');
-  }
-  try {
-    const { size } = await file.stat().then((found) => {
-      if (!found.isFile()) throw damaged(path, 'it is no regular file');
-      return found;
-    });
-    if (size > maxBytes) throw damaged(path, `it has ${size} bytes, more than the ${maxBytes} it can need`);
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(maxBytes + 1), 0, maxBytes + 1, 0);
-    if (bytesRead > maxBytes) throw damaged(path, `it has more than the ${maxBytes} bytes it can need`);
-    return buffer.toString('latin1', 0, bytesRead);
-  } catch (error) {
-    throw systemError(error, 'read the record');
-  } finally {
-    await file.close();
   }
 }
 
 function damaged(path: string, why: string): LayerStoreError {
   return new LayerStoreError(
     'ERR_LAYER_CORRUPT',
-    `cannot use the record "${path}": ${why}; remove the layer or restore the file`,
+    `cannot use the record "${path}": it ${why}; remove the layer or restore the file`,
     {
       path,
     },

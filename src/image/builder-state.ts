@@ -7,6 +7,7 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseChainID, type ChainID } from '../digest.js';
+import { READ_REGULAR } from '../util/regular-file.js';
 import { attempt, badImage, hasErrno } from './errors.js';
 
 const CHUNK = 1024 * 1024;
@@ -19,7 +20,7 @@ export async function builderChains(root: string): Promise<Set<ChainID>> {
   const path = join(root, 'buildkit', 'snapshots.db');
   let file: FileHandle;
   try {
-    file = await open(path, 'r');
+    file = await open(path, READ_REGULAR);
   } catch (error) {
     if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return new Set();
     return attempt("read the state of Docker's builder", () => Promise.reject(error as Error));
@@ -36,7 +37,9 @@ export async function builderChains(root: string): Promise<Set<ChainID>> {
 
 /** A file that is no bolt database, or ends before the last page it says it has, may have lost what we look for. */
 async function checkWhole(file: FileHandle, path: string): Promise<void> {
-  const { size } = await file.stat();
+  const stats = await file.stat();
+  if (!stats.isFile()) throw badImage(`"${path}" is no regular file, so nobody can say which layers Docker's builder needs`);
+  const { size } = stats;
   if (size === 0) return; // Bolt makes the file before it writes the first pages: nothing is in it yet.
   const head = Buffer.alloc(2 * 65_536);
   const { bytesRead } = await file.read(head, 0, head.length, 0);

@@ -3,15 +3,33 @@
  * byte; `metadata/sha256/<id>/` may hold `parent` and `lastUpdated`. Directories 0700, files 0600, each written whole.
  * Source: moby, daemon/internal/image/fs.go.
  */
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../digest.js';
+import { systemError } from '../errors.js';
 import { syncDirectory, writeFileAtomic } from '../util/atomic-file.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { NotRegularError, readRegularFile, TooLongError } from '../util/regular-file.js';
 import { sha256 } from './config.js';
 import { attempt, badImage, hasErrno, overLimit } from './errors.js';
 
 const HEX = /^[a-f0-9]{64}$/;
+/** A digest, and blanks around it. */
+const PARENT_BYTES = 512;
+
+/**
+ * One file of Docker's image records; `undefined` where there is none. ERR_BAD_IMAGE for what is no regular file,
+ * ERR_LIMIT_EXCEEDED for one of more than `maxBytes`.
+ */
+export async function readStateFile(path: string, action: string, maxBytes: number): Promise<Buffer | undefined> {
+  try {
+    return await readRegularFile(path, maxBytes);
+  } catch (error) {
+    if (error instanceof TooLongError) throw overLimit(`"${path}"`, 'maxJsonBytes', maxBytes);
+    if (error instanceof NotRegularError) throw badImage(`cannot ${action}: "${path}" ${error.message}`);
+    throw systemError(error, action);
+  }
+}
 
 export interface ImageDbOptions {
   /** `<root>/image/<driver>` */
@@ -52,13 +70,8 @@ export class ImageDb {
   /** The configuration of an image; ERR_BAD_IMAGE where its bytes are not those of its id. */
   async read(id: Digest): Promise<Uint8Array> {
     const path = this.#contentPath(id);
-    const bytes = await attempt('read the image configuration', async () => {
-      const stats = await stat(path);
-      if (!stats.isFile()) throw badImage(`"${path}" is no regular file`);
-      if (stats.size > this.#maxBytes)
-        throw overLimit(`"${path}" with its ${stats.size} bytes`, 'maxJsonBytes', this.#maxBytes);
-      return readFile(path);
-    });
+    const bytes = await readStateFile(path, 'read the image configuration', this.#maxBytes);
+    if (bytes === undefined) throw badImage(`the image configuration "${path}" is missing; load the image again`);
     if (sha256(bytes) !== id)
       throw badImage(
         `the image configuration "${path}" is damaged: its digest is ${sha256(bytes)}; load the image again`,
@@ -86,13 +99,10 @@ export class ImageDb {
   async parents(ids: readonly Digest[]): Promise<Map<Digest, string>> {
     const parents = new Map<Digest, string>();
     for (const id of ids) {
-      try {
-        parents.set(id, (await readFile(join(this.#metadataPath(id), 'parent'), 'utf8')).trim());
-      } catch (error) {
-        // Most images say nothing.
-        if (!hasErrno(error, 'ENOENT') && !hasErrno(error, 'ENOTDIR'))
-          return attempt('read the image metadata', () => Promise.reject(error as Error));
-      }
+      // Most images say nothing.
+      const path = join(this.#metadataPath(id), 'parent');
+      const parent = await readStateFile(path, 'read the image metadata', PARENT_BYTES);
+      if (parent !== undefined) parents.set(id, parent.toString('utf8').trim());
     }
     return parents;
   }

@@ -2,10 +2,10 @@
  * Names of images, in Docker's `repositories.json`: `{"Repositories":{"debian":{"debian:12":"sha256:…"}}}`.
  * Source: moby, daemon/internal/refstore/store.go. What is written is what Go's encoder would write: keys in byte order, no blanks.
  */
-import { readFile } from 'node:fs/promises';
 import type { Digest } from '../digest.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
-import { attempt, hasErrno } from './errors.js';
+import { attempt } from './errors.js';
+import { readStateFile } from './imagedb.js';
 import { asDigest, asObject, optional, parseJson } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { formatName, type ImageName } from '../registry/reference.js';
@@ -25,11 +25,8 @@ export class Repositories {
 
   /** Reads the file; a missing one has no names. ERR_BAD_IMAGE for one that cannot be understood: it is never overwritten then. */
   async load(): Promise<void> {
-    let bytes: Uint8Array;
-    try {
-      bytes = await readFile(this.#path);
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT')) return attempt('read the image names', () => Promise.reject(error as Error));
+    const bytes = await readStateFile(this.#path, 'read the image names', Infinity);
+    if (bytes === undefined) {
       this.#names = new Map();
       return;
     }

@@ -7,7 +7,8 @@ import { LayerStoreError } from '../errors.js';
 import type { Engine, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
-import { DESCRIPTOR_LIMIT, SMALL_LIMIT, flawOfErrno, readRecordFile } from './record-file.js';
+import { irregularity } from '../util/regular-file.js';
+import { DESCRIPTOR_LIMIT, SMALL_LIMIT, readRecordFile } from './record-file.js';
 import { Flaw, checkChain, readCacheID, readDescriptor, readDigest, readMountID, readSize } from './record-text.js';
 
 /** Gives one file of one record, by name; `undefined` where it is not there. */
@@ -259,6 +260,6 @@ function isGone(path: string): boolean {
     return false;
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
-    return code === 'ENOENT' || (code !== undefined && flawOfErrno[code] === undefined && code !== 'EACCES');
+    return code === 'ENOENT' || (code !== undefined && irregularity(code) === undefined && code !== 'EACCES');
   }
 }

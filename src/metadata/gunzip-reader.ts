@@ -1,8 +1,9 @@
 /** A gzip file as a stream of its content, which ends well only when length and CRC-32 of every member are right. */
-import { constants, createReadStream } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { Readable, pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { systemError } from '../errors.js';
+import { READ_REGULAR } from '../util/regular-file.js';
 import { corrupt } from './record-errors.js';
 
 /** @param who names the layer, for the message of ERR_LAYER_CORRUPT */
@@ -13,7 +14,7 @@ export function readGzipFile(path: string, who: string): Readable {
 /** A consumer that leaves early ends the generator, which closes the file. */
 async function* content(path: string, who: string): AsyncGenerator<Buffer, void> {
   // Numeric flags are what fs.open takes too; the types of streams know only the letters.
-  const flags = (constants.O_RDONLY | constants.O_NOFOLLOW) as unknown as string;
+  const flags = READ_REGULAR as unknown as string;
   const gunzip = createGunzip();
   // The loop below hears of every failure through `gunzip`.
   pipeline(createReadStream(path, { flags }), gunzip, () => undefined);

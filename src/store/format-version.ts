@@ -3,13 +3,14 @@
  * brought up step by step, one entry of UPGRADES each, and the number is written after each step, so that a crash repeats
  * at most one; steps must bear repetition. A newer one is refused, whoever opens it.
  */
-import { readFile, rename } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import type { LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { randomID } from '../util/random-id.js';
+import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import type { OwnPaths } from './context.js';
 
 /** What this code writes. */
@@ -46,10 +47,11 @@ export async function checkFormatVersion(
 
 async function readVersion(path: string): Promise<number | 'absent' | 'unreadable'> {
   try {
-    const text = await readFile(path, 'utf8');
+    const text = (await readRegularFile(path, 64))?.toString('utf8');
+    if (text === undefined) return 'absent';
     return /^[1-9][0-9]{0,8}\n?$/.test(text) ? Number(text) : 'unreadable';
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'absent';
+    if (error instanceof NotRegularError) return 'unreadable';
     throw systemError(error, 'read the format version');
   }
 }

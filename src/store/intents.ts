@@ -4,10 +4,11 @@
  * content a power cut took still says the one thing that matters. A directory of such a name is the record of an RW layer
  * on its way in or out.
  */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { readRegularFile } from '../util/regular-file.js';
 
 export interface Intent {
   /**
@@ -35,6 +36,9 @@ export interface RecordPlace {
 
 /** What a record's directory has among others of its kind. */
 const RECORD_MODE = 0o755;
+
+/** An intent names a few ids. */
+const MAX_BYTES = 64 * 1024;
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 
@@ -132,21 +136,21 @@ export class Intents {
   }
 
   async bytesOf(id: string): Promise<number> {
-    return (await stat(join(this.directory, id)).catch(() => undefined))?.size ?? 0; // gone meanwhile: nothing to free
+    return (await lstat(join(this.directory, id)).catch(() => undefined))?.size ?? 0; // gone meanwhile: nothing to free
   }
 
   async #isRecord(id: string): Promise<boolean> {
-    return (await stat(join(this.directory, id)).catch(() => undefined))?.isDirectory() === true; // gone: neither
+    return (await lstat(join(this.directory, id)).catch(() => undefined))?.isDirectory() === true; // gone: neither
   }
 
   async #read(name: string): Promise<Partial<Intent>> {
     let value: unknown;
     try {
-      value = JSON.parse(await readFile(join(this.directory, name), 'utf8'));
-    } catch (error) {
       // A record, whole or in parts, stands for its own id alone.
-      if ((error as NodeJS.ErrnoException).code === 'EISDIR') return { kind: 'rw' };
-      return {}; // empty or torn by a power cut; the name alone decides then
+      if (await this.#isRecord(name)) return { kind: 'rw' };
+      value = JSON.parse((await readRegularFile(join(this.directory, name), MAX_BYTES))?.toString('utf8') ?? '');
+    } catch {
+      return {}; // empty or torn by a power cut, or no file at all; the name alone decides then
     }
     if (typeof value !== 'object' || value === null) return {};
     const { kind, with: more, name: rwName, rwID } = value as Record<string, unknown>;

@@ -2,10 +2,10 @@
  * Named references: they keep layers across restarts. All of them lie in one file that is replaced whole; changes that
  * come while it is written share the next write.
  */
-import { readFile } from 'node:fs/promises';
 import type { ChainID } from '../digest.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
+import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import { invalid, shown } from './arguments.js';
 import type { Reference } from './types.js';
 
@@ -17,6 +17,8 @@ interface Entry {
 }
 
 const FORMAT = 1;
+/** A million references with long names. */
+const MAX_BYTES = 1 << 30;
 const DIGEST = /^sha256:[a-f0-9]{64}$/;
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
@@ -98,17 +100,17 @@ export class References {
   /** Reads the file anew; gives what was wrong with it, if anything was. */
   async load(): Promise<string | undefined> {
     let text: string | undefined;
+    let problem: string | undefined;
     try {
-      // Decoded in one piece: by an encoding it would come as the pieces that it is read in, to be joined once more.
-      text = (await readFile(this.#path)).toString('utf8');
+      text = (await readRegularFile(this.#path, MAX_BYTES))?.toString('utf8');
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw systemError(error, 'read the named references');
+      if (!(error instanceof NotRegularError)) throw systemError(error, 'read the named references');
+      problem = `it ${error.message}`;
     }
     this.#entries.clear();
     this.#byChain = undefined;
     this.#incomplete = undefined;
-    if (text === undefined) return undefined;
-    const problem = this.#parse(text);
+    if (text !== undefined) problem = this.#parse(text);
     this.#incomplete ??= problem === undefined ? undefined : `"${this.#path}" was damaged (${problem})`;
     return problem;
   }

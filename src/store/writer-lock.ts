@@ -2,10 +2,12 @@
  * One writer a root. The kernel gives the lock back when its holder dies, so a stale one cannot be. A running dockerd on
  * the root counts as a writer: its databases are locked while it runs, and one of them is ours while we write.
  */
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Engine, FileLock } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
+import { readRegularFile } from '../util/regular-file.js';
 import type { OwnPaths } from './context.js';
 
 export interface WriterLock {
@@ -21,14 +23,29 @@ export async function lockForWriting(root: string, own: OwnPaths, engine: Engine
     const lock = await engine.lock(own.lock, 'exclusive');
     if (lock === undefined) throw await locked(root, own.lock, 'another layerstore');
     held.push(lock);
-    // In place: the lock is on this very file.
-    await writeFile(own.lock, `${process.pid}\n`);
+    await writePID(own.lock);
     held.push(...(await keepDockerOut(root, engine)));
   } catch (error) {
     await release();
     throw systemError(error, 'lock the data root', 'give a data root that this user may write to');
   }
   return { release };
+}
+
+/** In place: the lock is on this very file. */
+async function writePID(path: string): Promise<void> {
+  const file = await open(path, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    if (!(await file.stat()).isFile()) {
+      throw new LayerStoreError('ERR_SYSTEM', `cannot lock the data root: "${path}" is no regular file; remove it`, {
+        path,
+      });
+    }
+    await file.truncate();
+    await file.write(`${process.pid}\n`);
+  } finally {
+    await file.close();
+  }
 }
 
 /** dockerd opens `volumes/metadata.db` first of all and waits for its lock; with ours on it it cannot start. */
@@ -95,7 +112,7 @@ async function holderOf(path: string): Promise<number | undefined> {
 
 /** Only our own lock file holds a pid; one that is dead is of a holder before, whose successor has not written yet. */
 async function writtenPID(path: string): Promise<number | undefined> {
-  const text = await readFile(path, 'latin1').catch(() => '');
+  const text = (await readRegularFile(path, 64).catch(() => undefined))?.toString('latin1') ?? '';
   if (!/^[1-9][0-9]{0,9}\n?$/.test(text)) return undefined;
   const pid = Number(text);
   return (await commandOf(pid)) === '' ? undefined : pid;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { ChainID } from '../../../src/digest.js';
 import type { TarSource } from '../../../src/engine/engine.js';
@@ -33,7 +33,7 @@ const SOURCES: Record<string, (path: string) => { tar: TarSource; ended: () => b
       destroy: () => (state.ended = true),
       [Symbol.asyncIterator]: () => streamOf(A)[Symbol.asyncIterator](),
     });
-    return { tar: tar as unknown as Readable, ended: () => state.ended };
+    return { tar: tar, ended: () => state.ended };
   },
   'a web stream': () => {
     const state = { ended: false };
