@@ -66,7 +66,7 @@ export interface LiveMount {
   path: string;
 }
 
-/** Something of the driver's own that stands for no id. */
+/** Something of the driver's own that stands for no id: a tree that is to be removed, scratch. */
 export interface DriverLeftover {
   /** Its name in the driver's home. */
   what: string;
@@ -74,6 +74,10 @@ export interface DriverLeftover {
   why: string;
   /** Allocated. */
   bytes: number;
+  /** Files, directories and links in it. */
+  inodes?: number;
+  /** This process removes it already, or has it next: no `cleanup` is needed. */
+  pending?: boolean;
 }
 
 /**
@@ -157,7 +161,7 @@ export interface GraphDriver {
   detachWith?(id: string, around: StepsAround): Promise<(signal?: AbortSignal) => Promise<void>>;
   /** Swaps the contents of two read-only layers (RENAME_EXCHANGE); mounts made before keep the old tree. */
   exchange?(id: string, otherID: string): Promise<void>;
-  /** What `cleanup` would remove, without what is being removed right now; reports explain bytes by it. Absent: nothing is told. */
+  /** What `cleanup` would remove, with what is being removed right now; reports explain bytes by it. Absent: nothing is told. */
   leftovers?(): Promise<DriverLeftover[]>;
   /** Mounts of this driver's ids found in the mount table. */
   liveMounts?(): Promise<LiveMount[]>;

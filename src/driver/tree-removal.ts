@@ -2,57 +2,98 @@
  * Unlinks trees, each path by one caller at a time. Two at once get in each other's way: one finds a directory gone that
  * it has just opened and fails, and would be over before the tree is gone.
  */
-import type { Engine } from '../engine/engine.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
+import { errorFields } from '../util/logger.js';
+import type { DriverContext } from './context.js';
 import type { DriverLeftover } from './graph-driver.js';
 import { removedID } from './leftovers.js';
 
 export class TreeRemoval {
-  readonly #engine: Engine;
+  readonly #context: DriverContext;
   readonly #paths = new KeyedMutex();
-  /** Paths that somebody here is about to unlink, or unlinks. */
-  readonly #going = new Set<string>();
+  /** Paths that this process is about to unlink, or unlinks. */
+  readonly #pending = new Set<string>();
 
-  constructor(engine: Engine) {
-    this.#engine = engine;
+  constructor(context: DriverContext) {
+    this.#context = context;
   }
 
-  /** Said before the path comes to be, or before its turn: no leftover until a `run` on it has ended. */
-  announce(path: string): void {
-    this.#going.add(path);
+  /** Marks `path` as about to be removed, until a `run` on it ends. To be called before the path comes to be. */
+  markPending(path: string): void {
+    this.#pending.add(path);
   }
 
-  /** The contrary, where no `run` follows. */
-  forgo(path: string): void {
-    this.#going.delete(path);
+  /** Takes the mark off where no `run` follows. */
+  unmarkPending(path: string): void {
+    this.#pending.delete(path);
   }
 
   /** Resolves when nothing is left at `path`; whoever comes second waits, then ends what the first one could not. */
   run(path: string, signal?: AbortSignal): Promise<void> {
     return this.#paths.run(path, async () => {
-      this.#going.add(path);
+      this.#pending.add(path);
       try {
-        await this.#engine.removeTree(path, signal === undefined ? {} : { signal });
+        await this.#context.engine.removeTree(path, signal === undefined ? {} : { signal });
       } finally {
-        this.#going.delete(path);
+        this.#pending.delete(path);
       }
     });
   }
 
-  /** Those of `names` in `home` that nobody here unlinks already, with the space they hold. */
-  async leftovers(home: string, names: readonly string[]): Promise<DriverLeftover[]> {
-    const found: DriverLeftover[] = [];
+  /**
+   * Removes the trees `names` of `home`, which an earlier process left, or this one has still to remove; `before` runs ahead
+   * of each. One that cannot be removed keeps nobody from the others: that is logged, and the next call tries again. An abort
+   * ends it early.
+   */
+  async removeAll(
+    home: string,
+    names: readonly string[],
+    before: (name: string) => Promise<void>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const own = names.map((name) => `${home}/${name}`).filter((path) => !this.#pending.has(path));
+    for (const path of own) this.markPending(path);
+    try {
+      for (const name of names) {
+        const path = `${home}/${name}`;
+        try {
+          await before(name);
+          await this.run(path, signal);
+          this.#context.logger.info({ path }, 'removed what an earlier process left of a layer');
+        } catch (error) {
+          if (signal?.aborted === true) return;
+          this.#context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
+        }
+      }
+    } finally {
+      for (const path of own) this.unmarkPending(path);
+    }
+  }
+
+  /** Those of `names` in `home` that are still there, with what they hold. */
+  async leftovers(home: string, names: readonly string[]): Promise<Required<DriverLeftover>[]> {
+    const found: Required<DriverLeftover>[] = [];
     for (const name of names) {
       const path = `${home}/${name}`;
-      if (this.#going.has(path)) continue;
+      const pending = this.#pending.has(path);
       const id = removedID(name);
-      found.push({
-        what: name,
-        why: id === undefined ? 'scratch of a process that is gone' : `the removal of "${id}" was begun and not ended`,
-        // It may be unlinked while it is looked at, and holds nothing then.
-        bytes: (await this.#engine.usage(path).catch(() => undefined))?.allocated ?? 0,
-      });
+      const begun = id === undefined ? 'scratch of a process that is gone' : `the removal of "${id}" was begun`;
+      const why = pending ? `${begun} and goes on` : id === undefined ? begun : `${begun} and not ended`;
+      found.push({ what: name, why, pending, ...(await this.#usage(path)) });
     }
     return found;
+  }
+
+  async #usage(path: string): Promise<{ bytes: number; inodes: number }> {
+    // A tree that is unlinked meanwhile can fail once or twice, and then be smaller, or gone.
+    for (let attempt = 0; attempt < 3; attempt++) {
+      try {
+        const { allocated, inodes } = await this.#context.engine.usage(path);
+        return { bytes: allocated, inodes };
+      } catch (error) {
+        this.#context.logger.debug({ path, ...errorFields(error) }, 'cannot measure a tree that is being removed');
+      }
+    }
+    return { bytes: 0, inodes: 0 };
   }
 }

@@ -72,7 +72,13 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
 
 /** What only the driver knows of: trees that were renamed away and not unlinked, scratch. */
 export async function driverLeftovers(ctx: StoreContext): Promise<FreedItem[]> {
-  return ((await ctx.driver.leftovers?.()) ?? []).map((leftover) => ({ kind: 'leftover', ...leftover }));
+  const leftovers = (await ctx.driver.leftovers?.()) ?? [];
+  return leftovers.map(({ what, why, bytes, pending }) => ({
+    kind: pending === true ? 'pending' : 'leftover',
+    what,
+    why,
+    bytes,
+  }));
 }
 
 function consumedIDs({ kind, rwID }: StoredIntent): string[] {

@@ -67,7 +67,7 @@ export interface VerifyReport {
 
 /** One thing that was, or would be, removed. */
 export interface FreedItem {
-  /** What it is: `layer`, `leftover`, `temporary`, `intent`, `removing`, … */
+  /** What it is: `layer`, `leftover`, `pending` (this process removes it already), `temporary`, `intent`, `removing`, … */
   kind: string;
   /** Chain id, driver id or path below the root. */
   what: string;

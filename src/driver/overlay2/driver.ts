@@ -212,7 +212,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     if (!this.context.readOnly) await this.#removal.cleanup(signal);
   }
 
-  leftovers(): Promise<DriverLeftover[]> {
+  leftovers(): Promise<Required<DriverLeftover>[]> {
     return this.#removal.leftovers();
   }
 

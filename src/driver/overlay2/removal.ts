@@ -24,7 +24,7 @@ export class Removal {
   constructor(layout: Layout, context: DriverContext) {
     this.#layout = layout;
     this.#context = context;
-    this.#trees = new TreeRemoval(context.engine);
+    this.#trees = new TreeRemoval(context);
   }
 
   /**
@@ -34,11 +34,11 @@ export class Removal {
   async detach(id: string, link: string | undefined): Promise<Unlink> {
     const directory = this.#layout.directory(id);
     const { aside, steps } = await this.#steps(id, link);
-    this.#trees.announce(aside);
+    this.#trees.markPending(aside);
     try {
       await this.#run(steps, id);
     } catch (error) {
-      this.#trees.forgo(aside);
+      this.#trees.unmarkPending(aside);
       if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
       return async () => undefined;
     }
@@ -51,11 +51,11 @@ export class Removal {
     const [unmounted, ...rest] = steps;
     // The mount point first: where something is mounted on it, nothing else has happened.
     const all = [...(unmounted === undefined ? [] : [unmounted]), ...before, ...rest, ...after];
-    this.#trees.announce(aside);
+    this.#trees.markPending(aside);
     try {
       await this.#context.engine.batch(all);
     } catch (error) {
-      this.#trees.forgo(aside);
+      this.#trees.unmarkPending(aside);
       throw error;
     }
     return this.#unlinking(aside);
@@ -84,35 +84,24 @@ export class Removal {
   async cleanup(signal?: AbortSignal): Promise<void> {
     // None of their names can be a layer's.
     const { layers, others } = await survey(this.#layout.home, this.#context.engine);
-    const leftovers = others.filter(isLeftover);
-    for (const name of leftovers) this.#trees.announce(`${this.#layout.home}/${name}`);
-    for (const name of leftovers) {
-      const directory = `${this.#layout.home}/${name}`;
-      const id = removedID(name);
-      try {
-        // The link first: the file that names it goes with the directory.
-        const link = id === undefined ? undefined : await this.#ownLink(directory, id);
-        if (link !== undefined)
-          await this.#context.engine.batch([{ op: 'unlink', path: this.#layout.link(link), missingOk: true }]);
-        await this.#trees.run(directory, signal);
-        this.#context.logger.info({ path: directory }, 'removed what an earlier process left of a layer');
-      } catch (error) {
-        this.#trees.forgo(directory);
-        if (signal?.aborted === true) return;
-        // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
-        this.#context.logger.warn(
-          { path: directory, ...errorFields(error) },
-          'cannot remove what an earlier process left',
-        );
-      }
-    }
+    const { home } = this.#layout;
+    await this.#trees.removeAll(home, others.filter(isLeftover), (name) => this.#dropLinkOf(name), signal);
+    if (signal?.aborted === true) return;
     const links = await survey(this.#layout.links, this.#context.engine);
     // Each layer has one link, and the links' own directory counts as a layer: looking at each of them is worth it only
     // where there are more.
     if (links.entries > layers - 1) await this.#dropDangling(await namesIn(this.#layout.links, this.#context.engine));
   }
 
-  async leftovers(): Promise<DriverLeftover[]> {
+  /** Goes before the directory, since the file that names the link goes with that. */
+  async #dropLinkOf(leftover: string): Promise<void> {
+    const id = removedID(leftover);
+    const link = id === undefined ? undefined : await this.#ownLink(`${this.#layout.home}/${leftover}`, id);
+    if (link === undefined) return;
+    await this.#context.engine.batch([{ op: 'unlink', path: this.#layout.link(link), missingOk: true }]);
+  }
+
+  async leftovers(): Promise<Required<DriverLeftover>[]> {
     const { home } = this.#layout;
     return this.#trees.leftovers(home, (await survey(home, this.#context.engine)).others.filter(isLeftover));
   }

@@ -49,7 +49,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     super(context, home);
     this.#found = found;
     this.#home = home;
-    this.#trees = new TreeRemoval(context.engine);
+    this.#trees = new TreeRemoval(context);
     this.#views = new VfsViews(context);
   }
 
@@ -162,7 +162,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     checkLayerID(id);
     const directory = this.#directory(id);
     const aside = `${this.#home}/${removingName(id)}`;
-    this.#trees.announce(aside);
+    this.#trees.markPending(aside);
     this.#plain.delete(id);
     try {
       await this.context.engine.batch([
@@ -170,7 +170,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
         ...this.#homeSync(),
       ]);
     } catch (error) {
-      this.#trees.forgo(aside);
+      this.#trees.unmarkPending(aside);
       if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
       return async () => undefined;
     }
@@ -187,23 +187,10 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
 
   async cleanup(signal?: AbortSignal): Promise<void> {
     if (this.context.readOnly) return;
-    const names = await this.#leftoverNames();
-    for (const name of names) this.#trees.announce(`${this.#home}/${name}`);
-    for (const name of names) {
-      const path = `${this.#home}/${name}`;
-      try {
-        await this.#trees.run(path, signal);
-        this.context.logger.info({ path }, 'removed what an earlier process left of a layer');
-      } catch (error) {
-        this.#trees.forgo(path);
-        if (signal?.aborted === true) return;
-        // One directory that cannot be removed keeps nobody from the others; the next cleanup tries again.
-        this.context.logger.warn({ path, ...errorFields(error) }, 'cannot remove what an earlier process left');
-      }
-    }
+    await this.#trees.removeAll(this.#home, await this.#leftoverNames(), async () => undefined, signal);
   }
 
-  async leftovers(): Promise<DriverLeftover[]> {
+  async leftovers(): Promise<Required<DriverLeftover>[]> {
     return this.#trees.leftovers(this.#home, await this.#leftoverNames());
   }
 

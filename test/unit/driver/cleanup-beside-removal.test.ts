@@ -81,6 +81,29 @@ for (const engine of [loadNativeEngine(), createJsEngine()]) {
     });
   }
 
+  for (const [name, make] of Object.entries(drivers)) {
+    test(`${name}, ${engine.name}: what is to be removed is counted until it is gone`, async (t) => {
+      const { logger } = gather();
+      const { home, driver } = make(context(t, engine, logger));
+      const told = async (): Promise<unknown[]> =>
+        (await driver.leftovers()).map(({ pending, inodes, bytes }) => ({
+          pending,
+          many: inodes > 400,
+          bytes: bytes > 0,
+        }));
+      await driver.create(ID);
+      fill(join(home, ID));
+      const unlink = await driver.detach(ID);
+      assert.deepEqual(await told(), [{ pending: true, many: true, bytes: true }]);
+      await assert.rejects(unlink(AbortSignal.abort()));
+      assert.deepEqual(await told(), [{ pending: false, many: true, bytes: true }]);
+      await driver.cleanup(AbortSignal.abort());
+      assert.deepEqual(await told(), [{ pending: false, many: true, bytes: true }], 'nobody is at it any more');
+      await driver.cleanup();
+      assert.deepEqual(await told(), []);
+    });
+  }
+
   test(`${engine.name}: cleanup() right after an open that found an unfinished layer leaves nothing of it`, async (t) => {
     const root = tempDir(t, 'store');
     const { logger, complaints } = gather();
