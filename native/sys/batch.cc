@@ -50,31 +50,26 @@ Result<void> Mkdir(const BatchOp& op, std::vector<Made>& made) {
 }
 
 Result<void> Write(const BatchOp& op, std::vector<Made>& made) {
-  Result<UniqueFd> fd = OpenAt(AT_FDCWD, op.path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, op.mode & kPermissions);
-  if (fd.ok()) {
-    made.push_back({&op.path, false});
-  } else {
-    if (fd.error().err != EEXIST) return fd.error();
-    fd = OpenAt(AT_FDCWD, op.path, O_WRONLY | O_TRUNC | O_NOFOLLOW);
-    if (!fd) return fd.error();
-  }
+  LS_ASSIGN(const UniqueFd fd,
+            OpenAt(AT_FDCWD, op.path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, op.mode & kPermissions));
+  made.push_back({&op.path, false});
   Result<void> written =
-      WriteFully(fd->get(), std::span(reinterpret_cast<const uint8_t*>(op.data.data()), op.data.size()));
+      WriteFully(fd.get(), std::span(reinterpret_cast<const uint8_t*>(op.data.data()), op.data.size()));
   if (!written) {
     written.error().path = op.path;
     return written;
   }
   if ((op.uid || op.gid) &&
-      fchown(fd->get(), op.uid.value_or(static_cast<uid_t>(-1)), op.gid.value_or(static_cast<gid_t>(-1))) != 0) {
+      fchown(fd.get(), op.uid.value_or(static_cast<uid_t>(-1)), op.gid.value_or(static_cast<gid_t>(-1))) != 0) {
     return SysError("fchown", op.path);
   }
   struct stat status {};
-  if (fstat(fd->get(), &status) != 0) return SysError("fstat", op.path);
+  if (fstat(fd.get(), &status) != 0) return SysError("fstat", op.path);
   // As in SetNewMode.
-  if ((status.st_mode & kPermissions) != (op.mode & kPermissions) && fchmod(fd->get(), op.mode & kPermissions) != 0) {
+  if ((status.st_mode & kPermissions) != (op.mode & kPermissions) && fchmod(fd.get(), op.mode & kPermissions) != 0) {
     return SysError("fchmod", op.path);
   }
-  if (op.sync && fsync(fd->get()) != 0) return SysError("fsync", op.path);
+  if (op.sync && fsync(fd.get()) != 0) return SysError("fsync", op.path);
   return {};
 }
 

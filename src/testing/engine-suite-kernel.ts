@@ -56,6 +56,36 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     assert.deepEqual(readdirSync(directory), []);
   });
 
+  test('a batch writes over nothing, and leaves a directory that may be there as it is', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    mkdirSync(at('there'), { mode: 0o751 });
+    writeFileSync(at('file'), 'old');
+    symlinkSync('there', at('link'));
+    symlinkSync('file', at('link to a file'));
+    symlinkSync('nothing', at('dangling'));
+    const taken = { code: 'ERR_SYSTEM', errnoName: 'EEXIST' };
+    for (const name of ['there', 'file', 'link', 'dangling']) {
+      const path = at(name);
+      await assert.rejects(engine.batch([{ op: 'write', path, mode: 0o600, data: 'new' }]), taken, name);
+      await assert.rejects(engine.batch([{ op: 'mkdir', path, mode: 0o700 }]), taken, name);
+    }
+    for (const name of ['there', 'link']) {
+      await assert.rejects(
+        engine.batch([
+          { op: 'mkdir', path: at(name), mode: 0o700, uid: 5, gid: 6, existOk: true },
+          { op: 'rename', path: at('nothing'), dest: at('nowhere') },
+        ]),
+        { errnoName: 'ENOENT' },
+      );
+    }
+    for (const name of ['file', 'link to a file'])
+      await assert.rejects(engine.batch([{ op: 'mkdir', path: at(name), mode: 0o700, existOk: true }]), taken, name);
+    assert.equal(readFileSync(at('file'), 'utf8'), 'old');
+    const { mode, uid } = lstatSync(at('there'));
+    assert.deepEqual([mode & 0o7777, uid], [0o751, process.getuid?.()]);
+    assert.deepEqual(readdirSync(directory).sort(), ['dangling', 'file', 'link', 'link to a file', 'there']);
+  });
+
   test('renames without replacing, and exchanges', async (engine, directory) => {
     const at = (name: string): string => join(directory, name);
     for (const name of ['a', 'b']) {
@@ -121,6 +151,29 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
   });
 
   if (!privileged) return;
+
+  test('a batch sets an owner, or the one half of it that is given', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    await engine.batch([
+      { op: 'mkdir', path: at('uid'), mode: 0o4755, uid: 5 },
+      { op: 'mkdir', path: at('gid'), mode: 0o755, gid: 6 },
+      { op: 'write', path: at('file'), mode: 0o4755, data: '', uid: 7 },
+      { op: 'symlink', target: 'file', path: at('link') },
+      { op: 'chown', path: at('link'), gid: 8 },
+      { op: 'chown', path: at('gid'), uid: 9 },
+      { op: 'chown', path: at('file') },
+    ]);
+    const found = ['uid', 'gid', 'file', 'link'].map((name) => {
+      const { uid, gid, mode } = lstatSync(at(name));
+      return [name, uid, gid, (mode & 0o7000).toString(8)];
+    });
+    assert.deepEqual(found, [
+      ['uid', 5, 0, '4000'],
+      ['gid', 9, 6, '0'],
+      ['file', 7, 0, '4000'],
+      ['link', 0, 8, '0'],
+    ]);
+  });
 
   test('mounts overlays, lists them and takes them away', async (engine, directory) => {
     const at = (name: string): string => join(directory, name);

@@ -3,7 +3,6 @@
  * record is a stream or the files are behind a driver's own DiffGetter.
  */
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
 import { Readable } from 'node:stream';
 import type { DiffID } from '../../digest.js';
 import { LayerStoreError, systemError } from '../../errors.js';
@@ -146,8 +145,6 @@ async function* pieces(request: AssembleRequest, tree: LayerFiles): AsyncGenerat
 class LayerFiles {
   readonly #tree: DiffGetter;
   readonly #root: TreeRoot | undefined;
-  /** TreeRoot has one user at a time. */
-  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(tree: DiffGetter, root: TreeRoot | undefined) {
     this.#tree = tree;
@@ -159,8 +156,6 @@ class LayerFiles {
   }
 
   async close(): Promise<void> {
-    // The reader of that turn has the error; here only its end matters.
-    await this.#turn.catch(() => undefined);
     await this.#root?.close();
   }
 
@@ -178,9 +173,7 @@ class LayerFiles {
         yield Buffer.from(chunk as Uint8Array);
       return;
     }
-    const opening = this.#turn.then(() => this.#open(name));
-    this.#turn = opening.catch(() => undefined); // The reader below has the error.
-    const fd = await opening;
+    const fd = await this.#open(this.#root, name);
     try {
       for (let position = 0; ;) {
         const buffer = Buffer.allocUnsafe(readSize);
@@ -194,16 +187,14 @@ class LayerFiles {
     }
   }
 
-  async #open(name: string): Promise<number> {
+  async #open(root: TreeRoot, name: string): Promise<number> {
     try {
-      const place = await this.#root!.place(treePath(name, 0));
-      const fd = await fs.open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      if ((await fs.fstat(fd)).isFile()) return fd;
-      await fs.close(fd);
+      const fd = await root.openRegularFile(treePath(name, 0));
+      if (fd !== undefined) return fd;
     } catch (error) {
       const errno = LayerStoreError.is(error) ? error.errnoName : fs.errnoName(error);
       if (!['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes(errno ?? '')) {
-        throw systemError(error, 'read the file', undefined, { path: this.#root!.describe(name) });
+        throw systemError(error, 'read the file', undefined, { path: root.describe(name) });
       }
     }
     throw corrupt(name, 'the file is gone');

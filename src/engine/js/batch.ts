@@ -71,7 +71,7 @@ async function apply(op: BatchOp, undo: Undo[]): Promise<void> {
     case 'chmod':
       return fs.chmod(op.path, op.mode);
     case 'chown':
-      return fs.lchown(op.path, op.uid, op.gid);
+      return setOwner(op, (uid, gid) => fs.lchown(op.path, uid, gid));
     case 'setxattr':
       return setXattrs([{ path: op.path, xattrs: [[op.name, Buffer.from(op.value)]] }]);
     case 'removexattr':
@@ -99,12 +99,11 @@ async function makeDirectory(op: Extract<BatchOp, { op: 'mkdir' }>, undo: Undo[]
     await fs.mkdir(op.path, op.mode);
   } catch (error) {
     if (op.existOk !== true || fs.errnoName(error) !== 'EEXIST') throw error;
-    // A link to a directory is not the directory that was asked for.
-    if ((await fs.lstat(op.path)).isDirectory()) return;
+    if ((await fs.stat(op.path)).isDirectory()) return;
     throw error;
   }
   undo.push(() => fs.rmdir(op.path));
-  if (op.uid !== undefined && op.gid !== undefined) await fs.lchown(op.path, op.uid, op.gid);
+  await setOwner(op, (uid, gid) => fs.lchown(op.path, uid, gid));
   // mkdir's mode is cut by the umask, and loses setuid and setgid.
   await fs.chmod(op.path, op.mode);
 }
@@ -115,12 +114,20 @@ async function writeFile(op: Extract<BatchOp, { op: 'write' }>, undo: Undo[]): P
   undo.push(() => fs.unlink(op.path));
   try {
     await fs.writeAll(fd, typeof op.data === 'string' ? Buffer.from(op.data) : op.data);
-    if (op.uid !== undefined && op.gid !== undefined) await fs.fchown(fd, op.uid, op.gid);
+    await setOwner(op, (uid, gid) => fs.fchown(fd, uid, gid));
     await fs.fchmod(fd, op.mode);
     if (op.sync === true) await fs.fsync(fd);
   } finally {
     await fs.close(fd);
   }
+}
+
+/** What is absent stays: -1 for chown(2). */
+async function setOwner(
+  { uid, gid }: { uid?: number; gid?: number },
+  chown: (uid: number, gid: number) => Promise<void>,
+): Promise<void> {
+  if (uid !== undefined || gid !== undefined) await chown(uid ?? -1, gid ?? -1);
 }
 
 async function sync(path: string): Promise<void> {

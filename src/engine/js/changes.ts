@@ -3,7 +3,7 @@ import { isUtf8 } from 'node:buffer';
 import type { BigIntStats } from 'node:fs';
 import type { Change, DiffRequest } from '../engine.js';
 import { TreeComparison, type Visit } from './comparison.js';
-import { byBytes } from './walk.js';
+import { byBytes } from './directory.js';
 
 /** A change and what the newer tree has there. */
 export interface ChangeVisit {

@@ -5,9 +5,9 @@
 import type { BigIntStats } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
 import type { DiffRequest, TreeStack } from '../engine.js';
+import { byBytes } from './directory.js';
 import { isWhiteout, LayerDirectory } from './layer-directory.js';
 import { shown } from './names.js';
-import { byBytes } from './walk.js';
 
 /** A path in one directory of a stack. */
 export interface Source {

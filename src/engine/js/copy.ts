@@ -2,10 +2,10 @@
 import { constants, type BigIntStats } from 'node:fs';
 import { systemError } from '../../errors.js';
 import { commandPath, runOk } from './command.js';
+import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
-import { OpenedDirectory } from './walk.js';
 import { TaskPool } from './task-pool.js';
 import { stripOverlayXattrs } from './overlay-xattrs.js';
 import { readTreeXattrs, setXattrs, type XattrItem } from './xattr.js';
@@ -21,53 +21,37 @@ export async function copyTree(source: string, target: string, options: { signal
     return copyByCommand(source, target, signal);
   const xattrs = await readTreeXattrs(source, options);
   const copy = new Copy(signal);
-  const from = await OpenedDirectory.open(source, source);
   try {
-    const to = await OpenedDirectory.open(target, target);
-    try {
-      await copy.directory(from, to);
-      await copy.finish();
-      const items: XattrItem[] = [];
-      for (const [path, list] of xattrs) {
-        const wanted = list.filter(([name]) => !isTransient(name));
-        if (wanted.length > 0) items.push({ path: path === '' ? '.' : path, xattrs: wanted });
-      }
-      await setXattrs(items, { cwd: target, ...options });
-    } finally {
-      await to.close();
+    await OpenDirectory.with(source, source, (from) =>
+      OpenDirectory.with(target, target, (to) => copy.directory(from, to)),
+    );
+    const items: XattrItem[] = [];
+    for (const [path, list] of xattrs) {
+      const wanted = list.filter(([name]) => !isTransient(name));
+      if (wanted.length > 0) items.push({ path: path === '' ? '.' : path, xattrs: wanted });
     }
+    await setXattrs(items, { cwd: target, ...options });
   } catch (error) {
     signal?.throwIfAborted();
     throw systemError(error, 'copy the tree', undefined, { path: source, dest: target });
   } finally {
     await copy.close();
-    await from.close();
   }
 }
 
 /** Whether something has an mtime that node:fs cannot set. A file's copy with a cut one would count as changed. */
 async function hasFineTimes(source: string, signal: AbortSignal | undefined): Promise<boolean> {
-  const visit = async (directory: OpenedDirectory): Promise<boolean> => {
+  const visit = async (directory: OpenDirectory): Promise<boolean> => {
     signal?.throwIfAborted();
     const entries = await directory.entries();
-    if (isFine(await fs.fstat(directory.fd)) || entries.some(({ stat }) => isFine(stat))) return true;
+    if (isFine(await directory.stat()) || entries.some(({ stat }) => isFine(stat))) return true;
     for (const { name, stat } of entries) {
       if (!stat.isDirectory()) continue;
-      const child = await OpenedDirectory.open(directory.at(name), name);
-      try {
-        if (await visit(child)) return true;
-      } finally {
-        await child.close();
-      }
+      if (await OpenDirectory.with(directory.at(name), name, visit)) return true;
     }
     return false;
   };
-  const top = await OpenedDirectory.open(source, source);
-  try {
-    return await visit(top);
-  } finally {
-    await top.close();
-  }
+  return OpenDirectory.with(source, source, visit);
 }
 
 function isFine({ mtimeNs }: BigIntStats): boolean {
@@ -95,17 +79,15 @@ function isTransient(name: string): boolean {
 class Copy {
   readonly #signal: AbortSignal | undefined;
   readonly #pool = new TaskPool(IN_FLIGHT);
-  /** Inode -> the copy that later names link to, below a directory that is kept open. */
-  readonly #linked = new Map<string, Buffer>();
-  readonly #held: OpenedDirectory[] = [];
+  /** Inode -> the copy that later names link to, in a directory that stays open until the end. */
+  readonly #linked = new Map<string, { directory: OpenDirectory; name: string }>();
 
   constructor(signal: AbortSignal | undefined) {
     this.#signal = signal;
   }
 
   /** Content and metadata of a directory that is there already. */
-  async directory(from: OpenedDirectory, to: OpenedDirectory): Promise<void> {
-    let kept = false;
+  async directory(from: OpenDirectory, to: OpenDirectory): Promise<void> {
     for (const { name, stat } of await from.entries()) {
       this.#signal?.throwIfAborted();
       const target = to.at(name);
@@ -118,36 +100,38 @@ class Copy {
         const inode = `${String(stat.dev)}:${String(stat.ino)}`;
         const first = this.#linked.get(inode);
         if (first !== undefined) {
-          await fs.link(first, target);
+          await fs.link(first.directory.at(first.name), target);
           continue;
         }
-        if (!kept) this.#held.push(await OpenedDirectory.open(to.at('.'), 'the copy'));
-        kept = true;
-        this.#linked.set(inode, this.#held[this.#held.length - 1]!.at(name));
+        this.#linked.set(inode, { directory: to.use(), name });
         await this.#other(from, to, name, stat);
       } else if (stat.isFile()) {
-        await this.#pool.run(() => this.#file(from.at(name), target, stat));
+        await this.#pool.run(() => this.#fileLater(from, to, name, stat));
       } else {
         await this.#other(from, to, name, stat);
       }
     }
-    // What is still being written below this directory needs its descriptors.
+    // What is still being written in it changes its times.
     await this.#pool.drain();
-    await applyMetadata(to.at('.'), await fs.fstat(from.fd), false);
+    await applyMetadata(to.at('.'), await from.stat(), false);
   }
 
   async #child(from: Buffer, to: Buffer): Promise<void> {
     await fs.mkdir(to, 0o700);
-    const source = await OpenedDirectory.open(from, from.toString());
+    await OpenDirectory.with(from, from.toString(), (source) =>
+      OpenDirectory.with(to, to.toString(), (target) => this.directory(source, target)),
+    );
+  }
+
+  /** A file that may still be written when the walk has left its directory after a failure: it is a user of both. */
+  async #fileLater(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
+    from.use();
+    to.use();
     try {
-      const target = await OpenedDirectory.open(to, to.toString());
-      try {
-        await this.directory(source, target);
-      } finally {
-        await target.close();
-      }
+      await this.#file(from.at(name), to.at(name), stat);
     } finally {
-      await source.close();
+      await from.release();
+      await to.release();
     }
   }
 
@@ -156,7 +140,7 @@ class Copy {
     await applyMetadata(to, stat, false);
   }
 
-  async #other(from: OpenedDirectory, to: OpenedDirectory, name: string, stat: BigIntStats): Promise<void> {
+  async #other(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
     const target = to.at(name);
     if (stat.isFile()) {
       await this.#file(from.at(name), target, stat);
@@ -165,18 +149,14 @@ class Copy {
     if (stat.isSymbolicLink()) await fs.symlink(await fs.readlink(from.at(name)), target);
     else {
       const [major, minor] = deviceNumbers(stat.rdev);
-      await makeNodeAt(to.fd, Buffer.from(name, 'latin1'), Number(stat.mode), major, minor);
+      await makeNodeAt(to, name, Number(stat.mode), major, minor);
     }
     await applyMetadata(target, stat, stat.isSymbolicLink());
   }
 
-  async finish(): Promise<void> {
-    await this.#pool.drain();
-  }
-
   async close(): Promise<void> {
     await this.#pool.drain().catch(() => undefined); // The caller has the error already.
-    for (const directory of this.#held) await directory.close();
+    for (const { directory } of this.#linked.values()) await directory.release();
   }
 }
 

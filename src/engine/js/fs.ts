@@ -28,6 +28,9 @@ const lstatBig = promisify(fs.lstat) as (path: fs.PathLike, options: { bigint: t
 const fstatBig = promisify(fs.fstat) as (fd: number, options: { bigint: true }) => Promise<fs.BigIntStats>;
 /** lstat with nanoseconds. */
 export const lstat = (path: fs.PathLike): Promise<fs.BigIntStats> => lstatBig(path, { bigint: true });
+const statBig = promisify(fs.stat) as (path: fs.PathLike, options: { bigint: true }) => Promise<fs.BigIntStats>;
+/** stat with nanoseconds: a link is followed. */
+export const stat = (path: fs.PathLike): Promise<fs.BigIntStats> => statBig(path, { bigint: true });
 /** fstat with nanoseconds. */
 export const fstat = (fd: number): Promise<fs.BigIntStats> => fstatBig(fd, { bigint: true });
 

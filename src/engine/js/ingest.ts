@@ -15,8 +15,7 @@ import { SplitWriter } from './split-writer.js';
 import { badTar } from './tar-header.js';
 import { TarMeter } from './tar-meter.js';
 import { TarReader, type TarEntry } from './tar-reader.js';
-import { readTreeFile, treeFileSize } from './tree-file.js';
-import { TreeRoot, type Place } from './tree-root.js';
+import { TreeRoot } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
 
 const SMALL_FILE = 128 * 1024;
@@ -115,8 +114,8 @@ class IngestJob {
     const result = this.#result(decoded);
     await this.#split?.finish({
       path: (name) => treePath(name, 0),
-      read: (path) => readTreeFile(this.#root, path),
-      size: (path) => treeFileSize(this.#root, path),
+      read: (path) => this.#root.readFile(path),
+      size: (path) => this.#root.fileSize(path),
     });
     await this.#close();
     this.#meter.finish();
@@ -173,14 +172,11 @@ class IngestJob {
       case '7':
       case 'S':
         return this.#regularFile(tar, entry, path);
-      case '1': {
-        const target = await this.#linkTarget(entry);
-        const place = await this.#writer.place(path);
-        if (!(await this.#writer.hardLink(place, entry, target))) return;
+      case '1':
+        if (!(await this.#writer.hardLink(path, entry))) return;
         break;
-      }
       case '2':
-        await this.#writer.symbolicLink(await this.#writer.place(path), entry);
+        await this.#writer.symbolicLink(path, entry);
         break;
       case '3':
         if (entry.major === 0 && entry.minor === 0) {
@@ -190,14 +186,14 @@ class IngestJob {
             { path: shown(entry.name), offset: entry.offset },
           );
         }
-        await this.#writer.node(await this.#writer.place(path), entry);
+        await this.#writer.node(path, entry);
         break;
       case '4':
       case '6':
-        await this.#writer.node(await this.#writer.place(path), entry);
+        await this.#writer.node(path, entry);
         break;
       case '5':
-        await this.#writer.directory(await this.#writer.place(path), entry);
+        await this.#writer.directory(path, entry);
         break;
       default:
         throw badTar(
@@ -210,45 +206,27 @@ class IngestJob {
     if (entry.size === 0) await this.#split?.file(entry.name, 0, undefined);
   }
 
-  async #linkTarget(entry: TarEntry): Promise<Place> {
-    const path = treePath(entry.linkName, entry.offset);
-    try {
-      const target = await this.#root.place(path);
-      this.#root.hold(target.parent);
-      return target;
-    } catch (error) {
-      if (LayerStoreError.is(error) && (error.errnoName === 'ENOENT' || error.errnoName === 'ENOTDIR')) {
-        throw badTar(
-          `"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`,
-          entry.offset,
-          entry.name,
-        );
-      }
-      throw error;
-    }
-  }
-
   async #regularFile(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
-    const place = await this.#writer.place(path);
-    // Read back by its name in the tar, which must lead to the same file whatever links are there at the end.
-    const readable = entry.regions === undefined && !place.viaLink;
     if (entry.regions === undefined && entry.size <= SMALL_FILE) {
       const content = await tar.allContent();
-      await this.#writer.smallFile(place, entry, content);
-      if (readable) await this.#split?.file(entry.name, entry.size, entry.size === 0 ? undefined : crc64(content));
+      const { viaLink } = await this.#writer.smallFile(path, entry, content);
+      // As in #content.
+      if (!viaLink) await this.#split?.file(entry.name, entry.size, entry.size === 0 ? undefined : crc64(content));
       else await this.#keep(content);
       return;
     }
-    const sink = await this.#writer.file(place, entry);
+    const sink = await this.#writer.file(path, entry);
     try {
       if (entry.regions !== undefined) await this.#sparseContent(tar, entry, sink);
-      else await this.#content(tar, entry, sink, readable);
+      else await this.#content(tar, entry, sink);
     } finally {
       await sink.end();
     }
   }
 
-  async #content(tar: TarReader, entry: TarEntry, sink: FileSink, readable: boolean): Promise<void> {
+  async #content(tar: TarReader, entry: TarEntry, sink: FileSink): Promise<void> {
+    // Read back by its name in the tar, which must lead to the same file whatever links are there at the end.
+    const readable = !sink.viaLink;
     const crc = new Crc64();
     for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) {
       this.#request.signal?.throwIfAborted();

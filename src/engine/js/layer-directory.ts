@@ -1,9 +1,9 @@
 /** LayerDirectory: one directory of a stack, with its extended attributes read once, when they are first asked for. */
 import type { BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
+import type { DirectoryEntry } from './directory.js';
 import * as fs from './fs.js';
 import { TreeRoot } from './tree-root.js';
-import { OpenedDirectory, type DirectoryEntry } from './walk.js';
 import { readTreeXattrs, type Xattr } from './xattr.js';
 
 const OVERLAY_XATTR = /^(trusted|user)\.overlay\./;
@@ -41,29 +41,29 @@ export class LayerDirectory {
 
   /** Entries of the directory `path` in byte order; none where it is gone. */
   async list(path: string): Promise<DirectoryEntry[]> {
-    let opened: OpenedDirectory;
     try {
-      const directory = await this.root.resolveDirectory(path);
-      opened = await OpenedDirectory.open(directory.prefix, this.root.describe(path));
+      return await this.root.in(path, (directory) => directory.entries());
     } catch (error) {
       // A live tree changes while it is read.
       if (LayerStoreError.is(error) && error.errnoName === 'ENOENT') return [];
-      throw error;
-    }
-    try {
-      return await opened.entries();
-    } catch (error) {
       throw systemError(error, 'list the directory', undefined, { path: this.root.describe(path) });
-    } finally {
-      await opened.close();
     }
   }
 
   async lstat(path: string): Promise<BigIntStats | undefined> {
     try {
-      return await fs.unlessErrno(fs.lstat((await this.root.place(path)).path), 'ENOENT', 'ENOTDIR');
+      return await this.root.at(path, (place) => fs.unlessErrno(fs.lstat(place.path), 'ENOENT', 'ENOTDIR'));
     } catch (error) {
       throw systemError(error, 'look at', undefined, { path: this.root.describe(path) });
+    }
+  }
+
+  /** Target of a symbolic link, latin1. */
+  async readlink(path: string): Promise<string> {
+    try {
+      return (await this.root.at(path, (place) => fs.readlink(place.path))).toString('latin1');
+    } catch (error) {
+      throw systemError(error, 'read the link', undefined, { path: this.root.describe(path) });
     }
   }
 

@@ -8,7 +8,7 @@ import { commandError, run } from './command.js';
 import * as fs from './fs.js';
 import { findHolders, readMounts } from './mount-table.js';
 
-/** mount(2) takes at most a page of options, the final NUL included. 4 KiB is the page of every platform Node runs on but some arm64. */
+/** mount(2) takes at most a page of bytes of options, the final NUL included. 4 KiB is the page of every platform Node runs on but some arm64. */
 export const MAX_MOUNT_DATA = 4_095;
 
 // The kernel splits options at commas and lower directories at colons; both can be escaped, but mount(8) of different
@@ -69,7 +69,7 @@ function planDirect(mount: OverlayMount, lowers: readonly string[]): Plan | unde
   const all = [...lowers, ...(mount.upper === undefined ? [] : [mount.upper, mount.work ?? ''])];
   if (all.some((path) => SPECIAL.test(path))) return undefined;
   const absolute = optionData(mount, lowers, mount.upper, mount.work);
-  if (absolute.length <= MAX_MOUNT_DATA) return { cwd: '/', data: absolute };
+  if (Buffer.byteLength(absolute) <= MAX_MOUNT_DATA) return { cwd: '/', data: absolute };
   const home = commonDirectory(all);
   const short = (path: string): string => relative(home, path) || '.';
   const data = optionData(
@@ -100,8 +100,8 @@ async function planLinks(mount: OverlayMount, lowers: readonly string[], folder:
   const upper = mount.upper === undefined ? undefined : await linkTo(mount.upper, 'U');
   const work = mount.work === undefined ? undefined : await linkTo(mount.work, 'W');
   const data = optionData(mount, names, upper, work);
-  if (data.length > MAX_MOUNT_DATA) {
-    const spare = MAX_MOUNT_DATA - optionData(mount, [], upper, work).length;
+  if (Buffer.byteLength(data) > MAX_MOUNT_DATA) {
+    const spare = MAX_MOUNT_DATA - Buffer.byteLength(optionData(mount, [], upper, work));
     throw new LayerStoreError(
       'ERR_NOT_SUPPORTED',
       `cannot mount "${mount.target}": ${String(lowers.length)} lower directories do not fit the ${String(MAX_MOUNT_DATA)} bytes of ` +

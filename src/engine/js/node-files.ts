@@ -1,6 +1,7 @@
 /** Device nodes and FIFOs, by the commands mknod and mkfifo. */
-import * as fs from './fs.js';
 import { runOk } from './command.js';
+import type { OpenDirectory } from './directory.js';
+import * as fs from './fs.js';
 import { randomID } from '../../util/random-id.js';
 
 const S_IFMT = 0o170000;
@@ -15,17 +16,22 @@ export async function makeNode(path: string, mode: number, major: number, minor:
 }
 
 /**
- * Makes a node in a directory that is open as `fd`; `name` may be any bytes. EEXIST where it is there.
+ * Makes a node in an open directory; `name` is latin1 text for any bytes. EEXIST where it is there.
  * The command gets an ASCII name of its own beside it, since arguments of commands are text; then it is linked into place.
  */
-export async function makeNodeAt(fd: number, name: Buffer, mode: number, major: number, minor: number): Promise<void> {
+export async function makeNodeAt(
+  directory: OpenDirectory,
+  name: string,
+  mode: number,
+  major: number,
+  minor: number,
+): Promise<void> {
   const scratch = `.layerstore-node-${randomID(8)}`;
-  const inside = Buffer.from(`/proc/self/fd/${String(fd)}/`);
-  const made = Buffer.concat([inside, Buffer.from(scratch)]);
-  await runNode(`/proc/self/fd/3/${scratch}`, mode, major, minor, [fd]);
+  const made = directory.at(scratch);
+  await runNode(`/proc/self/fd/3/${scratch}`, mode, major, minor, [directory.fd]);
   try {
     await fs.chmod(made, mode & 0o7777);
-    await fs.link(made, Buffer.concat([inside, name]));
+    await fs.link(made, directory.at(name));
   } finally {
     await fs.unlink(made);
   }

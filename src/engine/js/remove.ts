@@ -1,13 +1,16 @@
 /** Removing trees and adding up their sizes. */
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { TreeUsage } from '../engine.js';
+import { mapConcurrent } from '../../util/concurrent.js';
+import { randomID } from '../../util/random-id.js';
+import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { readMounts } from './mount-table.js';
-import { eachLimited, OpenedDirectory } from './walk.js';
-import { randomID } from '../../util/random-id.js';
 
 /** Open directories on the way down; deeper ones are moved up first, so that depth costs no descriptors. */
 const MAX_DEPTH = 200;
+/** Entries of a directory that are removed at once. */
+const IN_FLIGHT = 16;
 
 /** See {@link Engine.removeTree}. */
 export async function removeTree(path: string, options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -32,12 +35,7 @@ export async function removeTree(path: string, options: { signal?: AbortSignal }
     );
   }
   try {
-    const top = await OpenedDirectory.open(path, path);
-    try {
-      await empty(top, top, 0, stat.dev, options.signal);
-    } finally {
-      await top.close();
-    }
+    await OpenDirectory.with(path, path, (top) => empty(top, top, 0, stat.dev, options.signal));
     await fs.unlessErrno(fs.rmdir(path), 'ENOENT');
   } catch (error) {
     options.signal?.throwIfAborted();
@@ -45,28 +43,23 @@ export async function removeTree(path: string, options: { signal?: AbortSignal }
   }
 }
 
-/** Removes a directory that the caller reaches by a path of its own, such as one behind `/proc/self/fd`. */
+/** Removes a directory by a path that is good until this has ended, such as that of a place in an open directory. */
 export async function removeDirectory(path: Buffer): Promise<void> {
   const { dev } = await fs.lstat(path);
-  const top = await OpenedDirectory.open(path, path.toString());
-  try {
-    await empty(top, top, 0, dev, undefined);
-  } finally {
-    await top.close();
-  }
+  await OpenDirectory.with(path, path.toString(), (top) => empty(top, top, 0, dev, undefined));
   await fs.rmdir(path);
 }
 
 async function empty(
-  directory: OpenedDirectory,
-  top: OpenedDirectory,
+  directory: OpenDirectory,
+  top: OpenDirectory,
   depth: number,
   device: bigint,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const folders: string[] = [];
   const entries = await fs.readdir(directory.at(''), { withFileTypes: true, encoding: 'buffer' });
-  await eachLimited(entries, async (entry) => {
+  await mapConcurrent(entries, IN_FLIGHT, async (entry) => {
     signal?.throwIfAborted();
     const name = entry.name.toString('latin1');
     if (entry.isDirectory()) folders.push(name);
@@ -87,19 +80,16 @@ async function empty(
 
 async function emptyAndRemove(
   path: Buffer,
-  top: OpenedDirectory,
+  top: OpenDirectory,
   depth: number,
   device: bigint,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const child = await OpenedDirectory.open(path, path.toString());
-  try {
-    const { dev } = await fs.fstat(child.fd);
+  await OpenDirectory.with(path, path.toString(), async (child) => {
+    const { dev } = await child.stat();
     // A file system mounted since the mount table was read: rmdir below fails with EBUSY, and nothing in it was touched.
     if (dev === device) await empty(child, top, depth, device, signal);
-  } finally {
-    await child.close();
-  }
+  });
   await fs.unlessErrno(fs.rmdir(path), 'ENOENT');
 }
 
@@ -107,7 +97,7 @@ async function emptyAndRemove(
 export async function usage(path: string, options: { signal?: AbortSignal } = {}): Promise<TreeUsage> {
   const total: TreeUsage = { size: 0, allocated: 0, inodes: 0 };
   const linked = new Set<string>();
-  const visit = async (directory: OpenedDirectory, shown: string): Promise<void> => {
+  const visit = async (directory: OpenDirectory, shown: string): Promise<void> => {
     options.signal?.throwIfAborted();
     for (const { name, stat } of await directory.entries()) {
       if (stat.nlink > 1n && !stat.isDirectory()) {
@@ -122,24 +112,18 @@ export async function usage(path: string, options: { signal?: AbortSignal } = {}
         continue;
       }
       const below = `${shown}/${Buffer.from(name, 'latin1').toString()}`;
-      const child = await OpenedDirectory.open(directory.at(name), below);
-      try {
-        await visit(child, below);
-      } finally {
-        await child.close();
-      }
+      await OpenDirectory.with(directory.at(name), below, (child) => visit(child, below));
     }
   };
-  const top = await OpenedDirectory.open(path, path);
   try {
-    const stat = await fs.fstat(top.fd);
-    total.inodes = 1;
-    total.allocated = Number(stat.blocks) * 512;
-    await visit(top, path);
+    await OpenDirectory.with(path, path, async (top) => {
+      const stat = await top.stat();
+      total.inodes = 1;
+      total.allocated = Number(stat.blocks) * 512;
+      await visit(top, path);
+    });
   } catch (error) {
     throw systemError(error, 'add up the size of', undefined, { path });
-  } finally {
-    await top.close();
   }
   return total;
 }

@@ -142,7 +142,7 @@ async function dropWhiteouts(dropped: readonly DroppedWhiteout[], list: string |
   for (const { source } of dropped) {
     if (source === undefined) continue; // of a plain tree: there is no file that stands for it
     try {
-      await fs.unlink((await source.layer.root.place(source.path)).path);
+      await source.layer.root.at(source.path, (place) => fs.unlink(place.path));
     } catch (error) {
       throw systemError(error, 'remove the whiteout', undefined, { path: source.layer.root.describe(source.path) });
     }

@@ -65,21 +65,13 @@ export class SourceReader implements AsyncIterable<Buffer> {
     source: { path: string; offset?: number; length?: number },
     options: SourceOptions,
   ): Promise<SourceReader> {
-    const { path } = source;
-    let fd: number;
+    const { path, offset, length } = source;
     try {
-      fd = await fs.open(path, constants.O_RDONLY);
+      const stat = await fs.stat(path);
+      const totalBytes = length ?? (stat.isFile() ? Number(stat.size) : undefined);
+      return new SourceReader(readFile(path, offset, length), totalBytes, undefined, options);
     } catch (error) {
       throw systemError(error, 'open the tar', 'check the path', { path });
-    }
-    try {
-      const stat = await fs.fstat(fd);
-      const totalBytes = source.length ?? (stat.isFile() ? Number(stat.size) : undefined);
-      const chunks = readFile(fd, path, source.offset, source.length);
-      return new SourceReader(chunks, totalBytes, undefined, options);
-    } catch (error) {
-      await fs.close(fd);
-      throw systemError(error, 'read the tar', undefined, { path });
     }
   }
 
@@ -153,13 +145,14 @@ export class SourceReader implements AsyncIterable<Buffer> {
   }
 }
 
-/** Chunks of a file or of a range of it, one read ahead. Closes the descriptor. */
-async function* readFile(
-  fd: number,
-  path: string,
-  offset: number | undefined,
-  length: number | undefined,
-): AsyncGenerator<Buffer> {
+/** Chunks of a file or of a range of it, one read ahead. Opened at the first read: one that is never read holds nothing. */
+async function* readFile(path: string, offset: number | undefined, length: number | undefined): AsyncGenerator<Buffer> {
+  let fd: number;
+  try {
+    fd = await fs.open(path, constants.O_RDONLY);
+  } catch (error) {
+    throw systemError(error, 'open the tar', 'check the path', { path });
+  }
   let at = offset ?? 0;
   let left = length ?? Infinity;
   const readNext = async (): Promise<Buffer> => {

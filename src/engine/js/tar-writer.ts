@@ -3,9 +3,9 @@
  * Text is latin1 that stands for bytes.
  */
 import { LayerStoreError } from '../../errors.js';
+import { byBytes } from './directory.js';
 import { shown } from './names.js';
 import { BLOCK } from './tar-header.js';
-import { byBytes } from './walk.js';
 import type { Xattr } from './xattr.js';
 
 /** What one entry's header says. */

@@ -1,83 +1,90 @@
 /**
- * TreeRoot: names inside a directory, resolved so that nothing leaves it.
+ * TreeRoot: names inside a directory, resolved so that nothing leaves it. Each component is opened from its parent's
+ * descriptor with O_NOFOLLOW; symbolic links are read and walked here, within the root, as RESOLVE_IN_ROOT of openat2(2) does.
  *
- * Node has no openat(2). `/proc/self/fd/N/name` is the same: the kernel starts at the directory that N refers to, whatever
- * was renamed or replaced on the way meanwhile. Each component is opened from its parent's descriptor with O_NOFOLLOW;
- * symbolic links are read and walked here, within the root, as RESOLVE_IN_ROOT of openat2(2) does.
- *
- * Paths are latin1 text that stands for bytes, without leading slash; '' is the root. One user at a time: descriptors
- * are cached, and the least recently used one is closed when a new one is opened.
+ * Paths are latin1 text that stands for bytes, without leading slash; '' is the root. Directories stay open in a cache,
+ * the least recently used one goes first. A caller gets a place for the time of a function: until that has ended its
+ * directory stays open, whatever the cache does. Several callers may use one root at a time.
  */
 import { constants } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
+import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 
-/** Linux's O_PATH, which node:fs does not name: a descriptor to start from, without the right to read. */
-export const O_PATH = 0o10000000;
-const { O_DIRECTORY, O_NOFOLLOW } = constants;
 const MAX_LINKS = 40;
 const MAX_OPEN = 96;
+const READ_SIZE = 256 * 1024;
 
-/** A directory inside the root, open. */
-export interface OpenDirectory {
-  readonly fd: number;
+/** A directory inside the root. */
+interface Inside {
+  readonly directory: OpenDirectory;
   /** Its path with no link in it. */
   readonly real: string;
-  /** Whether new files inherit this directory's group. */
   readonly setgid: boolean;
-  /** Bytes of `/proc/self/fd/N/`, the start of a child's path. */
-  readonly prefix: Buffer;
 }
 
-/** A name in an open directory. */
-export interface Place {
-  readonly parent: OpenDirectory;
+/** A name in an open directory; good until the function that was given it has ended. */
+export class Place {
+  readonly directory: OpenDirectory;
   /** Last component, latin1. */
   readonly name: string;
-  /** Path with no link among its parents. */
-  readonly real: string;
-  /** What to hand to node:fs. */
-  readonly path: Buffer;
+  /** Path of the directory with no link in it. */
+  readonly parent: string;
+  /** Whether new files inherit the directory's group. */
+  readonly setgid: boolean;
   /** Whether a symbolic link was followed on the way. */
   readonly viaLink: boolean;
+
+  constructor(inside: Inside, name: string, viaLink: boolean) {
+    this.directory = inside.directory;
+    this.name = name;
+    this.parent = inside.real;
+    this.setgid = inside.setgid;
+    this.viaLink = viaLink;
+  }
+
+  /** Path with no link among its parents. */
+  get real(): string {
+    return this.parent === '' ? this.name : `${this.parent}/${this.name}`;
+  }
+
+  /** What to hand to node:fs. */
+  get path(): Buffer {
+    return this.directory.at(this.name);
+  }
 }
 
-export interface ResolveOptions {
-  /** Called for a directory that is missing, or where something else is; resolves once it is there. Absent: an error. */
-  make?: (place: Place) => Promise<void>;
-}
+/** Makes a directory that is missing, or puts one where something else is; resolves once it is there. */
+export type MakeDirectory = (place: Place) => Promise<void>;
 
 interface Walk {
   links: number;
-  make: ResolveOptions['make'];
+  make: MakeDirectory | undefined;
 }
 
 export class TreeRoot {
+  /** Path of the root, for messages. */
   readonly directory: string;
-  readonly #root: OpenDirectory;
-  /** By real path, least recently used first. Without the root. */
-  readonly #open = new Map<string, OpenDirectory>();
-  #held: OpenDirectory | undefined;
+  readonly #root: Inside;
+  /** By real path, least recently used first; each used by this map once. Without the root. */
+  readonly #open = new Map<string, Inside>();
+  #closed = false;
 
-  private constructor(directory: string, root: OpenDirectory) {
+  private constructor(directory: string, root: Inside) {
     this.directory = directory;
     this.#root = root;
   }
 
-  /** Opens a directory. ERR_SYSTEM where it is none, ERR_NOT_SUPPORTED where /proc is not mounted. */
+  /** Opens a directory; a link is followed. ERR_SYSTEM where it is none, ERR_NOT_SUPPORTED where /proc is not mounted. */
   static async open(directory: string): Promise<TreeRoot> {
-    let fd: number;
+    // The slash makes a link be followed: the caller's own path is trusted.
+    const opened = await OpenDirectory.open(`${directory}/`, directory);
     try {
-      fd = await fs.open(directory, O_PATH | O_DIRECTORY);
-    } catch (error) {
-      throw systemError(error, 'open the directory', 'check that it exists', { path: directory });
-    }
-    try {
-      const root = await openDirectory(fd, '');
-      await fs.lstat(root.prefix);
+      const root = await inside(opened, '');
+      await fs.lstat(opened.at(''));
       return new TreeRoot(directory, root);
     } catch (error) {
-      await fs.close(fd);
+      await opened.release();
       if (fs.errnoName(error) !== 'ENOENT')
         throw systemError(error, 'open the directory', undefined, { path: directory });
       throw new LayerStoreError(
@@ -87,35 +94,90 @@ export class TreeRoot {
     }
   }
 
-  /** Closes every descriptor. */
+  /** Lets go of every directory. A second call does nothing. */
   async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     await this.forget();
-    await fs.close(this.#root.fd);
+    await this.#root.directory.release();
   }
 
-  /** Closes cached descriptors: to be called when a directory or a link was replaced. */
+  /** Empties the cache: to be called when a directory or a link was replaced. */
   async forget(): Promise<void> {
     const open = [...this.#open.values()];
     this.#open.clear();
-    for (const directory of open) await fs.close(directory.fd);
+    for (const { directory } of open) await directory.release();
   }
 
-  /** The place of a path: parents resolved (and made, where asked), the last component not looked at. */
-  async place(path: string, options: ResolveOptions = {}): Promise<Place> {
+  /** Runs `task` with the place of a path: parents resolved (and made, where `make` is given), the last component not looked at. */
+  async at<T>(path: string, task: (place: Place) => Promise<T>, make?: MakeDirectory): Promise<T> {
     const slash = path.lastIndexOf('/');
     const parentPath = slash < 0 ? '' : path.slice(0, slash);
-    const parent = await this.#resolve(parentPath, { links: 0, make: options.make });
-    return placeIn(parent, path.slice(slash + 1), parent.real !== parentPath);
+    const parent = await this.#resolve(parentPath, { links: 0, make });
+    try {
+      return await task(new Place(parent, path.slice(slash + 1), parent.real !== parentPath));
+    } finally {
+      await parent.directory.release();
+    }
   }
 
-  /** A directory, links followed within the root. ENOTDIR, ENOENT and ELOOP as the kernel would give them. */
-  async resolveDirectory(path: string): Promise<OpenDirectory> {
-    return this.#resolve(path, { links: 0, make: undefined });
+  /** Runs `task` with a directory, links followed within the root. ENOTDIR, ENOENT and ELOOP as the kernel would give them. */
+  async in<T>(path: string, task: (directory: OpenDirectory, real: string) => Promise<T>): Promise<T> {
+    const { directory, real } = await this.#resolve(path, { links: 0, make: undefined });
+    try {
+      return await task(directory, real);
+    } finally {
+      await directory.release();
+    }
   }
 
-  /** Keeps one directory open whatever is opened meanwhile; until the next call, or `forget`. */
-  hold(directory: OpenDirectory): void {
-    this.#held = directory;
+  /** Opens a file for reading, without following a link, nor waiting where it is a FIFO. The caller closes it. */
+  openFile(path: string): Promise<number> {
+    return this.at(path, (place) =>
+      fs.open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
+    );
+  }
+
+  /** The same, where it is a regular file; undefined for anything else. The caller closes it. */
+  async openRegularFile(path: string): Promise<number | undefined> {
+    const fd = await this.openFile(path);
+    let regular = false;
+    try {
+      regular = (await fs.fstat(fd)).isFile();
+    } finally {
+      if (!regular) await fs.close(fd);
+    }
+    return regular ? fd : undefined;
+  }
+
+  /** Bytes of the regular file of that name; undefined where the name leads to none, or that cannot be told. */
+  async fileSize(path: string): Promise<number | undefined> {
+    try {
+      const found = await this.at(path, (place) => fs.lstat(place.path));
+      return found.isFile() ? Number(found.size) : undefined;
+    } catch {
+      return undefined; // reading it would say why
+    }
+  }
+
+  /** Chunks of a file to its end. */
+  async *readFile(path: string): AsyncGenerator<Buffer> {
+    try {
+      const fd = await this.openFile(path);
+      try {
+        for (let position = 0; ;) {
+          const buffer = Buffer.allocUnsafe(READ_SIZE);
+          const count = await fs.read(fd, buffer, 0, buffer.length, position);
+          if (count === 0) return;
+          position += count;
+          yield buffer.subarray(0, count);
+        }
+      } finally {
+        await fs.close(fd);
+      }
+    } catch (error) {
+      throw systemError(error, 'read the file', undefined, { path: this.describe(path) });
+    }
   }
 
   /** Path outside the root, for messages. */
@@ -123,51 +185,55 @@ export class TreeRoot {
     return `${this.directory}/${Buffer.from(path, 'latin1').toString()}`;
   }
 
-  async #resolve(path: string, walk: Walk): Promise<OpenDirectory> {
-    if (path === '') return this.#root;
+  /** The caller is a user of what it gets, as of what the other functions below give. */
+  async #resolve(path: string, walk: Walk): Promise<Inside> {
     const cached = this.#cached(path);
     if (cached !== undefined) return cached;
     const slash = path.lastIndexOf('/');
     const parent = await this.#resolve(slash < 0 ? '' : path.slice(0, slash), walk);
-    return this.#step(parent, path.slice(slash + 1), walk);
+    try {
+      return await this.#step(parent, path.slice(slash + 1), walk);
+    } finally {
+      await parent.directory.release();
+    }
   }
 
-  #cached(real: string): OpenDirectory | undefined {
-    const directory = this.#open.get(real);
-    if (directory === undefined) return undefined;
-    this.#open.delete(real);
-    this.#open.set(real, directory);
-    return directory;
+  #cached(real: string): Inside | undefined {
+    const found = real === '' ? this.#root : this.#open.get(real);
+    if (found === undefined) return undefined;
+    if (this.#open.delete(real)) this.#open.set(real, found);
+    found.directory.use();
+    return found;
   }
 
-  async #step(parent: OpenDirectory, name: string, walk: Walk, retried = false): Promise<OpenDirectory> {
-    const place = placeIn(parent, name, false);
-    const cached = this.#cached(place.real);
+  async #step(parent: Inside, name: string, walk: Walk, retried = false): Promise<Inside> {
+    const place = new Place(parent, name, false);
+    const { real } = place;
+    const cached = this.#cached(real);
     if (cached !== undefined) return cached;
     for (let attempt = 0; ; attempt++) {
       try {
-        const fd = await fs.open(place.path, O_PATH | O_DIRECTORY | O_NOFOLLOW);
-        return await this.#keep(fd, place.real);
+        return await this.#keep(await OpenDirectory.open(place.path, this.describe(real)), real);
       } catch (error) {
-        const errno = fs.errnoName(error);
+        const errno = LayerStoreError.is(error) ? error.errnoName : undefined;
         if (errno === 'ENOENT' && walk.make !== undefined && attempt === 0) {
           await walk.make(place);
         } else if (errno === 'ENOTDIR' || errno === 'ELOOP') {
-          return await this.#follow(place, walk, error, retried);
+          return await this.#follow(parent, place, walk, error, retried);
         } else {
-          throw systemError(error, 'open the directory', undefined, { path: this.describe(place.real) });
+          throw error;
         }
       }
     }
   }
 
-  async #follow(place: Place, walk: Walk, failure: unknown, retried: boolean): Promise<OpenDirectory> {
+  async #follow(parent: Inside, place: Place, walk: Walk, failure: unknown, retried: boolean): Promise<Inside> {
     const target = await fs.unlessErrno(fs.readlink(place.path), 'EINVAL', 'ENOENT');
     if (target === undefined) {
       if (walk.make !== undefined && !retried) {
         // What is in the way may give way.
         await walk.make(place);
-        return this.#step(place.parent, place.name, walk, true);
+        return this.#step(parent, place.name, walk, true);
       }
       throw systemError(failure, 'use as a directory', undefined, { path: this.describe(place.real) });
     }
@@ -182,46 +248,50 @@ export class TreeRoot {
     const text = target.toString('latin1');
     // What a link names is not made: a link into nothing is the tar's fault.
     const inner: Walk = { links: walk.links, make: undefined };
-    let at = text.startsWith('/') ? this.#root : place.parent;
+    let at = text.startsWith('/') ? this.#root : parent;
+    at.directory.use();
     for (const part of text.split('/')) {
       if (part === '' || part === '.') continue;
-      if (part === '..') {
-        const slash = at.real.lastIndexOf('/');
-        at = await this.#resolve(slash < 0 ? '' : at.real.slice(0, slash), inner);
-      } else {
-        at = await this.#step(at, part, inner);
+      const from = at;
+      try {
+        const up = from.real.lastIndexOf('/');
+        at =
+          part === '..'
+            ? await this.#resolve(up < 0 ? '' : from.real.slice(0, up), inner)
+            : await this.#step(from, part, inner);
+      } finally {
+        await from.directory.release();
       }
     }
     walk.links = inner.links;
     return at;
   }
 
-  async #keep(fd: number, real: string): Promise<OpenDirectory> {
-    const directory = await openDirectory(fd, real);
-    this.#open.set(real, directory);
-    if (this.#open.size > MAX_OPEN) {
-      for (const [key, oldest] of this.#open) {
-        if (oldest === this.#held) continue;
-        this.#open.delete(key);
-        await fs.close(oldest.fd);
-        break;
-      }
+  /** Takes an open directory into the cache: one user more, the cache. */
+  async #keep(directory: OpenDirectory, real: string): Promise<Inside> {
+    let kept: Inside;
+    try {
+      kept = await inside(directory, real);
+    } catch (error) {
+      await directory.release();
+      throw error;
     }
-    return directory;
+    if (this.#closed) return kept;
+    const before = this.#open.get(real); // of another caller, who opened it meanwhile
+    this.#open.delete(real);
+    this.#open.set(real, kept);
+    directory.use();
+    await before?.directory.release();
+    for (const [key, oldest] of this.#open) {
+      if (this.#open.size <= MAX_OPEN) break;
+      this.#open.delete(key);
+      await oldest.directory.release();
+    }
+    return kept;
   }
 }
 
-async function openDirectory(fd: number, real: string): Promise<OpenDirectory> {
-  const { mode } = await fs.fstat(fd);
-  return { fd, real, setgid: (Number(mode) & 0o2000) !== 0, prefix: Buffer.from(`/proc/self/fd/${String(fd)}/`) };
-}
-
-function placeIn(parent: OpenDirectory, name: string, viaLink: boolean): Place {
-  return {
-    parent,
-    name,
-    real: parent.real === '' ? name : `${parent.real}/${name}`,
-    path: Buffer.concat([parent.prefix, Buffer.from(name, 'latin1')]),
-    viaLink,
-  };
+async function inside(directory: OpenDirectory, real: string): Promise<Inside> {
+  const { mode } = await directory.stat();
+  return { directory, real, setgid: (Number(mode) & 0o2000) !== 0 };
 }

@@ -1,16 +1,16 @@
 /** The tar of a tree or of a difference between trees: docs/on-disk-format.md, "The tar of an RW layer". */
-import { constants, type BigIntStats } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import { Readable } from 'node:stream';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { TreeTarRequest } from '../engine.js';
 import { collectChanges } from './changes.js';
 import { TreeComparison, type Source, type Visit } from './comparison.js';
 import { deviceNumbers } from './copy.js';
+import { byBytes } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr } from './layer-directory.js';
 import { shown } from './names.js';
 import { encodeHeader, padding, type HeaderFields } from './tar-writer.js';
-import { byBytes } from './walk.js';
 
 const READ_SIZE = 256 * 1024;
 const CHUNK = 64 * 1024;
@@ -23,11 +23,14 @@ export type TarPiece =
 /** See {@link Engine.treeTar}. */
 export async function treeTar(request: TreeTarRequest): Promise<Readable> {
   const comparison = await openForTar(request);
-  return Readable.from(joined(request, comparison), {
+  const stream = Readable.from(joined(request, comparison), {
     objectMode: false,
     highWaterMark: 4 * CHUNK,
     ...(request.signal === undefined ? {} : { signal: request.signal }),
   });
+  // A stream that is destroyed before it is read never starts its generator.
+  stream.once('close', () => void comparison.close().catch(() => undefined));
+  return stream;
 }
 
 /** The comparison that {@link tarPieces} walks. In overlay form the lower tree is not looked at. */
@@ -201,21 +204,13 @@ async function* entryPieces(
   if (stat.isDirectory()) fields.type = '5';
   else if (stat.isSymbolicLink()) {
     fields.type = '2';
-    fields.linkName = await linkTarget(source);
+    fields.linkName = await source.layer.readlink(source.path);
   } else if (stat.isFIFO()) fields.type = '6';
   else {
     fields.type = stat.isCharacterDevice() ? '3' : '4';
     [fields.major, fields.minor] = deviceNumbers(stat.rdev);
   }
   yield { raw: encodeHeader(fields), entry: { name: fields.name } };
-}
-
-async function linkTarget(source: Source): Promise<string> {
-  try {
-    return (await fs.readlink((await source.layer.root.place(source.path)).path)).toString('latin1');
-  } catch (error) {
-    throw systemError(error, 'read the link', undefined, { path: source.layer.root.describe(source.path) });
-  }
 }
 
 async function* filePieces(
@@ -243,8 +238,7 @@ async function* filePieces(
 async function* fileContent(source: Source, size: number): AsyncGenerator<Buffer> {
   let fd: number;
   try {
-    const place = await source.layer.root.place(source.path);
-    fd = await fs.open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    fd = await source.layer.root.openFile(source.path);
   } catch (error) {
     throw systemError(error, 'read the file', undefined, { path: source.layer.root.describe(source.path) });
   }

@@ -1,72 +1,129 @@
 /**
  * TreeWriter: makes the files of a tar in a directory, with the semantics of Docker's unpacking.
  *
- * Everything that changes a name happens in the order of the tar, one call at a time, by TreeRoot's descriptors. Contents,
+ * Everything that changes a name happens in the order of the tar, one call at a time, through TreeRoot's places. Contents,
  * owner, mode and times of regular files are set on their own descriptors, several files at once.
  */
 import { constants, type BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
+import type { WhiteoutForm } from '../engine.js';
+import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { shown } from './names.js';
+import { shown, treePath } from './names.js';
 import { makeNodeAt } from './node-files.js';
-import { badTar } from './tar-header.js';
+import { removeDirectory } from './remove.js';
+import { badTar, type TarTime } from './tar-header.js';
 import type { TarEntry } from './tar-reader.js';
+import { TaskPool } from './task-pool.js';
 import { utime } from './times.js';
-import { TreeBase } from './tree-base.js';
-import type { Place } from './tree-root.js';
-import { OpenedDirectory } from './walk.js';
+import type { MakeDirectory, Place, TreeRoot } from './tree-root.js';
+import { setXattrs, type Xattr, type XattrItem } from './xattr.js';
 
+/** Files whose content or metadata is being written. */
+const IN_FLIGHT = 16;
+/** Attributes that wait for the next run of setfattr, in bytes. */
+const XATTR_BATCH = 1024 * 1024;
 const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+export interface TreeWriterOptions {
+  whiteouts: WhiteoutForm;
+  /** An entry of this layer is about to go: its path, and what to hand to node:fs where it is a file with content. */
+  onReplaced?: (path: string, content: Buffer | undefined, size: number) => Promise<void>;
+  /** A directory was made that no entry named so far. */
+  onImplied?: () => void;
+  signal?: AbortSignal;
+}
 
 /** Takes the content of a file. */
 export interface FileSink {
+  /** Whether a symbolic link was followed on the way to the file. */
+  readonly viaLink: boolean;
   write(chunk: Buffer): Promise<void>;
   /** Writes at a place of its own, for sparse files. */
   writeAt(chunk: Buffer, position: number): Promise<void>;
   end(): Promise<void>;
 }
 
-export class TreeWriter extends TreeBase {
+/** A file that was just made: its descriptor, which is the writer's own, and what its entry still has to set. */
+interface NewFile {
+  fd: number;
+  real: string;
+  ownerIsSet: boolean;
+  viaLink: boolean;
+}
+
+export class TreeWriter {
+  readonly #root: TreeRoot;
+  readonly #options: TreeWriterOptions;
+  readonly #pool = new TaskPool(IN_FLIGHT);
   readonly #uid = process.geteuid?.() ?? 0;
   readonly #gid = process.getegid?.() ?? 0;
+  /** Directories that no entry named yet. */
+  readonly #implied = new Set<string>();
+  /** In `apply` form: what this layer made, since all else is the parent's. */
+  readonly #made: Set<string> | undefined;
+  readonly #directoryTimes = new Map<string, TarTime>();
+  readonly #opaque = new Set<string>();
+  /** In `apply` form: directories whose opaque marker was seen. */
+  readonly #opaqueMarkers = new Set<string>();
+  /** A whiteout that others are links to. */
   #whiteoutNode: string | undefined;
-  readonly #marks = new Set<string>();
+  #xattrs: XattrItem[] = [];
+  #xattrBytes = 0;
+  #size = 0;
+
+  constructor(root: TreeRoot, options: TreeWriterOptions) {
+    this.#root = root;
+    this.#options = options;
+    this.#made = options.whiteouts === 'apply' ? new Set() : undefined;
+  }
+
+  /** Apparent size of what was made and is still there. */
+  get size(): number {
+    return this.#size;
+  }
 
   /** A regular file, open for its content. */
-  async file(place: Place, entry: TarEntry): Promise<FileSink> {
-    const fd = await this.#create(place, entry);
+  async file(path: string, entry: TarEntry): Promise<FileSink> {
+    const file = await this.#createFile(path, entry);
     let at = 0;
+    const write = (chunk: Buffer, position: number): Promise<void> =>
+      this.#attempt('write', file.real, () => fs.writeAll(file.fd, chunk, position));
     return {
+      viaLink: file.viaLink,
       write: async (chunk) => {
-        await this.attempt('write', place, () => fs.writeAll(fd, chunk, at));
+        await write(chunk, at);
         at += chunk.length;
       },
-      writeAt: (chunk, position) => this.attempt('write', place, () => fs.writeAll(fd, chunk, position)),
-      end: () => this.pool.run(() => this.#finishFile(fd, place, entry, undefined)),
+      writeAt: write,
+      end: () => this.#pool.run(() => this.#finishFile(file, entry, undefined)),
     };
   }
 
-  /** A regular file whose content is at hand; returns before it is written. */
-  async smallFile(place: Place, entry: TarEntry, content: Buffer): Promise<void> {
-    const fd = await this.#create(place, entry);
-    await this.pool.run(() => this.#finishFile(fd, place, entry, content));
+  /** A regular file whose content is at hand; returns before it is written. Says whether a link was followed on the way. */
+  async smallFile(path: string, entry: TarEntry, content: Buffer): Promise<{ viaLink: boolean }> {
+    const file = await this.#createFile(path, entry);
+    await this.#pool.run(() => this.#finishFile(file, entry, content));
+    return file;
   }
 
-  async #create(place: Place, entry: TarEntry): Promise<number> {
-    // The mode may be cut by the umask or by the parent's setgid bit; #finishFile sets it where that can be.
-    const open = (): Promise<number> => fs.open(place.path, CREATE, 0o600);
-    const fd = await this.creating('make the file', place, open);
-    this.size += entry.size;
-    this.queueXattrs(place.real, entry.xattrs);
-    return fd;
+  #createFile(path: string, entry: TarEntry): Promise<NewFile> {
+    return this.#at(path, async (place) => {
+      // The mode may be cut by the umask or by the parent's setgid bit; #finishFile sets it where that can be.
+      const fd = await this.#creating('make the file', place, () => fs.open(place.path, CREATE, 0o600));
+      this.#size += entry.size;
+      this.#queueXattrs(place.real, entry.xattrs);
+      return { fd, real: place.real, ownerIsSet: this.#ownerIsOurs(place, entry), viaLink: place.viaLink };
+    });
   }
 
-  async #finishFile(fd: number, place: Place, entry: TarEntry, content: Buffer | undefined): Promise<void> {
-    await this.attempt('write', place, async () => {
+  async #finishFile(file: NewFile, entry: TarEntry, content: Buffer | undefined): Promise<void> {
+    const { fd, real, ownerIsSet } = file;
+    await this.#attempt('write', real, async () => {
       try {
         if (content !== undefined && content.length > 0) await fs.writeAll(fd, content, 0);
         if (entry.regions !== undefined) await fs.ftruncate(fd, entry.size);
-        if (!this.#ownerIsOurs(place, entry)) await fs.fchown(fd, entry.uid, entry.gid);
+        if (!ownerIsSet) await fs.fchown(fd, entry.uid, entry.gid);
         await fs.fchmod(fd, entry.mode & 0o7777);
         const time = utime(entry.mtime);
         await fs.futimes(fd, time, time);
@@ -77,68 +134,77 @@ export class TreeWriter extends TreeBase {
   }
 
   #ownerIsOurs(place: Place, entry: TarEntry): boolean {
-    return entry.uid === this.#uid && entry.gid === this.#gid && !place.parent.setgid;
+    return entry.uid === this.#uid && entry.gid === this.#gid && !place.setgid;
   }
 
-  async directory(place: Place, entry: TarEntry): Promise<void> {
-    const path = place.real;
-    const existing = await this.existing(place);
-    if (existing?.isDirectory() === true) {
-      // It stays, with what is in it; the record must not name it twice.
-      const implied = this.implied.delete(path);
-      if (!implied && this.madeHere(path)) await this.options.onReplaced?.(path, undefined, 0);
-    } else {
-      if (existing !== undefined) await this.remove(place);
-      await this.attempt('make the directory', place, () => fs.mkdir(place.path, 0o700));
-      // A whiteout earlier in this tar: the directory is a new one.
-      if (existing !== undefined && this.hides(existing)) this.markOpaque(path);
-    }
-    this.made?.add(path);
-    await this.attempt('set owner and mode of', place, async () => {
-      await fs.chown(place.path, entry.uid, entry.gid);
-      await fs.chmod(place.path, entry.mode & 0o7777);
+  directory(path: string, entry: TarEntry): Promise<void> {
+    return this.#at(path, async (place) => {
+      const { real } = place;
+      const existing = await this.#existing(place);
+      if (existing?.isDirectory() === true) {
+        // It stays, with what is in it; the record must not name it twice.
+        const implied = this.#implied.delete(real);
+        if (!implied && this.#madeHere(real)) await this.#options.onReplaced?.(real, undefined, 0);
+      } else {
+        if (existing !== undefined) await this.#remove(place);
+        await this.#attempt('make the directory', real, () => fs.mkdir(place.path, 0o700));
+        // A whiteout earlier in this tar: the directory is a new one.
+        if (existing !== undefined && this.#hides(existing)) this.#markOpaque(real);
+      }
+      this.#made?.add(real);
+      await this.#attempt('set owner and mode of', real, async () => {
+        await fs.chown(place.path, entry.uid, entry.gid);
+        await fs.chmod(place.path, entry.mode & 0o7777);
+      });
+      // Mode and setgid bit are cached with the directory.
+      if (entry.mode & 0o2000) await this.#root.forget();
+      this.#directoryTimes.set(real, entry.mtime);
+      this.#queueXattrs(real, entry.xattrs);
     });
-    // Mode and setgid bit are cached with the descriptor.
-    if (entry.mode & 0o2000) await this.root.forget();
-    this.directoryTimes.set(path, entry.mtime);
-    this.queueXattrs(path, entry.xattrs);
   }
 
-  async symbolicLink(place: Place, entry: TarEntry): Promise<void> {
-    await this.creating('make the symbolic link', place, () =>
-      fs.symlink(Buffer.from(entry.linkName, 'latin1'), place.path),
-    );
-    this.size += entry.linkName.length;
-    await this.#metadataByPath(place, entry, true);
+  symbolicLink(path: string, entry: TarEntry): Promise<void> {
+    return this.#at(path, async (place) => {
+      const target = Buffer.from(entry.linkName, 'latin1');
+      await this.#creating('make the symbolic link', place, () => fs.symlink(target, place.path));
+      this.#size += entry.linkName.length;
+      await this.#metadataByPath(place, entry, true);
+    });
   }
 
   /** A device or a FIFO. */
-  async node(place: Place, entry: TarEntry): Promise<void> {
+  node(path: string, entry: TarEntry): Promise<void> {
     const type = entry.type === '3' ? constants.S_IFCHR : entry.type === '4' ? constants.S_IFBLK : constants.S_IFIFO;
-    const make = (): Promise<void> =>
-      makeNodeAt(
-        place.parent.fd,
-        Buffer.from(place.name, 'latin1'),
-        type | (entry.mode & 0o7777),
-        entry.major,
-        entry.minor,
+    return this.#at(path, async (place) => {
+      await this.#creating('make the node', place, () =>
+        makeNodeAt(place.directory, place.name, type | (entry.mode & 0o7777), entry.major, entry.minor),
       );
-    await this.creating('make the node', place, make);
-    await this.#metadataByPath(place, entry, false);
+      await this.#metadataByPath(place, entry, false);
+    });
   }
 
-  /** `target` is the place of the file that is linked to. False where the name is one of that file's already. */
-  async hardLink(place: Place, entry: TarEntry, target: Place): Promise<boolean> {
+  /** False where the name is one of that file's already. */
+  async hardLink(path: string, entry: TarEntry): Promise<boolean> {
     const missing = (): LayerStoreError =>
       badTar(
         `"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`,
         entry.offset,
         entry.name,
       );
+    return this.#reach(
+      treePath(entry.linkName, entry.offset),
+      (target) => this.#at(path, (place) => this.#link(place, target, entry, missing)),
+      (error) => {
+        throw ['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '') ? missing() : error;
+      },
+    );
+  }
+
+  async #link(place: Place, target: Place, entry: TarEntry, missing: () => LayerStoreError): Promise<boolean> {
     // What the file's own entry still has to set must not come after what the link's entry sets.
-    await this.pool.drain();
-    const stat = await this.existing(target);
-    if (stat !== undefined && this.hides(stat)) {
+    await this.#pool.drain();
+    const stat = await this.#existing(target);
+    if (stat !== undefined && this.#hides(stat)) {
       throw new LayerStoreError(
         'ERR_UNSAFE_PATH',
         `the tar has a hard link to the whiteout of "${shown(entry.linkName)}"`,
@@ -148,10 +214,10 @@ export class TreeWriter extends TreeBase {
         },
       );
     }
-    if (stat === undefined || stat.isDirectory() || !this.madeHere(target.real)) throw missing();
-    const there = await this.existing(place);
+    if (stat === undefined || stat.isDirectory() || !this.#madeHere(target.real)) throw missing();
+    const there = await this.#existing(place);
     if (there !== undefined && there.ino === stat.ino && there.dev === stat.dev) return false;
-    await this.creating('make the hard link', place, async () => {
+    await this.#creating('make the hard link', place, async () => {
       try {
         await fs.link(target.path, place.path);
       } catch (error) {
@@ -166,7 +232,7 @@ export class TreeWriter extends TreeBase {
 
   /** As in Docker the link's header speaks of the file too. A chown would take capabilities away: only where it must be. */
   async #alignLink(place: Place, entry: TarEntry, stat: BigIntStats): Promise<void> {
-    await this.attempt('set owner, mode and time of', place, async () => {
+    await this.#attempt('set owner, mode and time of', place.real, async () => {
       const chown = Number(stat.uid) !== entry.uid || Number(stat.gid) !== entry.gid;
       if (chown) await fs.lchown(place.path, entry.uid, entry.gid);
       if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
@@ -175,102 +241,292 @@ export class TreeWriter extends TreeBase {
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
-    this.queueXattrs(place.real, entry.xattrs);
+    this.#queueXattrs(place.real, entry.xattrs);
   }
 
   /** Owner, mode, times and attributes of something that has no descriptor. Only a link is not followed by chmod. */
   async #metadataByPath(place: Place, entry: TarEntry, link: boolean): Promise<void> {
-    await this.attempt('set owner, mode and time of', place, async () => {
+    await this.#attempt('set owner, mode and time of', place.real, async () => {
       if (!this.#ownerIsOurs(place, entry) || !link) await fs.lchown(place.path, entry.uid, entry.gid);
       if (!link) await fs.chmod(place.path, entry.mode & 0o7777);
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
-    this.queueXattrs(place.real, entry.xattrs);
+    this.#queueXattrs(place.real, entry.xattrs);
   }
 
   /** Hides a name of the layers below. True where there was something to hide, or a mark was made. */
   async whiteout(path: string, entry: TarEntry): Promise<boolean> {
-    if (this.options.whiteouts === 'apply') {
-      const place = await this.placeIfThere(path);
-      if (place === undefined || (await this.existing(place)) === undefined) return false;
-      await this.remove(place);
+    if (this.#options.whiteouts === 'apply') return this.#applyWhiteout(path);
+    return this.#at(path, async (place) => {
+      const existing = await this.#existing(place);
+      if (existing !== undefined) {
+        if (isWhiteout(existing)) return false;
+        await this.#remove(place);
+      }
+      const ours = this.#ownerIsOurs(place, entry);
+      if (ours && (await this.#linkWhiteout(place))) return true;
+      await this.#attempt('make the whiteout', place.real, async () => {
+        await makeNodeAt(place.directory, place.name, constants.S_IFCHR, 0, 0);
+        if (!ours) await fs.lchown(place.path, entry.uid, entry.gid);
+      });
+      if (ours) this.#whiteoutNode = place.real;
       return true;
-    }
-    const place = await this.place(path);
-    const existing = await this.existing(place);
-    if (existing !== undefined) {
-      if (this.isWhiteout(existing)) return false;
-      await this.remove(place);
-    }
-    const ours = this.#ownerIsOurs(place, entry);
-    if (ours && (await this.#linkWhiteout(place))) return true;
-    await this.attempt('make the whiteout', place, async () => {
-      await makeNodeAt(place.parent.fd, Buffer.from(place.name, 'latin1'), constants.S_IFCHR, 0, 0);
-      if (!ours) await fs.lchown(place.path, entry.uid, entry.gid);
     });
-    if (ours) this.#whiteoutNode = place.real;
-    return true;
   }
 
-  /** In `apply` form an opaque marker leaves nothing to be found by: the record must name each once all the same. */
-  #once(mark: string): boolean {
-    if (this.#marks.has(mark)) return false;
-    this.#marks.add(mark);
-    return true;
+  /** Removes what a whiteout hides. False where there is nothing, its parent included. */
+  #applyWhiteout(path: string): Promise<boolean> {
+    return this.#reach(
+      path,
+      async (place) => {
+        if ((await this.#existing(place)) === undefined) return false;
+        await this.#remove(place);
+        return true;
+      },
+      (error) => {
+        if (isNoDirectory(error)) return false;
+        throw error;
+      },
+    );
   }
 
   /** All whiteouts are names of one device, made by one run of mknod. */
   async #linkWhiteout(place: Place): Promise<boolean> {
     if (this.#whiteoutNode === undefined) return false;
-    this.root.hold(place.parent);
     try {
-      const first = await this.root.place(this.#whiteoutNode);
-      if (!this.isWhiteout(await fs.lstat(first.path))) return false;
-      await fs.link(first.path, place.path);
-      return true;
+      return await this.#root.at(this.#whiteoutNode, async (first) => {
+        if (!isWhiteout(await fs.lstat(first.path))) return false;
+        await fs.link(first.path, place.path);
+        return true;
+      });
     } catch (error) {
       // Gone, or with as many names as the file system allows: another device does.
       if (LayerStoreError.is(error) || ['ENOENT', 'EMLINK', 'EXDEV'].includes(fs.errnoName(error) ?? '')) return false;
-      throw systemError(error, 'make the whiteout', undefined, { path: this.root.describe(place.real) });
+      throw systemError(error, 'make the whiteout', undefined, { path: this.#root.describe(place.real) });
     }
   }
 
   /** Hides what the layers below have in a directory. True the first time for a directory. */
   async opaque(path: string): Promise<boolean> {
+    // The place of "." in it: so the directory is made where it is missing, as a parent is.
     const inside = path === '' ? '.' : `${path}/.`;
-    if (this.options.whiteouts === 'apply') {
-      await this.#removeForeign((await this.place(inside)).parent.real);
-      return this.#once(inside);
+    const real = await this.#at(inside, (place) => Promise.resolve(place.parent));
+    if (this.#options.whiteouts === 'apply') {
+      await this.#removeForeign(real);
+      // It leaves nothing to be found by: the record must name each once all the same.
+      if (this.#opaqueMarkers.has(inside)) return false;
+      this.#opaqueMarkers.add(inside);
+      return true;
     }
-    const { real } = (await this.place(inside)).parent;
-    if (this.opaqueSet.has(real)) return false;
-    this.markOpaque(real);
+    if (this.#opaque.has(real)) return false;
+    this.#markOpaque(real);
     return true;
   }
 
   /** Removes all that this layer did not make; a directory stays where something that it made is in it. */
   async #removeForeign(path: string): Promise<void> {
-    const directory = await this.root.resolveDirectory(path);
-    const opened = await OpenedDirectory.open(directory.prefix, this.root.describe(path));
-    try {
-      for (const { name, stat } of await opened.entries()) {
-        const child = directory.real === '' ? name : `${directory.real}/${name}`;
+    await this.#root.in(path, async (directory) => {
+      for (const { name, stat } of await directory.entries()) {
+        const child = path === '' ? name : `${path}/${name}`;
         if (stat.isDirectory()) await this.#removeForeign(child);
-        if (this.madeHere(child)) continue;
-        const place = await this.root.place(child);
-        if (!stat.isDirectory()) await this.remove(place);
-        else if (
-          await fs.unlessErrno(
-            fs.rmdir(place.path).then(() => true),
-            'ENOTEMPTY',
-            'EEXIST',
-          )
-        )
-          await this.root.forget();
+        if (this.#madeHere(child)) continue;
+        if (!stat.isDirectory()) await this.#root.at(child, (place) => this.#remove(place));
+        else if (await this.#removeIfEmpty(child)) await this.#root.forget();
       }
-    } finally {
-      await opened.close();
+    });
+  }
+
+  #removeIfEmpty(path: string): Promise<boolean> {
+    return this.#root.at(path, async (place) => {
+      const removed = fs.rmdir(place.path).then(() => true);
+      return (await fs.unlessErrno(removed, 'ENOTEMPTY', 'EEXIST')) === true;
+    });
+  }
+
+  /** Between two entries: sets attributes where many wait. */
+  async settle(): Promise<void> {
+    if (this.#xattrBytes < XATTR_BATCH) return;
+    await this.#pool.drain();
+    await this.#flushXattrs();
+  }
+
+  /** Waits for all that was begun, and sets the times of directories. */
+  async finish(): Promise<void> {
+    await this.#pool.drain();
+    await this.#flushXattrs();
+    for (const [path, mtime] of this.#directoryTimes) {
+      this.#options.signal?.throwIfAborted();
+      const time = utime(mtime);
+      await this.#attempt('set the time of', path, () =>
+        this.#root.at(path, (place) => fs.lutimes(place.path, time, time)),
+      );
     }
   }
+
+  /** Waits for what is being written, whatever becomes of it. */
+  async abandon(): Promise<void> {
+    await this.#pool.drain().catch(() => undefined); // The caller has its error already.
+  }
+
+  /** Runs `task` with the place of a path; parents are made. A parent that can be no directory is the tar's fault. */
+  #at<T>(path: string, task: (place: Place) => Promise<T>): Promise<T> {
+    const unreachable = (error: unknown): never => {
+      if (!isNoDirectory(error)) throw error;
+      throw new LayerStoreError('ERR_BAD_TAR', `the tar has "${shown(path)}" below something that is no directory`, {
+        cause: error,
+        path: shown(path),
+        detail: 'a parent is no directory',
+      });
+    };
+    return this.#reach(path, task, unreachable, (missing) => this.#makeImplied(missing));
+  }
+
+  /** As {@link TreeRoot.at}; where the place cannot be found, `unreachable` gives the result, or throws. */
+  async #reach<T>(
+    path: string,
+    task: (place: Place) => Promise<T>,
+    unreachable: (error: unknown) => T,
+    make?: MakeDirectory,
+  ): Promise<T> {
+    let found = false;
+    const begin = (place: Place): Promise<T> => {
+      found = true;
+      return task(place);
+    };
+    try {
+      return await this.#root.at(path, begin, make);
+    } catch (error) {
+      if (found) throw error;
+      return unreachable(error);
+    }
+  }
+
+  async #makeImplied(place: Place): Promise<void> {
+    const { real } = place;
+    const existing = await this.#existing(place);
+    if (existing !== undefined) {
+      if (!this.#hides(existing)) {
+        const error = Object.assign(new Error('ENOTDIR'), { code: 'ENOTDIR', errno: -20, syscall: 'open' });
+        throw systemError(error, 'use as a directory', undefined, { path: this.#root.describe(real) });
+      }
+      await this.#remove(place);
+      this.#markOpaque(real);
+    }
+    await this.#attempt('make the directory', real, async () => {
+      await fs.mkdir(place.path, 0o755);
+      await fs.chmod(place.path, 0o755);
+    });
+    this.#options.onImplied?.();
+    this.#implied.add(real);
+    this.#made?.add(real);
+  }
+
+  #markOpaque(path: string): void {
+    const name = this.#options.whiteouts === 'overlay' ? 'trusted.overlay.opaque' : 'user.overlay.opaque';
+    this.#opaque.add(path);
+    this.#queueXattrs(path, [[name, Buffer.from('y')]]);
+  }
+
+  /** Whether what is there is a whiteout to overlayfs. */
+  #hides(stat: BigIntStats): boolean {
+    return this.#options.whiteouts !== 'apply' && isWhiteout(stat);
+  }
+
+  #madeHere(path: string): boolean {
+    return this.#made === undefined || this.#made.has(path);
+  }
+
+  #existing(place: Place): Promise<BigIntStats | undefined> {
+    return this.#attempt('look at', place.real, () => fs.unlessErrno(fs.lstat(place.path), 'ENOENT'));
+  }
+
+  /** Makes a name; what is there already is removed first. */
+  async #creating<T>(action: string, place: Place, make: () => Promise<T>): Promise<T> {
+    this.#options.signal?.throwIfAborted();
+    try {
+      return await this.#attempt(action, place.real, async () => {
+        try {
+          return await make();
+        } catch (error) {
+          if (fs.errnoName(error) !== 'EEXIST' && errnoOf(error) !== 'EEXIST') throw error;
+          await this.#remove(place);
+          return await make();
+        }
+      });
+    } finally {
+      this.#made?.add(place.real);
+    }
+  }
+
+  /** Takes away what an earlier entry (or the parent layer) has at a place. */
+  async #remove(place: Place): Promise<void> {
+    // Contents must be complete before they are kept, attributes set before their path can mean something else.
+    await this.#pool.drain();
+    await this.#flushXattrs();
+    const stat = await this.#existing(place);
+    if (stat === undefined) return;
+    await this.#forgetTree(place.real, place.path, stat, new Map());
+    await this.#attempt('remove', place.real, async () => {
+      if (stat.isDirectory()) await removeDirectory(place.path);
+      else await fs.unlink(place.path);
+    });
+    if (stat.isDirectory() || stat.isSymbolicLink()) await this.#root.forget();
+  }
+
+  /** Sizes, times and records of what goes; whole directories with all that is in them. `path` is for calls of node:fs. */
+  async #forgetTree(real: string, path: Buffer, stat: BigIntStats, links: Map<bigint, bigint>): Promise<void> {
+    if (!this.#madeHere(real)) return;
+    if (!stat.isDirectory()) {
+      // An inode is gone once the last of its names is.
+      const names = (links.get(stat.ino) ?? 0n) + 1n;
+      links.set(stat.ino, names);
+      const size = Number(stat.size);
+      if (names === stat.nlink) this.#size -= size;
+      if (!isWhiteout(stat)) await this.#options.onReplaced?.(real, stat.isFile() && size > 0 ? path : undefined, size);
+    } else {
+      this.#directoryTimes.delete(real);
+      this.#opaque.delete(real);
+      if (!this.#implied.delete(real)) await this.#options.onReplaced?.(real, undefined, 0);
+      await OpenDirectory.with(path, this.#root.describe(real), async (directory) => {
+        for (const { name, stat: below } of await directory.entries())
+          await this.#forgetTree(`${real}/${name}`, directory.at(name), below, links);
+      });
+    }
+    this.#made?.delete(real);
+  }
+
+  #queueXattrs(path: string, xattrs: readonly Xattr[]): void {
+    if (xattrs.length === 0) return;
+    this.#xattrs.push({ path: path === '' ? '.' : path, xattrs });
+    for (const [name, value] of xattrs) this.#xattrBytes += name.length + value.length;
+  }
+
+  async #flushXattrs(): Promise<void> {
+    const items = this.#xattrs;
+    this.#xattrs = [];
+    this.#xattrBytes = 0;
+    const { signal } = this.#options;
+    await setXattrs(items, { cwd: this.#root.directory, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  async #attempt<T>(action: string, real: string, step: () => Promise<T>): Promise<T> {
+    try {
+      return await step();
+    } catch (error) {
+      throw systemError(error, action, undefined, { path: this.#root.describe(real) });
+    }
+  }
+}
+
+function isWhiteout(stat: BigIntStats): boolean {
+  return stat.isCharacterDevice() && stat.rdev === 0n;
+}
+
+function errnoOf(error: unknown): string | undefined {
+  return LayerStoreError.is(error) ? error.errnoName : undefined;
+}
+
+function isNoDirectory(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? '');
 }

@@ -1,6 +1,6 @@
 /** Verify: compares a layer's directory with its tar-split record, entry by entry, and says all that differs. */
 import { createHash } from 'node:crypto';
-import { constants, type BigIntStats } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
 import type { TreeProblem, VerifyTreeRequest } from '../engine.js';
 import { ByteReader } from './byte-reader.js';
@@ -157,11 +157,7 @@ class Verification {
   /** `undefined` where it is no file any more: what is wrong is found when the entry is compared. */
   async #open(path: string): Promise<number | undefined> {
     try {
-      const place = await this.#layer.root.place(path);
-      const fd = await fs.open(place.path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      if ((await fs.fstat(fd)).isFile()) return fd;
-      await fs.close(fd);
-      return undefined;
+      return await this.#layer.root.openRegularFile(path);
     } catch (error) {
       const errno = LayerStoreError.is(error) ? error.errnoName : fs.errnoName(error);
       if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes(errno ?? '')) return undefined;
@@ -241,7 +237,7 @@ class Verification {
 
   async #compareKind(path: string, entry: TarEntry, stat: BigIntStats): Promise<void> {
     if (entry.type === '2') {
-      const link = (await fs.readlink((await this.#layer.root.place(path)).path)).toString('latin1');
+      const link = await this.#layer.readlink(path);
       if (link !== entry.linkName) this.#report(path, 'link', shown(entry.linkName), shown(link));
     } else if (entry.type === '3' || entry.type === '4') {
       const [major, minor] = deviceNumbers(stat.rdev);

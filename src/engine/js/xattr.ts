@@ -5,8 +5,9 @@
 import { constants } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
 import { commandError, run, runOk } from './command.js';
+import { O_PATH } from './directory.js';
 import * as fs from './fs.js';
-import { O_PATH, TreeRoot } from './tree-root.js';
+import { TreeRoot } from './tree-root.js';
 
 /** Files handed to one run of a command. */
 const DESCRIPTORS = 200;
@@ -92,8 +93,7 @@ export async function removeXattrs(
       const fds: number[] = [];
       try {
         for (const path of all.slice(at, at + DESCRIPTORS)) {
-          const place = await root.place(path === '' ? '.' : path);
-          fds.push(await fs.open(place.path, O_PATH | constants.O_NOFOLLOW));
+          fds.push(await root.at(path, (place) => fs.open(place.path, O_PATH | constants.O_NOFOLLOW)));
         }
         const paths = fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
         const result = await run('setfattr', ['-x', name, '--', ...paths], { ...options, fds });

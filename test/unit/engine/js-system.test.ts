@@ -105,6 +105,11 @@ test('mounts: odd names, hundreds of layers, read-only ones, busy ones', async (
   for (const lower of lowers) mkdirSync(lower, { recursive: true });
   await engine.mountOverlay({ ...writable, lowers });
   await engine.unmount(target);
+  // 45 paths of 36 letters: fewer than a page of UTF-16 units, more than one of bytes.
+  const umlauts = Array.from({ length: 45 }, (_, index) => `${base}/${'ä'.repeat(36)}${String(index)}`);
+  for (const lower of umlauts) mkdirSync(lower);
+  await engine.mountOverlay({ ...writable, lowers: umlauts });
+  await engine.unmount(target);
   const options = [`context="${'x'.repeat(3000)}"`];
   await assert.rejects(
     engine.mountOverlay({ ...writable, options, lowers }),
