@@ -1,7 +1,8 @@
 /** From words to a command with its options: pure, everything wrong is a UsageError. */
 import { parseArgs } from 'node:util';
-import { UsageError, type Command, type CommandOptions, type GlobalOptions } from './command.js';
-import { oneOf } from './values.js';
+import type { Command, CommandOptions, GlobalOptions } from './command.js';
+import { UsageError } from './usage-error.js';
+import { Values, type RawValues } from './values.js';
 
 export const DEFAULT_ROOT = '/var/lib/layerstore';
 
@@ -12,83 +13,116 @@ export const GLOBAL_OPTIONS = {
   durability: { type: 'string' },
   json: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean' },
+  version: { type: 'boolean', short: 'v' },
 } as const satisfies CommandOptions;
+
+/** Other names of commands, and what they stand for. */
+export const ALIASES: Readonly<Record<string, readonly string[]>> = {
+  rmi: ['rm', '--type', 'image'],
+  unmount: ['umount'],
+  version: ['--version'],
+};
 
 export type Parsed =
   | { kind: 'help'; command: Command | undefined }
   | { kind: 'version' }
-  | {
-      kind: 'run';
-      command: Command;
-      options: GlobalOptions;
-      positionals: string[];
-      values: Record<string, string | boolean | undefined>;
-    };
+  | { kind: 'run'; command: Command; options: GlobalOptions; positionals: string[]; values: Values };
 
 /** Options may stand before and after the command's name. */
 export function parseArguments(
-  words: readonly string[],
+  given: readonly string[],
   commands: readonly Command[],
   env: Readonly<Record<string, string | undefined>>,
 ): Parsed {
-  const command = findCommand(words, commands);
-  const { values, positionals } = parse(words, { ...GLOBAL_OPTIONS, ...command?.options });
-  if (values['version'] === true) return { kind: 'version' };
+  const words = expandAlias(given);
+  const at = commandIndex(words);
+  const command = at === -1 ? undefined : commands.find(({ name }) => name === words[at]);
+  const options: CommandOptions = { ...GLOBAL_OPTIONS, ...command?.options };
+  const { values: raw, positionals } = parse(words, options, command?.name ?? 'layerstore');
+  const values = new Values(raw);
+  if (values.flag('version')) return { kind: 'version' };
   if (command === undefined) {
-    if (positionals.length > 0 && positionals[0] !== 'help')
-      throw new UsageError(unknownCommand(positionals[0] ?? '', commands));
-    const topic = positionals[1];
-    const about = commands.find(({ name }) => name === topic);
+    const [name, topic] = positionals;
+    if (name !== undefined && name !== 'help') throw new UsageError(unknownCommand(name, commands));
+    const about = commands.find((each) => each.name === (ALIASES[topic ?? '']?.[0] ?? topic));
     if (topic !== undefined && about === undefined) throw new UsageError(unknownCommand(topic, commands));
     return { kind: 'help', command: about };
   }
-  if (values['help'] === true) return { kind: 'help', command };
-  const given = positionals.slice(1);
+  if (values.flag('help')) return { kind: 'help', command };
+  const rest = positionals.slice(1);
   const [least, most] = command.positionals;
-  if (given.length < least || given.length > most) {
+  if (rest.length < least || rest.length > most) {
     throw new UsageError(
-      `${command.name} takes ${command.usage === '' ? 'no arguments' : command.usage}; ${given.length} given`,
+      `${command.name} takes ${command.usage === '' ? 'no arguments' : command.usage}; ${rest.length} given`,
     );
   }
-  const engine = oneOf('--engine', values['engine'], ['native', 'js']);
-  const durability = oneOf('--durability', values['durability'], ['strict', 'relaxed']);
-  const options: GlobalOptions = {
-    root: typeof values['root'] === 'string' ? values['root'] : (env['LAYERSTORE_ROOT'] ?? DEFAULT_ROOT),
-    json: values['json'] === true,
-    ...(typeof values['driver'] === 'string' ? { driver: values['driver'] } : {}),
-    ...(engine === undefined ? {} : { engine }),
-    ...(durability === undefined ? {} : { durability }),
+  const driver = values.oneOf('driver', ['overlay2', 'vfs']);
+  const engine = values.oneOf('engine', ['native', 'js']);
+  const durability = values.oneOf('durability', ['strict', 'relaxed']);
+  return {
+    kind: 'run',
+    command,
+    options: {
+      root: values.text('root') ?? env['LAYERSTORE_ROOT'] ?? DEFAULT_ROOT,
+      json: values.flag('json'),
+      ...(driver === undefined ? {} : { driver }),
+      ...(engine === undefined ? {} : { engine }),
+      ...(durability === undefined ? {} : { durability }),
+    },
+    positionals: rest,
+    values,
   };
-  return { kind: 'run', command, options, positionals: given, values };
 }
 
-function findCommand(words: readonly string[], commands: readonly Command[]): Command | undefined {
-  // The first word that is neither an option nor the value of a global one.
+/** Where the command stands: the first word that is neither an option nor the value of a global one; -1: nowhere. */
+function commandIndex(words: readonly string[]): number {
   for (let i = 0; i < words.length; i++) {
     const word = words[i] ?? '';
-    if (word === '--') return undefined;
-    if (!word.startsWith('-')) return commands.find(({ name }) => name === word);
+    if (word === '--') return -1;
+    if (!word.startsWith('-')) return i;
     const name = word.replace(/^--/, '');
     if (name in GLOBAL_OPTIONS && GLOBAL_OPTIONS[name as keyof typeof GLOBAL_OPTIONS].type === 'string') i++;
   }
-  return undefined;
+  return -1;
 }
 
+function expandAlias(words: readonly string[]): readonly string[] {
+  const at = commandIndex(words);
+  const meant = at === -1 ? undefined : ALIASES[words[at] ?? ''];
+  return meant === undefined ? words : [...words.slice(0, at), ...meant, ...words.slice(at + 1)];
+}
+
+/** `parseArgs` without its own checks, whose sentences are about programming; `name` is for ours. */
 function parse(
   words: readonly string[],
   options: CommandOptions,
-): {
-  values: Record<string, string | boolean | undefined>;
-  positionals: string[];
-} {
-  try {
-    const { values, positionals } = parseArgs({ args: [...words], options, allowPositionals: true, strict: true });
-    return { values: values as Record<string, string | boolean | undefined>, positionals };
-  } catch (error) {
-    // parseArgs throws TypeErrors with a sentence of its own; the first line of it is enough.
-    throw new UsageError(error instanceof Error ? (error.message.split('\n')[0] ?? error.message) : String(error));
+  name: string,
+): { values: RawValues; positionals: string[] } {
+  const { values, positionals, tokens } = parseArgs({
+    args: [...words],
+    options,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
+  for (const token of tokens) {
+    if (token.kind !== 'option') continue;
+    const option = options[token.name];
+    if (option === undefined)
+      throw new UsageError(`${name} has no option "${token.rawName}"${nearOption(token.name, options)}`);
+    const valued = token.value !== undefined;
+    if (option.type === 'string' && (!valued || (token.inlineValue !== true && token.value.startsWith('-'))))
+      throw new UsageError(
+        `${token.rawName} needs a value${valued ? `: write ${token.rawName}=${token.value} if it begins with "-"` : ''}`,
+      );
+    if (option.type === 'boolean' && valued) throw new UsageError(`${token.rawName} takes no value`);
   }
+  return { values, positionals };
+}
+
+function nearOption(name: string, options: CommandOptions): string {
+  const near = Object.keys(options).find((each) => each.startsWith(name.slice(0, 2)) && name.length > 1);
+  return near === undefined ? '' : `; did you mean "--${near}"?`;
 }
 
 function unknownCommand(name: string, commands: readonly Command[]): string {

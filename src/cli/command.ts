@@ -2,22 +2,24 @@
 import type { ParseArgsConfig } from 'node:util';
 import type { Images, Store } from '../index.js';
 import type { Terminal } from './terminal.js';
-
-/** A mistake in how the command was called: exit code 2. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-}
+import type { Values } from './values.js';
 
 /** The options that every command takes. */
 export interface GlobalOptions {
   root: string;
-  driver?: string;
+  driver?: 'overlay2' | 'vfs';
   engine?: 'native' | 'js';
   durability?: 'strict' | 'relaxed';
   json: boolean;
 }
 
 export type CommandOptions = NonNullable<ParseArgsConfig['options']>;
+
+/**
+ * What a command does to the store: `read` it beside a writer, `change` one that is there, or `make` one where none is.
+ * Only commands that bring content in make one, so that a mistyped root is told.
+ */
+export type Access = 'read' | 'change' | 'make';
 
 /** What a running command has at hand. */
 export interface Context {
@@ -26,8 +28,8 @@ export interface Context {
   /** Aborted by Ctrl-C and by SIGTERM. */
   readonly signal: AbortSignal;
   /** Opens the store once; it is closed after the command. */
-  store(how?: { readOnly?: boolean }): Promise<Store>;
-  images(how?: { readOnly?: boolean }): Promise<Images>;
+  store(access: Access): Promise<Store>;
+  images(access: Access): Promise<Images>;
 }
 
 export interface Command {
@@ -42,10 +44,8 @@ export interface Command {
   readonly options?: CommandOptions;
   /** Least and most positional arguments. */
   readonly positionals: readonly [number, number];
+  /** What the arguments name, for shell completion. */
+  readonly completes: readonly ('file' | 'rw' | 'layer' | 'image')[];
   /** Gives the exit code; nothing is 0. */
-  run(
-    context: Context,
-    positionals: readonly string[],
-    values: Readonly<Record<string, string | boolean | undefined>>,
-  ): Promise<number | void>;
+  run(context: Context, positionals: readonly string[], values: Values): Promise<number | void>;
 }

@@ -1,5 +1,5 @@
 /** Help texts, made from the commands themselves. */
-import { DEFAULT_ROOT } from './arguments.js';
+import { ALIASES, DEFAULT_ROOT } from './arguments.js';
 import type { Command } from './command.js';
 
 const GLOBAL_HELP = `Options of every command:
@@ -10,7 +10,7 @@ const GLOBAL_HELP = `Options of every command:
   --durability strict|relaxed   default: strict
   --json                        one JSON value on standard output
   -h, --help                    help; \`layerstore help COMMAND\` for one command
-  --version`;
+  -v, --version`;
 
 export function overview(commands: readonly Command[]): string {
   const width = Math.max(...commands.map(({ name }) => name.length));
@@ -21,9 +21,13 @@ export function overview(commands: readonly Command[]): string {
     '',
     ...commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`),
     '',
+    `Other names: ${Object.entries(ALIASES)
+      .map(([name, words]) => `${name} = ${words.join(' ')}`)
+      .join(', ')}`,
+    '',
     GLOBAL_HELP,
     '',
-    'Exit codes: 0, 1 for a failure, 2 for wrong usage.',
+    'Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.',
   ].join('\n');
 }
 

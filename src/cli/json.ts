@@ -26,7 +26,7 @@ export interface LayerJson {
   diffSize: number;
   descriptor?: Descriptor;
 }
-/** `load` (an array), `images` (an array) */
+/** `load` (an array), `images` (an array), `tag` */
 export interface ImageJson {
   id: Digest;
   names: readonly string[];
@@ -56,11 +56,19 @@ export interface MountJson {
   path?: string;
   mountCount: number;
 }
-/** `export`: only with `-o` */
+/** `export`: only with `-o`; `diffID` only of a layer's own tar */
 export interface ExportJson {
   bytes: number;
-  diffID: DiffID;
+  diffID?: DiffID;
 }
+/** `history`: newest first; what made no layer has no `chainID` */
+export type HistoryJson = {
+  created?: string;
+  createdBy?: string;
+  comment?: string;
+  chainID?: ChainID;
+  size?: number;
+}[];
 /** `diff` */
 export type DiffJson = Change[];
 /** `rm` */
@@ -73,7 +81,8 @@ export type GcJson = GcReport['removed'];
 export interface InfoJson {
   version: string;
   root: string;
-  driver: string;
+  /** Absent where there is no store yet. */
+  driver?: string;
   engine: 'native' | 'js';
   node: string;
   status: Record<string, string>;

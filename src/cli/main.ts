@@ -1,11 +1,20 @@
 #!/usr/bin/env node
 /** The `layerstore` command: the process around {@link run}. */
-import { run } from './run.js';
+import { Interrupted, run, signalExitCode } from './run.js';
 
 const interrupted = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  // The first one stops the work cleanly; a second one ends the process at once.
-  process.once(name, () => interrupted.abort(new Error(`stopped by ${name}`)));
+  process.on(name, () => {
+    // The first one stops the work cleanly, the second one ends the process at once.
+    if (!interrupted.signal.aborted) {
+      interrupted.abort(new Interrupted(name));
+      return;
+    }
+    process.stderr.write(
+      'layerstore: stopped at once: what was not taken away yet is removed by the next command that changes this store\n',
+    );
+    process.exit(signalExitCode(name));
+  });
 }
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // `layerstore ls | head`: the reader has seen enough.

@@ -1,16 +1,34 @@
 /** Runs one command: parse, open what it asks for, print one result or one line of error, close. */
-import { LayerStoreError, openImages, openStore, type Images, type Store } from '../index.js';
+import { constants } from 'node:os';
+import { LayerStoreError } from '../index.js';
 import { parseArguments, type Parsed } from './arguments.js';
-import { UsageError, type Context, type GlobalOptions } from './command.js';
+import type { Context } from './command.js';
 import { commands } from './commands/index.js';
 import { commandHelp, overview } from './help.js';
 import type { ErrorJson } from './json.js';
+import { Opened } from './opened.js';
 import { Terminal, type TerminalStreams } from './terminal.js';
+import { UsageError } from './usage-error.js';
 import { packageVersion } from './version.js';
 
+/** The reason of the signal that stops a command. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted';
+  readonly signal: 'SIGINT' | 'SIGTERM' | 'SIGHUP';
+
+  constructor(signal: Interrupted['signal']) {
+    super(`stopped by ${signal}`);
+    this.signal = signal;
+  }
+}
+
+/** What the shell reports of a program that a signal ended: 130 for Ctrl-C, 143 for SIGTERM. */
+export function signalExitCode(signal: Interrupted['signal']): number {
+  return 128 + constants.signals[signal];
+}
+
 export async function run(words: readonly string[], streams: TerminalStreams, signal: AbortSignal): Promise<number> {
-  const wantsJson = words.includes('--json');
-  const terminal = new Terminal(streams, wantsJson);
+  const terminal = new Terminal(streams, words.includes('--json'));
   let parsed: Parsed;
   try {
     parsed = parseArguments(words, commands, streams.env);
@@ -28,75 +46,42 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
   }
   const { command, options, positionals, values } = parsed;
   const opened = new Opened(options, terminal);
+  const context: Context = {
+    options,
+    terminal,
+    signal,
+    store: (access) => opened.store(access),
+    images: (access) => opened.images(access),
+  };
+  let code = 0;
+  let failure: unknown;
   try {
-    const context: Context = {
-      options,
-      terminal,
-      signal,
-      store: (how) => opened.store(how?.readOnly === true),
-      images: async (how) => opened.images(how?.readOnly === true),
-    };
-    return (await command.run(context, positionals, values)) ?? 0;
+    code = (await command.run(context, positionals, values)) ?? 0;
   } catch (error) {
-    if (error instanceof UsageError) {
-      return fail(
-        terminal,
-        2,
-        'ERR_INVALID_ARGUMENT',
-        `${error.message} (\`layerstore ${command.name} --help\` shows how)`,
-      );
-    }
-    if (signal.aborted) return fail(terminal, 1, 'ABORT_ERR', 'interrupted; nothing was left behind');
-    return fail(terminal, 1, errorCode(error), error instanceof Error ? error.message : String(error));
-  } finally {
-    terminal.done();
+    failure = error;
+  }
+  terminal.done();
+  try {
+    // What a failed command made is taken away before anything is said of it.
     await opened.close();
+  } catch (error) {
+    failure ??= error;
   }
-}
-
-/** What a command opened, at most once each. */
-class Opened {
-  readonly #options: GlobalOptions;
-  readonly #terminal: Terminal;
-  #store: Promise<Store> | undefined;
-  #images: Promise<Images> | undefined;
-
-  constructor(options: GlobalOptions, terminal: Terminal) {
-    this.#options = options;
-    this.#terminal = terminal;
+  if (failure === undefined) return code;
+  if (failure instanceof UsageError) {
+    const message = `${failure.message} (\`layerstore ${command.name} --help\` shows how)`;
+    return fail(terminal, 2, 'ERR_INVALID_ARGUMENT', message);
   }
-
-  store(readOnly: boolean): Promise<Store> {
-    this.#store ??= this.#open(readOnly);
-    return this.#store;
+  const reason: unknown = signal.reason;
+  if (reason instanceof Interrupted) {
+    return fail(terminal, signalExitCode(reason.signal), 'ABORT_ERR', `interrupted by ${reason.signal}`);
   }
-
-  images(readOnly: boolean): Promise<Images> {
-    this.#images ??= this.store(readOnly).then(openImages);
-    return this.#images;
-  }
-
-  #open(readOnly: boolean): Promise<Store> {
-    const { root, driver, engine, durability } = this.#options;
-    if (driver !== undefined && driver !== 'overlay2' && driver !== 'vfs') {
-      throw new UsageError(`--driver takes overlay2 or vfs, not "${driver}"`);
-    }
-    const say = (_fields: object, message: string): void => this.#terminal.note(message);
-    const quiet = (): void => undefined;
-    return openStore({
-      root,
-      readOnly,
-      logger: { debug: quiet, info: quiet, warn: say, error: say },
-      ...(driver === undefined ? {} : { driver }),
-      ...(engine === undefined ? {} : { engine }),
-      ...(durability === undefined ? {} : { durability }),
-    });
-  }
-
-  async close(): Promise<void> {
-    const store = await this.#store?.catch(() => undefined); // a failed open was reported by the command itself
-    await store?.close();
-  }
+  return fail(
+    terminal,
+    1,
+    errorCode(failure),
+    failure instanceof Error ? failure.message : `a failure that is no error: ${JSON.stringify(failure)}`,
+  );
 }
 
 function errorCode(error: unknown): string {

@@ -40,7 +40,7 @@ export async function* plainArchive(plan: SavePlan): AsyncGenerator<Uint8Array> 
     if (written !== size) {
       throw new LayerStoreError(
         'ERR_LAYER_CORRUPT',
-        `the record of layer ${layer.chainID} tells of a tar of ${size} bytes, but it gives ${written}: repair() it from the original tar`,
+        `the record of layer ${layer.chainID} tells of a tar of ${size} bytes, but it gives ${written}: repair the layer from the original tar`,
       );
     }
     yield padding(size);

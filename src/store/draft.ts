@@ -157,7 +157,7 @@ export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
     ctx.intents.abandon(draft.cacheID);
     ctx.logger.warn(
       { id: draft.cacheID, ...errorFields(error) },
-      'an intent that is done stays behind; cleanup() drops it',
+      'an intent that is done stays behind; the next cleanup drops it',
     );
   }
 }
@@ -173,7 +173,7 @@ export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<voi
     ctx.intents.abandon(draft.cacheID);
     ctx.logger.warn(
       { id: draft.cacheID, ...errorFields(error) },
-      'an unfinished layer cannot be removed; cleanup() tries again',
+      'an unfinished layer cannot be removed; the next cleanup tries again',
     );
   }
 }

@@ -174,7 +174,7 @@ function verifying(source: Readable, node: LayerNode): Readable {
       done(
         new LayerStoreError(
           'ERR_LAYER_CORRUPT',
-          `layer "${node.chainID}" gives a tar of digest "${found}" instead of "${node.diffID}": repair() it from the original tar`,
+          `layer "${node.chainID}" gives a tar of digest "${found}" instead of "${node.diffID}": repair the layer from the original tar`,
         ),
       );
     },

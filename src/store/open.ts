@@ -113,7 +113,7 @@ async function buildContext(
   const intents = new Intents(own.intents, engine);
   if (!readOnly) await intents.prepare();
   const background = new TaskQueue(DELETIONS_AT_ONCE, (error) => {
-    logger.warn(errorFields(error), 'deleting in the background failed; cleanup() tries again');
+    logger.warn(errorFields(error), 'deleting in the background failed; the next cleanup tries again');
   });
   const open: StoreContext['open'] = new Set();
   back.push('stop background work', () => background.close());

@@ -160,7 +160,7 @@ async function settleIntent(ctx: StoreContext, intent: StoredIntent, recorded: R
   } catch (error) {
     ctx.logger.warn(
       { id: intent.id, ...errorFields(error) },
-      'an unfinished layer cannot be removed; cleanup() tries again',
+      'an unfinished layer cannot be removed; the next cleanup tries again',
     );
   }
 }
@@ -179,7 +179,10 @@ async function finishRemovals(ctx: StoreContext, joined: Joined, recorded: Reado
       if (!recorded.has(cacheID)) await discard(ctx, cacheID);
       await ctx.metadata.remove(chainID, cacheID);
     } catch (error) {
-      ctx.logger.warn({ chainID, cacheID, ...errorFields(error) }, 'a removal cannot be ended; cleanup() tries again');
+      ctx.logger.warn(
+        { chainID, cacheID, ...errorFields(error) },
+        'a removal cannot be ended; the next cleanup tries again',
+      );
     }
   }
 }
@@ -217,7 +220,7 @@ async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRe
     } catch (error) {
       ctx.logger.warn(
         { what: record.what, ...errorFields(error) },
-        'an unfinished record cannot be dropped; cleanup() tries again',
+        'an unfinished record cannot be dropped; the next cleanup tries again',
       );
     }
   }

@@ -82,7 +82,10 @@ async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
       void ctx.background.push(unlink);
       await metadata.remove(chainID, cacheID);
     } catch (error) {
-      ctx.logger.error({ chainID, cacheID, ...errorFields(error) }, 'a removal is left half done; cleanup() ends it');
+      ctx.logger.error(
+        { chainID, cacheID, ...errorFields(error) },
+        'a removal is left half done; the next cleanup ends it',
+      );
     }
     return;
   }
@@ -116,7 +119,7 @@ export async function discardFiles(
     ctx.intents.abandon(intentID);
     ctx.logger.error(
       { ids, ...errorFields(error) },
-      'files that nothing needs cannot be removed; cleanup() tries again',
+      'files that nothing needs cannot be removed; the next cleanup tries again',
     );
   }
 }

@@ -59,7 +59,7 @@ async function makeRWLayer(
   const back = new Rollback((step, error) => {
     ctx.logger.warn(
       { name, id, step, ...errorFields(error) },
-      'a failed RW layer cannot be taken back wholly; cleanup() tries again',
+      'a failed RW layer cannot be taken back wholly; the next cleanup tries again',
     );
   });
   back.push('drop its files', () => discardFiles(ctx, id, initID === undefined ? [id] : [id, initID]));
@@ -91,7 +91,10 @@ async function makeRWLayer(
     await ctx.intents.end(id);
   } catch (error) {
     ctx.intents.abandon(id);
-    ctx.logger.warn({ name, id, ...errorFields(error) }, 'an intent that is done stays behind; cleanup() drops it');
+    ctx.logger.warn(
+      { name, id, ...errorFields(error) },
+      'an intent that is done stays behind; the next cleanup drops it',
+    );
   }
   return record;
 }

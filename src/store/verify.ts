@@ -119,7 +119,7 @@ async function drain(stream: Readable, signal: AbortSignal | undefined): Promise
 
 /** What is wrong with a record is told by no file of the layer; it says what helps instead. */
 function adviceOn({ what, found }: TreeProblem): string {
-  return what === 'record' ? `${found}; give the layer's tar to repair()` : found;
+  return what === 'record' ? `${found}; repair the layer from its tar` : found;
 }
 
 function problemOf(ctx: StoreContext, error: LayerStoreError, node: LayerNode): TreeProblem {

@@ -89,7 +89,7 @@ async function locked(root: string, path: string, who: string): Promise<LayerSto
   const holder = pid === undefined ? who : `${who} (pid ${pid})`;
   return new LayerStoreError(
     'ERR_STORE_LOCKED',
-    `the store at "${root}" is in use by ${holder}: stop that one first, or open with "readOnly"`,
+    `the store at "${root}" is in use by ${holder}: stop that one first; read-only opens work beside it`,
     pid === undefined ? {} : { holders: [{ pid, command: await commandOf(pid) }] },
   );
 }

@@ -57,6 +57,11 @@ class Cli {
     assert.equal(outcome.code, code, `${words.join(' ')}: ${outcome.stdout}${outcome.stderr}`);
     assert.equal(outcome.stdout, '');
     assert.match(outcome.stderr, /^layerstore: [^\n]+\n$/, 'exactly one line, no stack trace');
+    assert.doesNotMatch(
+      outcome.stderr,
+      /\w\(\)|"readOnly"|storageOpt/,
+      'words of the command line, not of the library',
+    );
     return outcome.stderr.trimEnd();
   }
 }
@@ -103,7 +108,8 @@ test('a layer and an RW layer through all of their commands', async (t) => {
   cli.ok('export', chainID, '-o', exported);
   assert.deepEqual(readFileSync(exported), readFileSync(base));
 
-  assert.match(cli.ok('create', 'box', child.chainID), /^[a-f0-9]{64}$/);
+  assert.equal(cli.ok('create', 'box', child.chainID), 'box', 'what the other commands take');
+  assert.match(cli.fails(1, 'create', 'box'), /"box" already.*layerstore rm box/);
   const path = cli.ok('mount', 'box');
   assert.equal(readFileSync(join(path, 'etc/motd'), 'utf8'), 'hello\n', 'mounted after the command has ended');
   writeFileSync(join(path, 'srv/new'), 'new');
@@ -119,7 +125,7 @@ test('a layer and an RW layer through all of their commands', async (t) => {
   assert.match(cli.fails(1, 'rm', 'box'), /mounted/);
   cli.ok('umount', 'box');
   assert.ok(!existsSync(join(path, 'etc')));
-  assert.match(cli.fails(1, 'umount', 'box'), /mounted/);
+  assert.match(cli.fails(1, 'umount', 'box'), /"box" is not mounted/);
 
   const committed = cli.ok('commit', 'box');
   assert.match(committed, /^sha256:[a-f0-9]{64}$/);
@@ -159,11 +165,13 @@ test('wrong usage exits 2, failures exit 1, each with one line that helps', asyn
   for (const [words, pattern] of [
     [['nonsense'], /no command "nonsense"/],
     [['register'], /register takes/],
-    [['ls', '--wrong'], /--wrong/],
+    [['ls', '--wrong'], /^layerstore: ls has no option "--wrong" \(/],
+    [['--driver', 'zfs', 'ls'], /--driver takes overlay2 or vfs, not "zfs"/],
     [['inspect', '--type', 'thing', 'x'], /--type takes rw, layer or image/],
   ] as const) {
     assert.match(cli.fails(2, ...words), pattern);
   }
+  cli.ok('rm', cli.ok('register', tar));
   const truncated = join(cli.directory, 'truncated.tar');
   writeFileSync(truncated, readFileSync(tar).subarray(0, 700));
   for (const [words, pattern] of [
@@ -172,8 +180,17 @@ test('wrong usage exits 2, failures exit 1, each with one line that helps', asyn
     [['register', main], /checksum|tar/],
     [['register', truncated], /truncated|ends/],
     [['register', '--diff-id', `sha256:${'0'.repeat(64)}`, tar], /0{64}/],
-    [['register', '--parent', 'feedbeef', tar], /no layer "feedbeef"/],
-    [['mount', 'nobody'], /no RW layer named "nobody"/],
+    [['register', '--parent', 'feedbeef', tar], /called "feedbeef"/],
+    [['mount', 'nobody'], /no RW layer named "nobody".*`layerstore ls`/],
+    [['umount', 'nobody'], /no RW layer named "nobody"/],
+    [['diff', 'nobody'], /no RW layer named "nobody"/],
+    [['commit', 'nobody'], /no RW layer named "nobody"/],
+    [['save', 'nobody'], /no image "nobody".*`layerstore images`/],
+    [['tag', 'nobody', 'somebody'], /no image "nobody"/],
+    [['history', 'nobody'], /no image "nobody"/],
+    [['export', 'nobody'], /nothing here is called "nobody"/],
+    [['verify', 'nobody'], /nothing here is called "nobody"/],
+    [['rm', '--type', 'layer', 'feedbeef'], /no layer "feedbeef"/],
     [['create', '../evil'], /evil/],
     [['create', 'box', 'feedbeef'], /feedbeef/],
     [['create', 'box', '--size', '1G'], /cannot limit the size .*project quota, which .*Omit the size/],
@@ -193,12 +210,50 @@ test('wrong usage exits 2, failures exit 1, each with one line that helps', asyn
   assert.match(onFile.stderr, /a-file/);
 });
 
-test('images: load from a pipe, list, save, remove', async (t) => {
+test('only what brings content in makes a store: a mistyped root is told', async (t) => {
   const cli = new Cli(t);
-  const layer = readFileSync(await tarFile(join(cli.directory, 'l.tar'), { 'bin/sh': '#!' }));
+  for (const words of [
+    ['ls'],
+    ['images'],
+    ['df'],
+    ['gc'],
+    ['gc', '--dry-run'],
+    ['verify'],
+    ['inspect', 'x'],
+    ['mount', 'x'],
+    ['umount', 'x'],
+    ['diff', 'x'],
+    ['commit', 'x'],
+    ['rm', 'x'],
+    ['rm', '-f', 'x'],
+    ['tag', 'x', 'y'],
+    ['history', 'x'],
+    ['export', 'x'],
+    ['save', 'x'],
+  ]) {
+    assert.match(cli.fails(1, ...words), /there is no store in ".*root": name its place with --root/, words.join(' '));
+    assert.ok(!existsSync(cli.root), words.join(' '));
+  }
+  mkdirSync(cli.root, { mode: 0o710 });
+  assert.match(cli.fails(1, 'gc'), /there is no store in/);
+  assert.deepEqual(readdirSync(cli.root), []);
+  const { driver, engine } = cli.json<{ driver?: string; engine: string }>('info');
+  assert.deepEqual([driver, engine], [undefined, 'native'], 'what this machine can, without a store');
+  assert.deepEqual(readdirSync(cli.root), []);
+  assert.equal(cli.ok('create', 'box'), 'box');
+  assert.equal(cli.json<{ driver?: string }>('info').driver, 'overlay2');
+});
+
+/** An archive as `docker save` writes it, of one layer with the name `demo:1`. */
+async function demoArchive(directory: string): Promise<{ archive: Buffer; layer: Buffer; chainID: string }> {
+  const layer = readFileSync(await tarFile(join(directory, 'l.tar'), { 'bin/sh': '#!' }));
   const config = JSON.stringify({
     architecture: 'amd64',
     os: 'linux',
+    history: [
+      { created: '2024-05-06T07:08:09Z', created_by: 'ADD rootfs.tar /' },
+      { created_by: 'CMD ["sh"]', empty_layer: true, comment: 'by hand' },
+    ],
     rootfs: { type: 'layers', diff_ids: [`sha256:${sha256(layer)}`] },
   });
   const archive = pack();
@@ -211,11 +266,19 @@ test('images: load from a pipe, list, save, remove', async (t) => {
   archive.finalize();
   const chunks: Buffer[] = [];
   for await (const chunk of archive) chunks.push(chunk as Buffer);
+  return { archive: Buffer.concat(chunks), layer, chainID: `sha256:${sha256(layer)}` };
+}
 
-  const loaded = cli.run(['load', '-'], Buffer.concat(chunks));
-  assert.deepEqual(loaded, { code: 0, stdout: `demo:1 sha256:${sha256(layer)}\n`, stderr: '' });
+test('images: load from a pipe, list, save, remove', async (t) => {
+  const cli = new Cli(t);
+  const { archive, layer } = await demoArchive(cli.directory);
+  for (const words of [['load'], ['load', '-']]) {
+    const loaded = cli.run(words, archive);
+    assert.deepEqual(loaded, { code: 0, stdout: `demo:1 sha256:${sha256(layer)}\n`, stderr: '' });
+  }
   assert.match(cli.ok('images'), /demo:1/);
-  assert.match(cli.ok('create', 'box', 'demo:1'), /^[a-f0-9]{64}$/);
+  assert.match(cli.ok('images', '-q'), /^[a-f0-9]{12}$/);
+  cli.ok('create', 'box', 'demo:1');
   assert.match(cli.fails(1, 'rm', `sha256:${sha256(layer)}`), /in use/);
   const saved = join(cli.directory, 'saved.tar');
   cli.ok('save', 'demo:1', '-o', saved);
@@ -224,13 +287,67 @@ test('images: load from a pipe, list, save, remove', async (t) => {
   assert.equal(cli.ok('load', saved), `demo:1 sha256:${sha256(layer)}`);
   const oci = join(cli.directory, 'oci.tar');
   cli.ok('save', 'demo:1', '--format', 'oci', '--compression', 'gzip', '-o', oci);
-  cli.ok('rm', 'demo:1');
-  assert.match(cli.ok('load', oci), new RegExp(`sha256:${sha256(layer)}`));
+  cli.ok('rmi', 'demo:1');
+  assert.match(cli.ok('load', '-i', oci), new RegExp(`sha256:${sha256(layer)}`));
+  assert.match(cli.fails(2, 'load', '-i', oci, oci), /one archive/);
 });
 
-test('Ctrl-C leaves nothing behind', async (t) => {
+test('names are taken wherever an id is: tag, history, export, verify, register, rm of several', async (t) => {
   const cli = new Cli(t);
-  cli.ok('info');
+  const { archive, layer, chainID } = await demoArchive(cli.directory);
+  cli.run(['load'], archive);
+  assert.equal(cli.ok('tag', 'demo:1', 'other:2'), '');
+  assert.deepEqual(cli.json<{ names: string[] }[]>('images')[0]?.names, ['demo:1', 'other:2']);
+
+  assert.match(
+    cli.ok('history', 'other:2'),
+    /CMD \["sh"\] +by hand\n.* 2024-05-06 07:08:09 {2}ADD rootfs.tar \/ +2 B$/,
+  );
+  assert.deepEqual(cli.json('history', 'demo:1'), [
+    { createdBy: 'CMD ["sh"]', comment: 'by hand' },
+    { created: '2024-05-06T07:08:09Z', createdBy: 'ADD rootfs.tar /', chainID, size: 2 },
+  ]);
+
+  const upper = await tarFile(join(cli.directory, 'upper.tar'), { 'srv/x': 'x' });
+  const child = cli.ok('register', '--parent', 'demo:1', upper);
+  cli.ok('create', 'box', child);
+  writeFileSync(join(cli.ok('mount', 'box'), 'srv/new'), 'new');
+  const listed = (...words: string[]): string[] => {
+    const file = join(cli.directory, 'out.tar');
+    cli.ok('export', ...words, '-o', file);
+    return execFileSync('tar', ['-tf', file], { encoding: 'utf8' }).trimEnd().split('\n');
+  };
+  assert.deepEqual(listed('demo:1'), ['bin/', 'bin/sh'], 'an image: its root file system');
+  assert.deepEqual(listed('box'), ['srv/', 'srv/new'], 'an RW layer: its changes');
+  assert.deepEqual(listed(chainID), ['bin/sh'], 'a layer: the tar as it was registered');
+  const whole = cli.run(['export', 'demo:1'], undefined).stdout;
+  assert.ok(whole.includes('bin/sh'));
+  assert.equal(layer.length % 512, 0);
+
+  assert.match(cli.ok('verify', 'demo:1'), /^[a-f0-9]{12} {2}ok$/);
+  assert.match(cli.ok('verify', 'box', 'demo:1'), /^([a-f0-9]{12} {2}ok\n?){2}$/, 'each layer once');
+
+  assert.match(cli.fails(1, 'rm', 'other:2', 'nothing'), /called "nothing"/);
+  assert.deepEqual(cli.json<{ names: string[] }[]>('images')[0]?.names, ['demo:1', 'other:2'], 'nothing was removed');
+  assert.match(cli.fails(1, 'rm', 'box'), /mounted/);
+  assert.deepEqual(
+    cli
+      .json<{ chainID: string }[]>('rm', '-f', 'box', 'missing', child, 'demo:1', 'other:2')
+      .map((each) => each.chainID),
+    [child, chainID],
+  );
+  assert.deepEqual(cli.json('ls'), { layers: [], rwLayers: [] });
+});
+
+for (const [signal, expected] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  test(`${signal} leaves nothing behind and exits with ${expected}`, (t) => interrupts(t, signal, expected));
+
+async function interrupts(t: TestContext, signal: 'SIGINT' | 'SIGTERM', expected: number): Promise<void> {
+  const cli = new Cli(t);
+  cli.ok('rm', cli.ok('register', await tarFile(join(cli.directory, 'small.tar'), { small: 'x' })));
   const before = listing(cli.root);
   const child = spawn(process.execPath, [main, '--root', cli.root, 'register', '-'], {
     cwd: top,
@@ -245,14 +362,14 @@ test('Ctrl-C leaves nothing behind', async (t) => {
   for (let i = 0; i < 6_000 && readdirSync(layers).length < 2; i++)
     await new Promise((resolve) => setTimeout(resolve, 50));
   assert.ok(readdirSync(layers).length >= 2, 'a registration is under way');
-  child.kill('SIGINT');
+  child.kill(signal);
   const [code, stderr] = await new Promise<[number | null, string]>((resolve) => {
     let text = '';
     child.stderr.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
     child.on('close', (status) => resolve([status, text]));
   });
-  assert.equal(code, 1, stderr);
-  assert.match(stderr, /interrupted/);
+  assert.equal(code, expected, stderr);
+  assert.match(stderr, new RegExp(`interrupted by ${signal}`));
   // All but files that were taken away already, whose unlinking a busy machine may leave to the next command.
   assert.deepEqual(
     listing(cli.root).filter((path) => !path.includes('.removing-')),
@@ -260,7 +377,7 @@ test('Ctrl-C leaves nothing behind', async (t) => {
   );
   cli.ok('gc');
   assert.deepEqual(listing(cli.root), before);
-});
+}
 
 function listing(root: string): string[] {
   return readdirSync(root, { recursive: true }).map(String).sort();

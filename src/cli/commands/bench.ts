@@ -1,9 +1,8 @@
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runTrials, writeSampleTar } from '../bench-trials.js';
-import { UsageError, type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { formatBytes, formatDuration, formatTable } from '../format.js';
-import { oneOf } from '../values.js';
 
 export const bench: Command = {
   name: 'bench',
@@ -13,11 +12,10 @@ export const bench: Command = {
   examples: ['layerstore bench', 'layerstore bench --runs 7 --json'],
   options: { runs: { type: 'string' } },
   positionals: [0, 0],
+  completes: [],
   async run({ options, terminal, signal }, _positionals, values) {
-    const runs = values['runs'] === undefined ? 3 : Number(values['runs']);
-    if (!Number.isInteger(runs) || runs < 1 || runs > 100)
-      throw new UsageError('--runs takes a whole number from 1 to 100');
-    const driver = oneOf('--driver', options.driver, ['overlay2', 'vfs']) ?? 'auto';
+    const runs = values.integer('runs', [1, 100]) ?? 3;
+    const driver = options.driver ?? 'auto';
     await mkdir(options.root, { recursive: true, mode: 0o710 });
     const scratch = await mkdtemp(join(options.root, 'bench-'));
     try {

@@ -2,6 +2,7 @@ import type { Command } from '../command.js';
 import { layerJson } from '../json.js';
 import { showProgress } from '../progress.js';
 import { cliReference } from '../reference.js';
+import { needRWLayer } from '../resolve.js';
 
 export const commit: Command = {
   name: 'commit',
@@ -11,10 +12,11 @@ export const commit: Command = {
   examples: ['layerstore commit box'],
   options: { consume: { type: 'boolean' } },
   positionals: [1, 1],
+  completes: ['rw'],
   async run(context, [name = ''], values) {
-    const store = await context.store();
-    const layer = await store.commit(await store.getRWLayer(name), {
-      consume: values['consume'] === true,
+    const store = await context.store('change');
+    const layer = await store.commit((await needRWLayer(store, name)).rw, {
+      consume: values.flag('consume'),
       signal: context.signal,
       onProgress: showProgress(context.terminal, 'commit'),
     });

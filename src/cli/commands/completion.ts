@@ -1,5 +1,6 @@
-import { UsageError, type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { GLOBAL_OPTIONS } from '../arguments.js';
+import { UsageError } from '../usage-error.js';
 
 const SHELLS = ['bash', 'zsh', 'fish'];
 
@@ -9,6 +10,7 @@ export const completion = (commands: () => readonly Command[]): Command => ({
   usage: 'bash|zsh|fish',
   examples: ['source <(layerstore completion bash)', 'layerstore completion fish | source'],
   positionals: [1, 1],
+  completes: [],
   async run(context, [shell = '']) {
     if (!SHELLS.includes(shell)) throw new UsageError(`completion knows bash, zsh and fish, not "${shell}"`);
     const script = shell === 'fish' ? fish(commands()) : shell === 'zsh' ? zsh(commands()) : bash(commands());

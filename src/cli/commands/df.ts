@@ -7,8 +7,9 @@ export const df: Command = {
   usage: '',
   examples: ['layerstore df'],
   positionals: [0, 0],
+  completes: [],
   async run(context) {
-    const usage = await (await context.store({ readOnly: true })).usage();
+    const usage = await (await context.store('read')).usage();
     const { layers, rwLayers, fileSystem } = usage;
     context.terminal.result(usage, () =>
       formatTable(

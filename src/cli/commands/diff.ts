@@ -1,5 +1,6 @@
 import { formatChange } from '../../index.js';
 import type { Command } from '../command.js';
+import { needRWLayer } from '../resolve.js';
 
 export const diff: Command = {
   name: 'diff',
@@ -8,9 +9,10 @@ export const diff: Command = {
   details: 'A line a change: A added, C changed, D deleted.',
   examples: ['layerstore diff box'],
   positionals: [1, 1],
+  completes: ['rw'],
   async run(context, [name = '']) {
-    const store = await context.store({ readOnly: true });
-    const changes = await (await store.getRWLayer(name)).changes();
+    const store = await context.store('read');
+    const changes = await (await needRWLayer(store, name)).rw.changes();
     context.terminal.result(changes, () => changes.map(formatChange).join('\n'));
   },
 };

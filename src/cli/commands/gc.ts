@@ -9,11 +9,12 @@ export const gc: Command = {
   examples: ['layerstore gc --dry-run', 'layerstore gc'],
   options: { 'dry-run': { type: 'boolean' } },
   positionals: [0, 0],
+  completes: [],
   async run(context, _positionals, values) {
-    const dryRun = values['dry-run'] === true;
+    const dryRun = values.flag('dry-run');
     // Images are references too: their source is known to the store once they are open.
-    await context.images();
-    const store = await context.store();
+    await context.images('change');
+    const store = await context.store('change');
     const none: CleanupReport = { items: [], foreign: [], bytes: 0 };
     const cleanup = dryRun ? none : await store.cleanup();
     const report = await store.gc({ dryRun });

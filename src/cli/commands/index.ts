@@ -6,8 +6,9 @@ import { completion } from './completion.js';
 import { create } from './create.js';
 import { df } from './df.js';
 import { diff } from './diff.js';
-import { exportLayer } from './export.js';
+import { exportTar } from './export.js';
 import { gc } from './gc.js';
+import { history } from './history.js';
 import { images } from './images.js';
 import { info } from './info.js';
 import { inspect } from './inspect.js';
@@ -17,6 +18,7 @@ import { mount, umount } from './mount.js';
 import { register } from './register.js';
 import { rm } from './rm.js';
 import { save } from './save.js';
+import { tag } from './tag.js';
 import { verify } from './verify.js';
 
 export const commands: readonly Command[] = [
@@ -24,9 +26,11 @@ export const commands: readonly Command[] = [
   save,
   register,
   images,
+  tag,
+  history,
   ls,
   inspect,
-  exportLayer,
+  exportTar,
   create,
   mount,
   umount,

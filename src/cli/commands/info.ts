@@ -1,7 +1,8 @@
-import { engineFeatures } from '../../index.js';
+import { engineFeatures, openEngine } from '../../index.js';
 import type { Command } from '../command.js';
 import { formatTable } from '../format.js';
 import type { InfoJson } from '../json.js';
+import { hasStore } from '../opened.js';
 import { packageVersion } from '../version.js';
 
 /** What a driver's status says of the engine, and the engine itself says too. */
@@ -13,16 +14,19 @@ export const info: Command = {
   usage: '',
   examples: ['layerstore info'],
   positionals: [0, 0],
+  completes: [],
   async run(context) {
-    const store = await context.store();
+    const { root, engine: wanted = 'auto' } = context.options;
+    const store = hasStore(root) ? await context.store('change') : undefined;
+    const engine = store?.engineName ?? (await openEngine({ engine: wanted })).name;
     const value: InfoJson = {
       version: packageVersion(),
-      root: context.options.root,
-      driver: store.driverName,
-      engine: store.engineName,
+      root,
+      ...(store === undefined ? {} : { driver: store.driverName }),
+      engine,
       node: process.version,
-      status: Object.fromEntries(store.driverStatus().filter(([key]) => !REPEATED.test(key))),
-      features: { ...(await engineFeatures(store.engineName)) },
+      status: Object.fromEntries((store?.driverStatus() ?? []).filter(([key]) => !REPEATED.test(key))),
+      features: { ...(await engineFeatures(engine)) },
     };
     context.terminal.result(value, () =>
       formatTable(
@@ -30,7 +34,7 @@ export const info: Command = {
         [
           ['version', value.version],
           ['root', value.root],
-          ['driver', value.driver],
+          ['driver', value.driver ?? 'none: no store is there yet'],
           ['engine', value.engine],
           ['node', value.node],
           ...Object.entries(value.status),

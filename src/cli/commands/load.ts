@@ -3,20 +3,30 @@ import type { Command } from '../command.js';
 import { inputSource } from '../input.js';
 import { imageJson } from '../json.js';
 import { showImageProgress } from '../progress.js';
+import { UsageError } from '../usage-error.js';
 
 export const load: Command = {
   name: 'load',
   summary: 'take in every image of an archive or an OCI layout',
-  usage: '[--platform OS/ARCH] ARCHIVE',
-  details: 'ARCHIVE is a `docker save` archive, an OCI archive or an OCI layout directory; "-" reads standard input.',
-  examples: ['docker save debian:12 | layerstore load -', 'layerstore load ./oci-layout'],
-  options: { platform: { type: 'string' } },
-  positionals: [1, 1],
-  async run(context, [archive = ''], values) {
-    const images = await context.images();
+  usage: '[--platform OS/ARCH] [ARCHIVE or -i ARCHIVE]',
+  details:
+    'ARCHIVE is a `docker save` archive, an OCI archive or an OCI layout directory. Without it, or with "-",\n' +
+    'standard input is read.',
+  examples: ['docker save debian:12 | layerstore load', 'layerstore load ./oci-layout'],
+  options: { input: { type: 'string', short: 'i' }, platform: { type: 'string' } },
+  positionals: [0, 1],
+  completes: ['file'],
+  async run(context, [given], values) {
+    const archive = given ?? values.text('input') ?? '-';
+    if (given !== undefined && values.text('input') !== undefined)
+      throw new UsageError('load takes one archive: as an argument or with -i');
+    if (archive === '-' && process.stdin.isTTY)
+      throw new UsageError('load needs an archive: a path, or a pipe on standard input');
+    const platform = values.text('platform');
+    const images = await context.images('make');
     const loaded = await images.load(inputSource(archive), {
       signal: context.signal,
-      ...(typeof values['platform'] === 'string' ? { platform: values['platform'] } : {}),
+      ...(platform === undefined ? {} : { platform }),
       onProgress: showImageProgress(context.terminal, 'load', await sizeOf(archive)),
     });
     context.terminal.result(loaded.map(imageJson), () =>

@@ -9,10 +9,11 @@ export const ls: Command = {
   usage: '',
   examples: ['layerstore ls', 'layerstore ls --json | jq .layers[].chainID'],
   positionals: [0, 0],
+  completes: [],
   async run(context) {
-    const store = await context.store({ readOnly: true });
+    const store = await context.store('read');
     const value = await list(store);
-    const images = context.options.json ? [] : (await context.images({ readOnly: true })).list();
+    const images = context.options.json ? [] : (await context.images('read')).list();
     const { root } = store;
     context.terminal.result(value, () => describe(value, imageNames(images), root, context.terminal.columns));
   },

@@ -1,4 +1,7 @@
+import { LayerStoreError } from '../../index.js';
 import type { Command } from '../command.js';
+import type { MountJson } from '../json.js';
+import { needRWLayer } from '../resolve.js';
 
 export const mount: Command = {
   name: 'mount',
@@ -7,13 +10,13 @@ export const mount: Command = {
   examples: ['root=$(layerstore mount box)'],
   options: { label: { type: 'string' } },
   positionals: [1, 1],
+  completes: ['rw'],
   async run(context, [name = ''], values) {
-    const rw = await (await context.store()).getRWLayer(name);
-    const label = values['label'];
+    const { rw, info } = await needRWLayer(await context.store('change'), name);
     // Mounted already, by an earlier call: that mount is the one, and one `umount` takes it away.
-    const there = (await context.store()).mounts().get(name);
-    const path = there?.path ?? (await rw.mount(typeof label === 'string' ? label : undefined));
-    context.terminal.result({ name, path, mountCount: rw.mountCount }, () => path);
+    const path = info.path ?? (await rw.mount(values.text('label')));
+    const value: MountJson = { name, path, mountCount: rw.mountCount };
+    context.terminal.result(value, () => path);
   },
 };
 
@@ -23,14 +26,16 @@ export const umount: Command = {
   usage: 'NAME',
   examples: ['layerstore umount box'],
   positionals: [1, 1],
+  completes: ['rw'],
   async run(context, [name = '']) {
-    const store = await context.store();
-    const rw = await store.getRWLayer(name);
-    const path = store.mounts().get(name)?.path;
+    const { rw, info } = await needRWLayer(await context.store('change'), name);
+    if (info.mountCount === 0) throw new LayerStoreError('ERR_NOT_MOUNTED', `RW layer "${name}" is not mounted`);
     await rw.unmount();
-    context.terminal.result(
-      { name, ...(path === undefined ? {} : { path }), mountCount: rw.mountCount },
-      () => path ?? '',
-    );
+    const value: MountJson = {
+      name,
+      ...(info.path === undefined ? {} : { path: info.path }),
+      mountCount: rw.mountCount,
+    };
+    context.terminal.result(value, () => info.path ?? '');
   },
 };

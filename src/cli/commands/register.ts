@@ -4,26 +4,28 @@ import { inputSource } from '../input.js';
 import { layerJson } from '../json.js';
 import { showProgress } from '../progress.js';
 import { cliReference } from '../reference.js';
-import { needChainID } from '../resolve.js';
+import { resolveChainID } from '../resolve.js';
 
 export const register: Command = {
   name: 'register',
   summary: 'make a read-only layer from a tar',
-  usage: '[--parent CHAINID] [--diff-id DIFFID] TAR',
+  usage: '[--parent CHAINID or IMAGE] [--diff-id DIFFID] TAR',
   details:
     'TAR is plain, gzip or zstd, told by its content; "-" reads standard input.\n' +
     'The named reference cli:CHAINID keeps the layer until `layerstore rm`.',
   examples: ['layerstore register base.tar', 'zstdcat app.tar.zst | layerstore register --parent 3f8a1c20 -'],
   options: { parent: { type: 'string', short: 'p' }, 'diff-id': { type: 'string' } },
   positionals: [1, 1],
+  completes: ['file'],
   async run(context, [tar = ''], values) {
-    const store = await context.store();
-    const parent = typeof values['parent'] === 'string' ? needChainID(store, values['parent']) : undefined;
-    const expected = typeof values['diff-id'] === 'string' ? { diffID: parseDiffID(values['diff-id']) } : {};
+    const store = await context.store('make');
+    const on = values.text('parent');
+    const parent = on === undefined ? undefined : await resolveChainID(store, () => context.images('make'), on);
+    const diffID = values.text('diff-id');
     const layer = await store.register(inputSource(tar), parent, {
       signal: context.signal,
       onProgress: showProgress(context.terminal, 'register'),
-      ...expected,
+      ...(diffID === undefined ? {} : { diffID: parseDiffID(diffID) }),
     });
     await store.retain(layer.chainID, cliReference(layer.chainID));
     const value = await layerJson(layer);

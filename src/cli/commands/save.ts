@@ -1,6 +1,7 @@
-import { UsageError, type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { showSaveProgress } from '../progress.js';
-import { oneOf } from '../values.js';
+import { needImage } from '../resolve.js';
+import { UsageError } from '../usage-error.js';
 
 export const save: Command = {
   name: 'save',
@@ -16,21 +17,22 @@ export const save: Command = {
     compression: { type: 'string' },
   },
   positionals: [1, 1],
+  completes: ['image'],
   async run(context, [name = ''], values) {
-    const output = values['output'];
-    if (typeof output !== 'string') {
-      if (context.terminal.output.isTTY === true)
-        throw new UsageError('save needs -o FILE: a tar is not for a terminal');
+    const output = values.text('output');
+    if (output === undefined && context.terminal.output.isTTY === true) {
+      throw new UsageError('save needs -o FILE or a pipe: a tar is not for a terminal');
     }
-    const format = oneOf('--format', values['format'], ['docker', 'oci'] as const);
-    const compression = oneOf('--compression', values['compression'], ['none', 'gzip', 'zstd'] as const);
-    const images = await context.images({ readOnly: true });
-    await images.save(name, typeof output === 'string' ? { path: output } : context.terminal.output, {
+    const format = values.oneOf('format', ['docker', 'oci']);
+    const compression = values.oneOf('compression', ['none', 'gzip', 'zstd']);
+    const images = await context.images('read');
+    await needImage(images, name);
+    await images.save(name, output === undefined ? context.terminal.output : { path: output }, {
       ...(format === undefined ? {} : { format }),
       ...(compression === undefined ? {} : { compression }),
       signal: context.signal,
       onProgress: showSaveProgress(context.terminal, 'save'),
     });
-    if (typeof output === 'string') context.terminal.result({ path: output }, () => '');
+    if (output !== undefined) context.terminal.result({ path: output }, () => '');
   },
 };

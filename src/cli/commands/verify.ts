@@ -1,26 +1,26 @@
-import type { LayerProblem, VerifyReport } from '../../index.js';
+import type { ChainID, Images, LayerProblem, Store, VerifyReport } from '../../index.js';
 import type { Command } from '../command.js';
 import { shortID } from '../format.js';
-import { needChainID } from '../resolve.js';
+import { resolveTarget } from '../resolve.js';
 
 export const verify: Command = {
   name: 'verify',
   summary: 're-read and re-hash layers; exit 1 where one is damaged',
-  usage: '[CHAINID…]',
-  examples: ['layerstore verify', 'layerstore verify 3f8a1c20'],
+  usage: '[CHAINID or IMAGE or NAME …]',
+  details: 'An image or an RW layer stands for every layer that it is made of. Without arguments: every layer.',
+  examples: ['layerstore verify', 'layerstore verify 3f8a1c20 debian:12'],
   positionals: [0, 1000],
+  completes: ['layer', 'image', 'rw'],
   async run(context, ids) {
-    const store = await context.store({ readOnly: true });
-    const options = { signal: context.signal };
-    const chosen = ids.map((id) => needChainID(store, id));
+    const { terminal, signal } = context;
+    const store = await context.store('read');
+    const chosen = ids.length === 0 ? [undefined] : await layersOf(store, () => context.images('read'), ids);
     const reports: VerifyReport[] = [];
-    if (chosen.length === 0) reports.push(await store.verify(undefined, options));
-    for (const chainID of chosen) reports.push(await store.verify(chainID, options));
+    for (const chainID of chosen) reports.push(await store.verify(chainID, { signal }));
     const value: VerifyReport = {
       layers: reports.flatMap((report) => report.layers),
       ok: reports.every((report) => report.ok),
     };
-    const { terminal } = context;
     terminal.result(value, () =>
       value.layers
         .map(({ chainID, ok, problems }) =>
@@ -35,6 +35,21 @@ export const verify: Command = {
     return value.ok ? 0 : 1;
   },
 };
+
+/** The layers that the arguments name, each once. */
+async function layersOf(store: Store, images: () => Promise<Images>, ids: readonly string[]): Promise<ChainID[]> {
+  const chosen = new Set<ChainID>();
+  for (const id of ids) {
+    const target = await resolveTarget(store, images, id);
+    if (target.type === 'layer') {
+      chosen.add(target.chainID);
+      continue;
+    }
+    const top = target.type === 'image' ? target.image.chainID : target.info.parent;
+    for (let layer = top && store.map().get(top); layer !== undefined; layer = layer.parent) chosen.add(layer.chainID);
+  }
+  return [...chosen];
+}
 
 function problemLine({ path, what, expected, found, cosmetic }: LayerProblem): string {
   return `  ${path}: ${what} is ${found}, expected ${expected}${cosmetic ? ' (cosmetic)' : ''}`;

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DEFAULT_ROOT, parseArguments } from '../../../src/cli/arguments.js';
-import { UsageError } from '../../../src/cli/command.js';
 import { commands } from '../../../src/cli/commands/index.js';
 import { commandHelp, overview } from '../../../src/cli/help.js';
+import { UsageError } from '../../../src/cli/usage-error.js';
 
 const parse = (line: string, env: Record<string, string> = {}) =>
   parseArguments(line.split(' ').filter(Boolean), commands, env);
@@ -34,10 +34,14 @@ test('wrong usage is a UsageError that names what is wrong', () => {
     ['registr x', /did you mean "register"/],
     ['register', /register takes .*; 0 given/],
     ['ls extra', /ls takes no arguments; 1 given/],
-    ['ls --nonsense', /--nonsense/],
+    ['ls --nonsense', /^ls has no option "--nonsense"$/],
+    ['ls --jsn', /^ls has no option "--jsn"; did you mean "--json"\?$/],
+    ['-x ls', /^ls has no option "-x"$/],
+    ['rm --type --force box', /^--type needs a value: write --type=--force if it begins with "-"$/],
+    ['ls --json=3', /^--json takes no value$/],
     ['--engine wasm ls', /--engine takes native or js, not "wasm"/],
     ['--durability maybe ls', /--durability takes strict or relaxed/],
-    ['--root', /root/],
+    ['--root', /^--root needs a value$/],
   ] as const) {
     assert.throws(
       () => parse(line),
@@ -56,12 +60,24 @@ test('help and version are asked for in every usual way', () => {
     assert.ok(parsed.kind === 'help');
     assert.equal(parsed.command?.name, 'register', line);
   }
+  for (const line of ['version', '-v', 'ls -v']) assert.equal(parse(line).kind, 'version', line);
   assert.throws(() => parse('help nonsense'), UsageError);
+});
+
+test('rmi and unmount are other names, also in help', () => {
+  const parsed = parse('--root /r rmi -f debian:12');
+  assert.ok(parsed.kind === 'run');
+  assert.equal(parsed.command.name, 'rm');
+  assert.deepEqual(parsed.positionals, ['debian:12']);
+  assert.equal(parsed.values.text('type'), 'image');
+  const help = parse('help unmount');
+  assert.ok(help.kind === 'help');
+  assert.equal(help.command?.name, 'umount');
 });
 
 test('every command of the contract is there, with help and an example that names it', () => {
   const contract =
-    'load save register images ls inspect export create mount umount diff commit rm verify gc info df bench';
+    'load save register images tag history ls inspect export create mount umount diff commit rm verify gc info df bench';
   for (const name of contract.split(' ')) {
     const command = commands.find((each) => each.name === name);
     assert.ok(command !== undefined, name);
