@@ -31,7 +31,8 @@ export class ArchiveFile implements ImageFiles {
   /** Scans the headers; takes the handle over, also when it throws. */
   static async open(path: string, file: FileHandle, limits: ArchiveLimits, signal?: AbortSignal): Promise<ArchiveFile> {
     try {
-      const names = await scan(file, limits, signal);
+      const names = new ArchiveNames<Place>(quote(path), limits.maxArchiveEntries);
+      await scan(file, names, signal);
       return new ArchiveFile(path, file, names);
     } catch (error) {
       await file.close();
@@ -41,6 +42,10 @@ export class ArchiveFile implements ImageFiles {
 
   async firstOf(names: readonly string[]): Promise<string | undefined> {
     return names.find((name) => this.#names.get(name) !== undefined);
+  }
+
+  async isNear(name: string): Promise<boolean> {
+    return this.#names.get(name) !== undefined;
   }
 
   async read(name: string, maxBytes: number): Promise<Uint8Array | undefined> {
@@ -73,9 +78,8 @@ export class ArchiveFile implements ImageFiles {
   }
 }
 
-async function scan(file: FileHandle, limits: ArchiveLimits, signal?: AbortSignal): Promise<ArchiveNames<Place>> {
+async function scan(file: FileHandle, names: ArchiveNames<Place>, signal?: AbortSignal): Promise<void> {
   const { size: end } = await attempt('read the image archive', () => file.stat());
-  const names = new ArchiveNames<Place>(limits.maxArchiveEntries);
   let position = 0;
   const source = {
     read: async (length: number): Promise<Uint8Array> => {
@@ -87,14 +91,14 @@ async function scan(file: FileHandle, limits: ArchiveLimits, signal?: AbortSigna
   for (;;) {
     signal?.throwIfAborted();
     const entry = await readEntry(source);
-    if (entry === undefined) return names;
+    if (entry === undefined) break;
     const name = names.admit(entry);
-    if (entry.type === 'file') names.addContent(name, { offset: position, size: entry.size });
-    else names.addOther(name, entry);
+    if (name !== undefined) names.addContent(name, { offset: position, size: entry.size });
     if (position + entry.size > end)
       throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
     position += Math.ceil(entry.size / BLOCK) * BLOCK;
   }
+  names.end();
 }
 
 /** Exactly `length` bytes, fewer only at the end of the file. */

@@ -1,27 +1,65 @@
 /**
  * The names inside an image archive: a map from a cleaned name to what lies there. A name that leaves the archive, one
- * that comes twice and a link that leads out are refused when they are met, whether or not anybody asks for them.
+ * that comes twice and a link that leads out are refused, whether or not anybody asks for them: as soon as it is known
+ * that this is an image archive at all. The tar of a root file system has such links too, and gets a better answer.
  */
-import { badImage, overLimit, quote } from './errors.js';
+import { badImage, noImageArchive, overLimit, quote } from './errors.js';
 import type { TarEntry } from './tar-header.js';
 
 const MAX_LINKS = 40;
+/** The files that make an archive one of images. */
+const MARKERS = new Set(['index.json', 'manifest.json', 'repositories']);
 
 type Slot<Content> = { readonly content: Content } | { readonly link: string } | { readonly other: TarEntry['type'] };
 
 export class ArchiveNames<Content> {
   readonly #slots = new Map<string, Slot<Content>>();
+  readonly #title: string;
   readonly #maxEntries: number;
   #count = 0;
+  #isImage = false;
+  /** Why the archive will be refused, once it has shown that it is one of images. */
+  #refusal: unknown;
 
-  constructor(maxEntries: number) {
+  /** @param title what the archive is called in errors */
+  constructor(title: string, maxEntries: number) {
+    this.#title = title;
     this.#maxEntries = maxEntries;
   }
 
-  /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
-  admit(entry: TarEntry): string {
-    if (++this.#count > this.#maxEntries)
+  /**
+   * Notes an entry of any type. For a regular file gives the cleaned name to call {@link addContent} with, undefined where
+   * its content is not needed.
+   */
+  admit(entry: TarEntry): string | undefined {
+    if (++this.#count > this.#maxEntries) {
+      if (this.#refusal !== undefined) throw noImageArchive(this.#title, this.#refusal);
       throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
+    }
+    try {
+      const name = this.#check(entry);
+      if (MARKERS.has(name)) this.#isImage = true;
+      if (entry.type === 'file') return this.#admitted(name);
+      this.#addOther(name, entry);
+    } catch (error) {
+      this.#refusal ??= error;
+    }
+    return this.#admitted(undefined);
+  }
+
+  #admitted(name: string | undefined): string | undefined {
+    if (this.#refusal === undefined) return name;
+    if (this.#isImage) throw this.#refusal;
+    return undefined;
+  }
+
+  /** All entries were admitted. */
+  end(): void {
+    if (this.#refusal !== undefined) throw noImageArchive(this.#title, this.#refusal);
+  }
+
+  /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
+  #check(entry: TarEntry): string {
     const name = cleanName(entry.name);
     const there = this.#slots.get(name);
     const bothDirectories =
@@ -39,7 +77,7 @@ export class ArchiveNames<Content> {
   }
 
   /** Everything that is no regular file. A hard link's target counts from the top, a symbolic one's from its directory. */
-  addOther(name: string, entry: TarEntry): void {
+  #addOther(name: string, entry: TarEntry): void {
     if (name === '') return;
     if (entry.type === 'link') this.#slots.set(name, { link: cleanName(entry.target) });
     else if (entry.type === 'symlink') this.#slots.set(name, { link: symlinkTarget(name, entry.target) });

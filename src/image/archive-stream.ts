@@ -29,7 +29,7 @@ interface Pending {
 }
 
 export class ArchiveStream implements ImageFiles {
-  readonly title = 'the stream';
+  readonly title: string;
   readonly #cursor: StreamCursor;
   readonly #spool: Spool;
   readonly #names: ArchiveNames<Content>;
@@ -41,11 +41,16 @@ export class ArchiveStream implements ImageFiles {
   #failure: unknown;
   #turn: Promise<void> = Promise.resolve();
 
-  /** Takes the spool over. */
-  constructor(cursor: StreamCursor, spool: Spool, limits: ArchiveLimits) {
+  /**
+   * Takes the spool over.
+   *
+   * @param title what it is called in errors: the path, or `the stream`
+   */
+  constructor(title: string, cursor: StreamCursor, spool: Spool, limits: ArchiveLimits) {
+    this.title = title;
     this.#cursor = cursor;
     this.#spool = spool;
-    this.#names = new ArchiveNames(limits.maxArchiveEntries);
+    this.#names = new ArchiveNames(title, limits.maxArchiveEntries);
   }
 
   async firstOf(names: readonly string[]): Promise<string | undefined> {
@@ -53,6 +58,13 @@ export class ArchiveStream implements ImageFiles {
     return this.#inTurn(async () => {
       while (find() === undefined && (await this.#step())) continue;
       return find();
+    });
+  }
+
+  async isNear(name: string): Promise<boolean> {
+    return this.#inTurn(async () => {
+      if (this.#names.get(name) === undefined) await this.#step();
+      return this.#names.get(name) !== undefined;
     });
   }
 
@@ -166,11 +178,11 @@ export class ArchiveStream implements ImageFiles {
         const entry = await readEntry(this.#cursor);
         if (entry === undefined) {
           this.#ended = true;
+          this.#names.end();
           break;
         }
         const name = this.#names.admit(entry);
-        if (entry.type === 'file') return { name, entry };
-        this.#names.addOther(name, entry);
+        if (name !== undefined) return { name, entry };
         for await (const part of this.#content(entry)) void part;
       } catch (error) {
         this.#failure = error;

@@ -7,6 +7,7 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseChainID, type ChainID } from '../digest.js';
+import { systemError } from '../errors.js';
 import { READ_REGULAR } from '../util/regular-file.js';
 import { attempt, badImage, hasErrno } from './errors.js';
 
@@ -23,7 +24,7 @@ export async function builderChains(root: string): Promise<Set<ChainID>> {
     file = await open(path, READ_REGULAR);
   } catch (error) {
     if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return new Set();
-    return attempt("read the state of Docker's builder", () => Promise.reject(error as Error));
+    throw systemError(error, "read the state of Docker's builder");
   }
   try {
     return await attempt("read the state of Docker's builder", async () => {

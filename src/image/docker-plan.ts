@@ -3,49 +3,52 @@
  * older form with `repositories` and a folder for each layer alone.
  * Shapes: https://github.com/moby/docker-image-spec, "Combined Image JSON + Filesystem Changeset Format".
  */
-import type { DiffID } from '../digest.js';
+import type { DiffID, Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { cleanName } from './archive-names.js';
 import { readConfig, sha256, type ConfigBlob } from './config.js';
-import { badImage, digestMismatch, invalidArgument, overLimit, quote } from './errors.js';
+import { badImage, digestMismatch, noImageArchive, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson, type JsonObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { readDescriptor } from './oci-index.js';
-import { checkLayerCount, mergeImages, type LegacyImage, type PlannedImage, type PlannedLayer } from './plan.js';
+import { checkLayerCount, type LegacyImage, type Offer, type PlannedImage, type PlannedLayer } from './plan.js';
 import { formatPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
 
+/**
+ * @param known ids of images that an index beside `manifest.json` names. Docker (25 and later) writes an entry of the
+ *   index for each name, so an image without a name is in `manifest.json` alone: only such images are taken then.
+ */
 export async function planDocker(
   files: ImageFiles,
   wanted: Platform | undefined,
   limits: ArchiveLimits,
-): Promise<PlannedImage[]> {
+  known?: ReadonlySet<Digest>,
+): Promise<Offer> {
   const bytes = await files.read('manifest.json', limits.maxJsonBytes);
   if (bytes === undefined) throw badImage(`${files.title} has no "manifest.json"`);
   const entries = asArray(parseJson(bytes, '"manifest.json"', limits), '"manifest.json"');
-  if (entries.length === 0) throw badImage(`${files.title} holds no image: its "manifest.json" names none`);
   if (entries.length > limits.maxImages)
     throw overLimit(`${files.title} with its ${entries.length} images`, 'maxImages', limits.maxImages);
   const images: PlannedImage[] = [];
   const offered = new Set<string>();
-  for (const [position, entry] of entries.entries()) {
-    const image = await planEntry(
-      files,
-      asObject(entry, `entry ${position} of "manifest.json"`),
-      `entry ${position} of "manifest.json"`,
-      limits,
-    );
+  for (const [position, value] of entries.entries()) {
+    const what = `entry ${position} of "manifest.json"`;
+    const entry = asObject(value, what);
+    if (known !== undefined && tagsOf(entry, what).length > 0) continue;
+    const image = await planEntry(files, entry, what, limits);
+    if (known?.has(image.config.id) === true) continue;
     const { platform } = image.config;
     if (platform !== undefined) offered.add(formatPlatform(platform));
     if (wanted === undefined || (platform !== undefined && platformFit(wanted, platform) > 0)) images.push(image);
   }
-  if (images.length === 0 && wanted !== undefined) {
-    throw invalidArgument(
-      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`,
-    );
-  }
-  return mergeImages(images);
+  return { images, platforms: [...offered] };
+}
+
+function tagsOf(entry: JsonObject, what: string): string[] {
+  const tags = optional(entry['RepoTags'], asArray, `"RepoTags" of ${what}`) ?? [];
+  return tags.map((tag) => asString(tag, `a tag of ${what}`));
 }
 
 async function planEntry(
@@ -72,9 +75,6 @@ async function planEntry(
     throw overLimit(`the image with its ${layerNames.length} layers`, 'maxLayers', limits.maxLayers);
   checkLayerCount(config, layerNames.length);
   const sources = optional(entry['LayerSources'], asObject, `"LayerSources" of ${what}`) ?? {};
-  const tags = (optional(entry['RepoTags'], asArray, `"RepoTags" of ${what}`) ?? []).map((tag) =>
-    asString(tag, `a tag of ${what}`),
-  );
   const parent = optional(
     entry['Parent'],
     (value, name) => (value === '' ? undefined : asDigest(value, name)),
@@ -82,7 +82,7 @@ async function planEntry(
   );
   return {
     config,
-    names: tags.map(archiveName),
+    names: tagsOf(entry, what).map(archiveName),
     layers: layerNames.map((file, index) => planLayer(config, index, file, sources, what)),
     ...(parent === undefined ? {} : { parent }),
   };
@@ -107,8 +107,7 @@ function archiveName(text: string): ImageName {
 /** The form without `manifest.json`: `repositories` names top layers, each folder's `json` its parent. */
 export async function planLegacy(files: ImageFiles, limits: ArchiveLimits): Promise<LegacyImage[]> {
   const bytes = await files.read('repositories', limits.maxJsonBytes);
-  if (bytes === undefined)
-    throw badImage(`${files.title} holds no image: it has neither "index.json" nor "manifest.json" nor "repositories"`);
+  if (bytes === undefined) throw noImageArchive(files.title);
   const tops = new Map<string, ImageName[]>();
   for (const [repository, tags] of Object.entries(
     asObject(parseJson(bytes, '"repositories"', limits), '"repositories"'),

@@ -12,6 +12,14 @@ export function digestMismatch(message: string): LayerStoreError {
   return new LayerStoreError('ERR_DIGEST_MISMATCH', message);
 }
 
+/** @param title the archive, a stream or a directory */
+export function noImageArchive(title: string, cause?: unknown): LayerStoreError {
+  return badImage(
+    `${title} is no image archive: it has neither "index.json" nor "manifest.json" nor "repositories"; the tar of a root file system or of one layer is taken in with "register"`,
+    cause,
+  );
+}
+
 /** @param limit name of the field of ImageLimits that raises it */
 export function overLimit(what: string, limit: string, value: number): LayerStoreError {
   return new LayerStoreError(
@@ -50,6 +58,15 @@ export function layerError(error: unknown): unknown {
 export async function attempt<T>(action: string, call: () => Promise<T>): Promise<T> {
   try {
     return await call();
+  } catch (error) {
+    throw systemError(error, action);
+  }
+}
+
+/** Passes on what a stream of ours over a file gives; its errors are told as those of {@link attempt}. */
+export async function* withAction(action: string, chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
   } catch (error) {
     throw systemError(error, action);
   }

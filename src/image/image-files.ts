@@ -9,6 +9,8 @@ export interface ImageFiles {
    * kept that comes behind it.
    */
   firstOf(names: readonly string[]): Promise<string | undefined>;
+  /** Whether a file is there; of a stream, whether it has come or comes next, so that nothing else has to be kept. */
+  isNear(name: string): Promise<boolean>;
   /** A small file whole; undefined where it is missing. ERR_LIMIT_EXCEEDED over `maxBytes`. */
   read(name: string, maxBytes: number): Promise<Uint8Array | undefined>;
   /**

@@ -63,7 +63,7 @@ export class ImageDb {
         .map((name): Digest => `sha256:${name}`);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return [];
-      return attempt('list the images', () => Promise.reject(error as Error));
+      throw systemError(error, 'list the images');
     }
   }
 

@@ -2,6 +2,7 @@
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TarSource } from '../engine/engine.js';
+import { systemError } from '../errors.js';
 import { attempt, badImage, digestMismatch, hasErrno, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { OPEN_FLAGS } from './archive-file.js';
@@ -18,6 +19,10 @@ export class LayoutDirectory implements ImageFiles {
   async firstOf(names: readonly string[]): Promise<string | undefined> {
     for (const name of names) if ((await this.#size(name)) !== undefined) return name;
     return undefined;
+  }
+
+  async isNear(name: string): Promise<boolean> {
+    return (await this.#size(name)) !== undefined;
   }
 
   async read(name: string, maxBytes: number): Promise<Uint8Array | undefined> {
@@ -67,7 +72,7 @@ export class LayoutDirectory implements ImageFiles {
       return stats.size;
     } catch (error) {
       if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return undefined;
-      return attempt('read the image layout', () => Promise.reject(error as Error));
+      throw systemError(error, 'read the image layout');
     }
   }
 }

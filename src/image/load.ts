@@ -6,14 +6,14 @@ import type { Layer, Store } from '../store/types.js';
 import type { ConfigBlob } from './config.js';
 import { planDocker, planLegacy } from './docker-plan.js';
 import { LayerStoreError } from '../errors.js';
-import { invalidArgument } from './errors.js';
+import { badImage, invalidArgument, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { Keeper } from './kept-chains.js';
 import { archiveLimits, type ArchiveLimits } from './limits.js';
 import { planOci } from './oci-plan.js';
 import { openFiles } from './open-files.js';
-import type { Plan } from './plan.js';
-import { parsePlatform, type Platform } from './platform.js';
+import { mergeImages, type Offer, type Plan } from './plan.js';
+import { formatPlatform, parsePlatform, type Platform } from './platform.js';
 import type { ImageName } from '../registry/reference.js';
 import type { LoadOptions } from './types.js';
 import { Unpacker } from './unpack.js';
@@ -71,12 +71,34 @@ export async function loadImages<T>(
 
 async function makePlan(files: ImageFiles, wanted: Platform | undefined, limits: ArchiveLimits): Promise<Plan> {
   const first = await files.firstOf(['index.json', 'manifest.json']);
-  if (first === 'index.json') return { images: await planOci(files, wanted, limits) };
-  if (first === 'manifest.json') return { images: await planDocker(files, wanted, limits) };
-  if (wanted !== undefined && (await files.firstOf(['repositories'])) !== undefined) {
-    throw invalidArgument(`${files.title} is of a form that knows no platforms; load it without one`);
+  if (first === undefined) {
+    if (wanted !== undefined && (await files.firstOf(['repositories'])) !== undefined)
+      throw invalidArgument(`${files.title} is of a form that knows no platforms; load it without one`);
+    return { legacy: await planLegacy(files, limits) };
   }
-  return { legacy: await planLegacy(files, limits) };
+  const offers: Offer[] = [];
+  if (first === 'manifest.json') {
+    offers.push(await planDocker(files, wanted, limits));
+  } else {
+    const index = await planOci(files, wanted, limits);
+    offers.push(index);
+    const docker =
+      index.images.length > 0
+        ? await files.isNear('manifest.json')
+        : (await files.firstOf(['manifest.json'])) !== undefined;
+    if (docker)
+      offers.push(await planDocker(files, wanted, limits, new Set(index.images.map(({ config }) => config.id))));
+  }
+  const images = mergeImages(offers.flatMap((offer) => offer.images));
+  const platforms = new Set(offers.flatMap((offer) => offer.platforms));
+  if (images.length > limits.maxImages)
+    throw overLimit(`${files.title} with its ${images.length} images`, 'maxImages', limits.maxImages);
+  if (images.length > 0) return { images };
+  if (wanted !== undefined && platforms.size > 0)
+    throw invalidArgument(
+      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...platforms].join(', ')}`,
+    );
+  throw badImage(`${files.title} holds no image: its "${first}" names none`);
 }
 
 function refuseForeign({ id, platform }: ConfigBlob): void {

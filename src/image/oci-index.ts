@@ -72,7 +72,7 @@ class IndexWalk {
   children(value: unknown, what: string): Descriptor[] {
     const index = asObject(value, what);
     refuseBoth(index, what);
-    const list = asArray(index['manifests'], `"manifests" of ${what}`);
+    const list = optional(index['manifests'], asArray, `"manifests" of ${what}`) ?? [];
     this.#descriptors += list.length;
     if (this.#descriptors > this.#limits.maxArchiveEntries) {
       throw overLimit('the number of descriptors in the indexes', 'maxArchiveEntries', this.#limits.maxArchiveEntries);
@@ -107,7 +107,8 @@ function isAttestation({ annotations, platform }: Descriptor): boolean {
 
 /** A document that could be read as an index and as a manifest says two things (CVE-2021-41190). */
 export function refuseBoth(document: JsonObject, what: string): void {
-  if (document['manifests'] !== undefined && (document['layers'] !== undefined || document['config'] !== undefined)) {
+  const has = (member: string): boolean => document[member] !== undefined && document[member] !== null;
+  if (has('manifests') && (has('layers') || has('config'))) {
     throw badImage(`${what} is an index and a manifest at once`);
   }
 }

@@ -6,7 +6,7 @@ import type { ImageFiles } from './image-files.js';
 import { asArray, asObject, asString, optional, parseJson } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { blobName, readBlob, readDescriptor, readIndex, refuseBoth, type IndexEntry, type Leaf } from './oci-index.js';
-import { checkLayerCount, mergeImages, type PlannedImage } from './plan.js';
+import { checkLayerCount, type Offer, type PlannedImage } from './plan.js';
 import { formatPlatform, hostPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
 
@@ -17,11 +17,7 @@ const CONFIG_TYPES = new Set([
 ]);
 const LAYER_TYPE = /^application\/vnd\.(?:oci\.image\.layer\.|docker\.image\.rootfs\.)/;
 
-export async function planOci(
-  files: ImageFiles,
-  wanted: Platform | undefined,
-  limits: ArchiveLimits,
-): Promise<PlannedImage[]> {
+export async function planOci(files: ImageFiles, wanted: Platform | undefined, limits: ArchiveLimits): Promise<Offer> {
   await checkLayoutVersion(files, limits);
   const groups = groupEntries(await readIndex(files, limits));
   if (groups.length > limits.maxImages)
@@ -34,13 +30,7 @@ export async function planOci(
     const chosen = await choose(leaves, wanted, reader, offered);
     if (chosen !== undefined) images.push({ ...(await reader.image(chosen)), names: name === undefined ? [] : [name] });
   }
-  if (images.length > 0) return mergeImages(images);
-  if (wanted !== undefined && offered.size > 0) {
-    throw invalidArgument(
-      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`,
-    );
-  }
-  throw badImage(`${files.title} holds no image: its index names none`);
+  return { images, platforms: [...offered] };
 }
 
 async function checkLayoutVersion(files: ImageFiles, limits: ArchiveLimits): Promise<void> {
@@ -61,18 +51,29 @@ interface Group {
   readonly leaves: Leaf[];
 }
 
-/** Entries of one name, or of none but with a platform each, are one image for several platforms. */
+/**
+ * Entries of one name are one image for several platforms. So are entries without a name whose platforms differ; where
+ * one platform comes twice, each of them is an image of its own.
+ */
 function groupEntries(entries: readonly IndexEntry[]): Group[] {
+  const platforms = entries
+    .filter((entry) => entryName(entry.annotations) === undefined && hasPlatforms(entry))
+    .flatMap(({ leaves }) => leaves.map(({ platform }) => formatPlatform(platform as Platform)));
+  const oneImage = new Set(platforms).size === platforms.length;
   const groups = new Map<string, Group>();
-  entries.forEach(({ annotations, leaves }, position) => {
-    const name = entryName(annotations);
-    const byPlatform = leaves.length > 0 && leaves.every(({ platform }) => platform !== undefined);
-    const key = name !== undefined ? `name ${JSON.stringify(name)}` : byPlatform ? 'platforms' : `entry ${position}`;
+  entries.forEach((entry, position) => {
+    const name = entryName(entry.annotations);
+    const joined = oneImage && hasPlatforms(entry) ? 'platforms' : `entry ${position}`;
+    const key = name === undefined ? joined : `name ${JSON.stringify(name)}`;
     const group = groups.get(key);
-    if (group === undefined) groups.set(key, { name, leaves: [...leaves] });
-    else group.leaves.push(...leaves);
+    if (group === undefined) groups.set(key, { name, leaves: [...entry.leaves] });
+    else group.leaves.push(...entry.leaves);
   });
   return [...groups.values()];
+}
+
+function hasPlatforms({ leaves }: IndexEntry): boolean {
+  return leaves.length > 0 && leaves.every(({ platform }) => platform !== undefined);
 }
 
 /** A lone word in `ref.name` is a tag without a repository, so it names nothing here. */
@@ -136,7 +137,7 @@ class ManifestReader {
         `${what} is no container image: its configuration is of type ${quote(configDescriptor.mediaType)}`,
       );
     }
-    const entries = asArray(manifest['layers'], `"layers" of ${what}`);
+    const entries = optional(manifest['layers'], asArray, `"layers" of ${what}`) ?? [];
     if (entries.length > this.#limits.maxLayers)
       throw overLimit(`the image with its ${entries.length} layers`, 'maxLayers', this.#limits.maxLayers);
     const descriptors = entries.map((entry, index) => readLayer(entry, `layer ${index} of ${what}`));

@@ -7,7 +7,7 @@ import * as zlib from 'node:zlib';
 import { LayerStoreError } from '../errors.js';
 import { ArchiveFile, OPEN_FLAGS } from './archive-file.js';
 import { ArchiveStream } from './archive-stream.js';
-import { attempt, badImage, invalidArgument, quote } from './errors.js';
+import { attempt, badImage, invalidArgument, quote, withAction } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { LayoutDirectory } from './layout-directory.js';
 import type { ArchiveLimits } from './limits.js';
@@ -24,19 +24,19 @@ export interface OpenContext {
 const MAGIC_LENGTH = 6;
 
 export async function openFiles(source: { path: string } | Readable, context: OpenContext): Promise<ImageFiles> {
-  if (isReadable(source)) return openStream(source, context);
+  if (isReadable(source)) return openStream(source, 'the stream', context);
   if (typeof source?.path !== 'string' || source.path === '') {
     throw invalidArgument('an image comes from { path } or from a Readable');
   }
   const { path } = source;
   const kind = await attempt('open the image', () => stat(path));
   if (kind.isDirectory()) return new LayoutDirectory(path);
-  if (!kind.isFile()) return openStream(createReadStream(path), context);
+  if (!kind.isFile()) return openStream(readPath(path), quote(path), context);
   const file = await attempt('open the image archive', () => open(path, OPEN_FLAGS));
   const magic = Buffer.alloc(MAGIC_LENGTH);
   let length = 0;
   try {
-    ({ bytesRead: length } = await file.read(magic, 0, MAGIC_LENGTH, 0));
+    ({ bytesRead: length } = await attempt('read the image archive', () => file.read(magic, 0, MAGIC_LENGTH, 0)));
   } catch (error) {
     await file.close();
     throw error;
@@ -44,7 +44,16 @@ export async function openFiles(source: { path: string } | Readable, context: Op
   if (compression(magic.subarray(0, length)) === 'none')
     return ArchiveFile.open(path, file, context.limits, context.signal);
   await file.close();
-  return openStream(createReadStream(path, { highWaterMark: 1024 * 1024 }), context);
+  return openStream(readPath(path), quote(path), context);
+}
+
+/** The bytes behind a path that may be a pipe. The stream is ours, so its errors say what was tried. */
+function readPath(path: string): Readable {
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    // Opened by the first read, so that nothing is open if there is none.
+    yield* withAction('read the image archive', createReadStream(path, { highWaterMark: 1024 * 1024 }));
+  }
+  return Readable.from(chunks(), { objectMode: false });
 }
 
 function isReadable(source: unknown): source is Readable {
@@ -56,7 +65,11 @@ function isReadable(source: unknown): source is Readable {
   );
 }
 
-async function openStream(stream: Readable, { limits, spoolDirectory, signal }: OpenContext): Promise<ImageFiles> {
+async function openStream(
+  stream: Readable,
+  title: string,
+  { limits, spoolDirectory, signal }: OpenContext,
+): Promise<ImageFiles> {
   if (signal !== undefined) {
     // Whoever waits for the stream's next bytes is woken by its end.
     const stop = (): void => void stream.destroy(signal.reason instanceof Error ? signal.reason : undefined);
@@ -66,7 +79,7 @@ async function openStream(stream: Readable, { limits, spoolDirectory, signal }: 
   const raw = new StreamCursor(stream);
   const form = compression(await raw.peek(MAGIC_LENGTH));
   const cursor = form === 'none' ? raw : new StreamCursor(decompressed(raw, decoder(form)));
-  return new ArchiveStream(cursor, new Spool(spoolDirectory, limits), limits);
+  return new ArchiveStream(title, cursor, new Spool(spoolDirectory, limits), limits);
 }
 
 async function* decompressed(raw: StreamCursor, through: Gunzip): AsyncGenerator<Uint8Array> {

@@ -31,6 +31,13 @@ export interface LegacyImage {
 
 export type Plan = { readonly images: readonly PlannedImage[] } | { readonly legacy: readonly LegacyImage[] };
 
+/** What an index or a manifest.json offers for the platform that is wanted. */
+export interface Offer {
+  readonly images: readonly PlannedImage[];
+  /** Every platform that was looked at, for an error that says what there is. */
+  readonly platforms: readonly string[];
+}
+
 /** ERR_BAD_IMAGE unless a manifest names as many layers as the configuration. */
 export function checkLayerCount(config: ConfigBlob, layers: number): void {
   if (config.diffIDs.length === layers) return;

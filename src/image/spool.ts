@@ -7,7 +7,7 @@ import { open, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LayerStoreError } from '../errors.js';
 import type { TarSource } from '../engine/engine.js';
-import { attempt, overLimit } from './errors.js';
+import { attempt, overLimit, withAction } from './errors.js';
 import type { ArchiveLimits } from './limits.js';
 import { randomID } from '../util/random-id.js';
 
@@ -69,11 +69,12 @@ export class Spool {
   /** The same bytes for a reader in this language. */
   async *read(offset: number, size: number): AsyncGenerator<Uint8Array> {
     if (size === 0) return;
-    yield* createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, {
+    const file = createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, {
       start: offset,
       end: offset + size - 1,
       highWaterMark: 1024 * 1024,
     });
+    yield* withAction('read what was kept of the stream', file);
   }
 
   async close(): Promise<void> {

@@ -106,6 +106,60 @@ export function dockerFolders(
   return files;
 }
 
+/**
+ * `docker save` as version 25 and later write it: files in byte order, an OCI layout whose index has an entry for each
+ * name, and `manifest.json` with an entry for each image. Without any name Go writes the empty list as null.
+ */
+export function docker25(
+  images: readonly { layers: readonly Uint8Array[]; tags: readonly string[] }[],
+): Map<string, Uint8Array | string> {
+  const files = new Map<string, Uint8Array | string>();
+  const manifests: object[] = [];
+  const docker: object[] = [];
+  for (const { layers, tags } of images) {
+    const config = sampleConfig(layers);
+    const descriptors = layers.map((layer) => descriptor(layer, LAYER));
+    const manifest = JSON.stringify({
+      schemaVersion: 2,
+      mediaType: MANIFEST,
+      config: descriptor(config, CONFIG),
+      layers: descriptors,
+    });
+    for (const blob of [config, manifest, ...layers]) files.set(`blobs/sha256/${hex(blob)}`, blob);
+    for (const tag of tags) {
+      const annotations = {
+        'io.containerd.image.name': `docker.io/library/${tag}`,
+        'org.opencontainers.image.ref.name': tag.split(':')[1],
+      };
+      manifests.push(descriptor(manifest, MANIFEST, { annotations }));
+    }
+    docker.push({
+      Config: `blobs/sha256/${hex(config)}`,
+      RepoTags: tags.length === 0 ? null : tags,
+      Layers: layers.map((layer) => `blobs/sha256/${hex(layer)}`),
+      LayerSources: Object.fromEntries(layers.map((layer, index) => [sha256(layer), descriptors[index]])),
+    });
+  }
+  const index = { schemaVersion: 2, mediaType: INDEX, manifests: manifests.length === 0 ? null : manifests };
+  files.set('index.json', JSON.stringify(index));
+  files.set('manifest.json', `${JSON.stringify(docker)}\n`);
+  files.set('oci-layout', '{"imageLayoutVersion": "1.0.0"}');
+  return new Map([...files].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** The tar of a small root file system, with what makes each of them look hostile. */
+export async function rootFileSystem(): Promise<Buffer> {
+  return tar([
+    [{ name: 'bin', type: 'symlink', linkname: 'usr/bin' }],
+    [{ name: 'dev/', type: 'directory' }],
+    [{ name: 'dev/fd', type: 'symlink', linkname: '/proc/self/fd' }],
+    [{ name: 'dev/null', type: 'character-device', devmajor: 1, devminor: 3 }],
+    [{ name: 'usr/bin/', type: 'directory' }],
+    ['usr/bin/sh', 'x'.repeat(400_000)],
+    [{ name: 'usr/bin/awk', type: 'symlink', linkname: '/etc/alternatives/awk' }],
+  ]);
+}
+
 export function entries(files: ReadonlyMap<string, Uint8Array | string>): Entry[] {
   return [...files].map(([name, content]): Entry => [name, content]);
 }

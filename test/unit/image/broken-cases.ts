@@ -1,6 +1,17 @@
 /** What can be wrong with an archive, the code that must say so, and how to build one that is so. */
 import type { ImageLimits } from '../../../src/image/index.js';
-import { descriptor, dockerFolders, entries, hex, INDEX, MANIFEST, oci, sampleConfig, tar } from './archives.js';
+import {
+  descriptor,
+  dockerFolders,
+  entries,
+  hex,
+  INDEX,
+  MANIFEST,
+  oci,
+  rootFileSystem,
+  sampleConfig,
+  tar,
+} from './archives.js';
 import { changed, dockerWith, sampleLayerTars as layers, withManifest } from './broken-builders.js';
 
 export interface Case {
@@ -221,7 +232,28 @@ export const CASES: Readonly<Record<string, Case>> = {
     code: 'ERR_BAD_IMAGE',
     archive: dockerWith(() => [{ Config: 'config.json', Layers: [1, 2, 3] }]),
   },
+  'index.json names null, and nothing is beside it': {
+    code: 'ERR_BAD_IMAGE',
+    message: /no image/,
+    archive: changed((files) => files.set('index.json', '{"schemaVersion":2,"manifests":null}')),
+  },
   'an archive with nothing in it': { code: 'ERR_BAD_IMAGE', message: /no image/, archive: async () => tar([]) },
+  'the tar of a root file system': {
+    code: 'ERR_BAD_IMAGE',
+    message: /no image archive.*taken in with "register"/,
+    archive: rootFileSystem,
+  },
+  'the tar of a layer with whiteouts': {
+    code: 'ERR_BAD_IMAGE',
+    message: /no image archive.*taken in with "register"/,
+    archive: async () => tar([['etc/.wh.hosts', '']]),
+  },
+  'the tar of a root file system with more entries than an archive may have': {
+    code: 'ERR_BAD_IMAGE',
+    message: /no image archive/,
+    limits: { maxArchiveEntries: 4 },
+    archive: rootFileSystem,
+  },
   'a digest of another kind': {
     code: 'ERR_BAD_IMAGE',
     message: /sha256/,

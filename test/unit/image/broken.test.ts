@@ -1,6 +1,8 @@
 /** Broken and hostile archives leave the store as it was. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, it } from 'node:test';
@@ -47,6 +49,28 @@ describe('broken images leave the store as it was', () => {
       });
     }
   }
+
+  it('a path that cannot be read says what was tried', async () => {
+    const images = await openImages(store);
+    // Opens as a regular file, but its first page cannot be read.
+    await assert.rejects(images.load({ path: '/proc/self/mem' }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'EIO',
+      message: /^cannot read the image archive/,
+    });
+    const socket = createServer().listen(join(store.root, 'socket'));
+    await once(socket, 'listening');
+    await assert.rejects(images.load({ path: join(store.root, 'socket') }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'ENXIO',
+      message: /^cannot read the image archive/,
+    });
+    socket.close();
+    await assert.rejects(images.load({ path: join(store.root, 'missing') }), {
+      code: 'ERR_SYSTEM',
+      errnoName: 'ENOENT',
+    });
+  });
 
   it('the first image of two goes with the second', async () => {
     const images = await openImages(store);

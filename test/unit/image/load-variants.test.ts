@@ -10,6 +10,7 @@ import { openImages, type Image, type ImageProgress, type LoadOptions } from '..
 import type { Store } from '../../../src/store/types.js';
 import {
   descriptor,
+  docker25,
   entries,
   hex,
   INDEX,
@@ -73,6 +74,63 @@ describe('load: several images', () => {
       for (const { id } of images) await (await openImages(store)).remove(id);
       store.read.length = 0;
       assert.equal(store.nodes.size, 0);
+    }
+  });
+
+  it('of Docker 25, with names and without: each is loaded, from a path and from a stream', async () => {
+    const other = layers.slice(0, 2);
+    for (const [built, names] of [
+      [[{ layers, tags: [] }], [[]]],
+      [
+        [
+          { layers, tags: ['a:1', 'b:1'] },
+          { layers: other, tags: [] },
+        ],
+        [['a:1', 'b:1'], []],
+      ],
+      [
+        [
+          { layers: other, tags: [] },
+          { layers, tags: [] },
+        ],
+        [[], []],
+      ],
+    ] as const) {
+      const archive = await tar(entries(docker25(built)));
+      for (const way of WAYS) {
+        const images = await load(archive, way);
+        assert.deepEqual(
+          images.map((image) => image.names),
+          names,
+        );
+        for (const { id } of images) await (await openImages(store)).remove(id);
+        assert.equal(store.nodes.size, 0);
+      }
+    }
+  });
+
+  it('of an OCI layout, without names: each is loaded, also where they are for one platform', async () => {
+    const other = layers.slice(0, 2);
+    for (const platform of [undefined, { os: 'linux', architecture: 'amd64' }]) {
+      const first = oci(layers);
+      const second = oci(other);
+      const manifests = [first, second].map(({ manifest }) =>
+        descriptor(manifest, MANIFEST, {
+          ...(platform === undefined ? {} : { platform }),
+          annotations: { 'org.opencontainers.image.ref.name': 'latest' },
+        }),
+      );
+      const files = new Map([...first.files, ...second.files]);
+      files.set('index.json', JSON.stringify({ schemaVersion: 2, manifests }));
+      const images = await load(await tar(entries(files)), 'path');
+      assert.deepEqual(
+        images.map(({ names, diffIDs: ids }) => [names, ids]),
+        [
+          [[], diffIDs],
+          [[], diffIDs.slice(0, 2)],
+        ],
+      );
+      for (const { id } of images) await (await openImages(store)).remove(id);
     }
   });
 

@@ -6,7 +6,20 @@ import { gzipSync } from 'node:zlib';
 import { createChainID, type DiffID } from '../../../src/digest.js';
 import { openImages, type Image, type LoadOptions } from '../../../src/image/index.js';
 import type { Store } from '../../../src/store/types.js';
-import { dockerFolders, entries, hex, oci, sampleConfig, sampleLayers, sha256, tar, type Entry } from './archives.js';
+import {
+  docker25,
+  dockerFolders,
+  entries,
+  descriptor,
+  hex,
+  MANIFEST,
+  oci,
+  sampleConfig,
+  sampleLayers,
+  sha256,
+  tar,
+  type Entry,
+} from './archives.js';
 import { FakeStore } from './fake-store.js';
 import { loadInto, WAYS, type Way } from './load-support.js';
 
@@ -61,6 +74,7 @@ const LAYOUTS: Readonly<Record<string, () => Promise<Entry[]>>> = {
     ]);
     return [...entries(files), ['manifest.json', docker]];
   },
+  'Docker 25': async () => entries(docker25([{ layers, tags: ['sample:1'] }])),
   'Docker, folders': async () => entries(dockerFolders(layers)),
   'Docker, folders and directory entries': async () => {
     const files = entries(dockerFolders(layers));
@@ -172,6 +186,15 @@ describe('load: every layout, from a path and from a stream', () => {
     assert.equal(image?.chainID, undefined);
     assert.equal(image?.size, 0);
     assert.deepEqual(await (await openImages(store)).remove('sample:1'), []);
+  });
+
+  it('an image whose lists Go wrote as null', async () => {
+    const { files, manifest } = oci([]);
+    const bare = manifest.replace('"layers":[]', '"layers":null,"manifests":null');
+    files.set(`blobs/sha256/${hex(bare)}`, bare);
+    files.set('index.json', JSON.stringify({ schemaVersion: 2, manifests: [descriptor(bare, MANIFEST)] }));
+    const [image] = await load(await tar(entries(files)), 'path');
+    assert.deepEqual([image?.names, image?.diffIDs], [[], []]);
   });
 
   it('long names in GNU and PAX headers', async () => {
