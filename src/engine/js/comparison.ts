@@ -4,10 +4,10 @@
  */
 import type { BigIntStats } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
+import { shown } from '../../tar/errors.js';
 import type { DiffRequest, TreeStack } from '../engine.js';
 import { byBytes } from './directory.js';
 import { isWhiteout, LayerDirectory } from './layer-directory.js';
-import { shown } from './names.js';
 
 /** A path in one directory of a stack. */
 export interface Source {

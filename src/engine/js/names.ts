@@ -1,40 +1,8 @@
-/** Names of tar entries: where in the tree they lie, and what whiteouts mean. Latin1 text that stands for bytes. */
+/** Names and attributes of tar entries: what whiteouts mean, and what limits allow. Latin1 text that stands for bytes. */
 import { LayerStoreError } from '../../errors.js';
+import { badTar, overLimit, shown } from '../../tar/errors.js';
+import type { TarEntry } from '../../tar/reader.js';
 import type { CompleteLimits } from '../limits.js';
-import { badTar } from './tar-header.js';
-import type { TarEntry } from './tar-reader.js';
-
-/** Text of a name for messages. */
-export function shown(name: string): string {
-  return Buffer.from(name, 'latin1').toString();
-}
-
-/**
- * Path below the root of an entry's name: cleaned as Go's path.Clean does (by letters, links not looked at), absolute
- * names taken from the root. A name that leaves the root is ERR_UNSAFE_PATH.
- */
-export function treePath(name: string, offset: number): string {
-  // Most names are clean already.
-  if (!/(^|\/)(\.{0,2})(\/|$)/.test(name)) return name;
-  const absolute = name.startsWith('/');
-  const parts: string[] = [];
-  for (const part of name.split('/')) {
-    if (part === '' || part === '.') continue;
-    if (part !== '..') parts.push(part);
-    else if (parts.length > 0) parts.pop();
-    else if (!absolute) {
-      throw new LayerStoreError(
-        'ERR_UNSAFE_PATH',
-        `the tar names "${shown(name)}", which lies outside the layer, at byte ${String(offset)}`,
-        {
-          path: shown(name),
-          offset,
-        },
-      );
-    }
-  }
-  return parts.join('/');
-}
 
 const WHITEOUT = '.wh.';
 
@@ -140,17 +108,4 @@ export function ownXattrs(
     );
   const refused = '2346'.includes(entry.type) ? /^user\.|^trusted\.overlay\./ : /^(trusted|user)\.overlay\./;
   return xattrs.filter(([name]) => !refused.test(name));
-}
-
-/** ERR_LIMIT_EXCEEDED that says which limit, and how to raise it. */
-export function overLimit(limit: keyof CompleteLimits, value: number, what: string, offset?: number): LayerStoreError {
-  const where = offset === undefined ? '' : `, at byte ${String(offset)} of the tar`;
-  return new LayerStoreError(
-    'ERR_LIMIT_EXCEEDED',
-    `${what}${where}; the limit ${limit} is ${String(value)}: raise it with limits: { ${limit}: … }`,
-    {
-      detail: limit,
-      ...(offset === undefined ? {} : { offset }),
-    },
-  );
 }

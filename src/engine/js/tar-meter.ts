@@ -3,10 +3,10 @@ import { createHash } from 'node:crypto';
 import { statfs } from 'node:fs/promises';
 import type { DiffID, Digest } from '../../digest.js';
 import { LayerStoreError } from '../../errors.js';
+import { overLimit } from '../../tar/errors.js';
 import type { IngestRequest } from '../engine.js';
 import type { CompleteLimits } from '../limits.js';
 import type { Decoded } from './decode.js';
-import { overLimit } from './names.js';
 import { ProgressMeter } from './progress.js';
 import type { SourceReader } from './source.js';
 

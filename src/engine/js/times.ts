@@ -1,5 +1,5 @@
 /** Times as node:fs takes them. */
-import type { TarTime } from './tar-header.js';
+import type { TarTime } from '../../tar/header.js';
 
 /**
  * node:fs takes times as seconds in a double, and Node 20 cuts them to microseconds; a quarter of one more keeps what the

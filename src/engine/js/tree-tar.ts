@@ -2,6 +2,8 @@
 import type { BigIntStats } from 'node:fs';
 import { Readable } from 'node:stream';
 import { LayerStoreError, systemError } from '../../errors.js';
+import { encodeHeader, padding, type HeaderFields } from '../../tar/encode.js';
+import { shown } from '../../tar/errors.js';
 import type { TreeTarRequest } from '../engine.js';
 import { collectChanges } from './changes.js';
 import { TreeComparison, type Source, type Visit } from './comparison.js';
@@ -9,8 +11,6 @@ import { deviceNumbers } from './copy.js';
 import { byBytes } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr } from './layer-directory.js';
-import { shown } from './names.js';
-import { encodeHeader, padding, type HeaderFields } from './tar-writer.js';
 
 const READ_SIZE = 256 * 1024;
 const CHUNK = 64 * 1024;

@@ -6,14 +6,15 @@
  */
 import { constants, type BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
+import { badTar, shown } from '../../tar/errors.js';
+import type { TarTime } from '../../tar/header.js';
+import { treePath } from '../../tar/path.js';
+import type { TarEntry } from '../../tar/reader.js';
 import type { WhiteoutForm } from '../engine.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { shown, treePath } from './names.js';
 import { makeNodeAt } from './node-files.js';
 import { removeDirectory } from './remove.js';
-import { badTar, type TarTime } from './tar-header.js';
-import type { TarEntry } from './tar-reader.js';
 import { TaskPool } from './task-pool.js';
 import { utime } from './times.js';
 import type { MakeDirectory, Place, TreeRoot } from './tree-root.js';

@@ -2,15 +2,17 @@
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
+import { ByteReader } from '../../tar/byte-reader.js';
+import { shown } from '../../tar/errors.js';
+import { treePath } from '../../tar/path.js';
+import { TarReader, type TarEntry } from '../../tar/reader.js';
 import type { TreeProblem, VerifyTreeRequest } from '../engine.js';
-import { ByteReader } from './byte-reader.js';
 import { deviceNumbers } from './copy.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, isWhiteout, LayerDirectory } from './layer-directory.js';
-import { nameKind, shown, treePath } from './names.js';
+import { nameKind } from './names.js';
 import { readSplitEntries } from './split-reader.js';
-import { TarReader, type TarEntry } from './tar-reader.js';
 import { Throttle } from './throttle.js';
 import type { Xattr } from './xattr.js';
 

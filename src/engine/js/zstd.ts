@@ -7,9 +7,9 @@ import type { Transform } from 'node:stream';
 import * as zlib from 'node:zlib';
 import type * as fzstdModule from 'fzstd';
 import { LayerStoreError } from '../../errors.js';
-import { ByteReader } from './byte-reader.js';
+import { ByteReader } from '../../tar/byte-reader.js';
+import { overLimit } from '../../tar/errors.js';
 import { compressionError, through } from './decode.js';
-import { overLimit } from './names.js';
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;

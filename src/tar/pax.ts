@@ -1,6 +1,7 @@
 /** PAX extended header records, and what they change in a header. Text is latin1 that stands for bytes. */
-import type { LayerStoreError } from '../../errors.js';
-import { badTar, type TarHeader, type TarTime } from './tar-header.js';
+import type { LayerStoreError } from '../errors.js';
+import { badTar } from './errors.js';
+import type { TarHeader, TarTime } from './header.js';
 
 /** Keyword -> value. The map of GNU sparse 0.0, whose records repeat, is joined by commas under `GNU.sparse.map`. */
 export type PaxRecords = Map<string, string>;

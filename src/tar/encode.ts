@@ -2,11 +2,9 @@
  * Header blocks of the tars that are made here, byte for byte as docs/on-disk-format.md says ("The tar of an RW layer").
  * Text is latin1 that stands for bytes.
  */
-import { LayerStoreError } from '../../errors.js';
-import { byBytes } from './directory.js';
-import { shown } from './names.js';
-import { BLOCK } from './tar-header.js';
-import type { Xattr } from './xattr.js';
+import { LayerStoreError } from '../errors.js';
+import { shown } from './errors.js';
+import { BLOCK } from './header.js';
 
 /** What one entry's header says. */
 export interface HeaderFields {
@@ -22,7 +20,7 @@ export interface HeaderFields {
   linkName?: string;
   major?: number;
   minor?: number;
-  xattrs?: readonly Xattr[];
+  xattrs?: readonly (readonly [name: string, value: Buffer])[];
 }
 
 const MAX_NAME = 100;
@@ -79,7 +77,7 @@ function paxRecords(fields: HeaderFields): string[] {
   if (fields.name.length > MAX_NAME) records.push(['path', fields.name]);
   if (fields.size > MAX_LONG) records.push(['size', String(fields.size)]);
   if (fields.uid > MAX_ID) records.push(['uid', String(fields.uid)]);
-  return records.sort(([a], [b]) => byBytes(a, b)).map(([key, value]) => record(key, value));
+  return records.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, value]) => record(key, value));
 }
 
 /** `LENGTH KEY=VALUE\n`, LENGTH counting itself. */

@@ -4,7 +4,8 @@
  * What a sequence of headers means is what Go's archive/tar makes of it, since that is what Docker registers with.
  */
 import type { ByteReader } from './byte-reader.js';
-import { overLimit } from './names.js';
+import { badTar, overLimit } from './errors.js';
+import { BLOCK, isHeaderOnly, isZeroBlock, numeric, parseHeader, type TarHeader } from './header.js';
 import { applyPax, parsePax, xattrsOf, type PaxRecords } from './pax.js';
 import {
   applySparse,
@@ -15,7 +16,6 @@ import {
   paxSparseVersion,
   type SparseRegion,
 } from './sparse.js';
-import { badTar, BLOCK, isHeaderOnly, isZeroBlock, numeric, parseHeader, type TarHeader } from './tar-header.js';
 
 /** One entry, extension headers applied. `size` is that of the file once unpacked. */
 export interface TarEntry extends TarHeader {

@@ -2,7 +2,7 @@
  * One tar header block, read as Go's archive/tar reads it (that is what Docker sees): v7, ustar, GNU and star; octal and
  * base-256 numbers. Text is latin1 that stands for bytes.
  */
-import { LayerStoreError } from '../../errors.js';
+import { badTar } from './errors.js';
 
 export const BLOCK = 512;
 
@@ -28,19 +28,6 @@ export interface TarHeader {
 export interface TarTime {
   seconds: number;
   nanoseconds: number;
-}
-
-/** ERR_BAD_TAR with the place in the tar. */
-export function badTar(why: string, offset: number, path?: string): LayerStoreError {
-  return new LayerStoreError(
-    'ERR_BAD_TAR',
-    `the tar cannot be read: ${why}, at byte ${String(offset)}; it is damaged, truncated or no tar`,
-    {
-      offset,
-      detail: why,
-      ...(path === undefined ? {} : { path: Buffer.from(path, 'latin1').toString() }),
-    },
-  );
 }
 
 /** Whether a block holds zeros only. */

@@ -1,7 +1,7 @@
 /** Maps of GNU sparse files: the old format and PAX 0.0, 0.1 and 1.0. */
-import type { PaxRecords } from './pax.js';
-import { integer } from './pax.js';
-import { badTar, numeric, type TarHeader } from './tar-header.js';
+import { badTar } from './errors.js';
+import { numeric, type TarHeader } from './header.js';
+import { integer, type PaxRecords } from './pax.js';
 
 /** A region that has data; all others read as zeros. */
 export interface SparseRegion {
