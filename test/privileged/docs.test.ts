@@ -6,6 +6,8 @@
  *   archive with the name debian:12) and `oci-layout/`, against the compiled package;
  * - `ts no-run` says that a block is only compiled;
  * - paths below `/var/lib/` and `/run/` are moved into that directory;
+ * - the blocks of a page in docs/guides/ are one program, in the order of the page;
+ * - the blocks of the README run twice in one directory, as a reader who tries again does;
  * - a block that imports nothing from `layerstore` is a fragment: what it names of the package is imported, and `store`,
  *   `images`, `base`, `layer` and `rw` are made for it where it uses them without declaring them.
  */
@@ -110,6 +112,7 @@ async function prepare(): Promise<string> {
     buildTar([
       { name: 'etc/', type: '5' },
       { name: 'etc/os-release', content: 'ID=example\n' },
+      { name: 'etc/motd', content: 'welcome\n' },
       { name: 'etc/passwd', content: 'root:x:0:0::/root:/bin/sh\n' },
     ]),
   );
@@ -151,7 +154,19 @@ async function prepare(): Promise<string> {
   return template;
 }
 
-const all = [...pages, ...sources].flatMap((file) => blocks(file, 'ts'));
+/** The blocks of one page or source; those of a guide joined to one program, as a reader joins them. */
+function programs(file: string): Block[] {
+  const found = blocks(file, 'ts');
+  if (!file.startsWith('docs/guides/')) return found;
+  const joined = found.filter(({ run }) => run);
+  const code = joined.map((block) => block.code).join('\n\n');
+  return [
+    ...found.filter(({ run }) => !run),
+    ...(joined.length === 0 ? [] : [{ where: `${file}, all blocks`, code, run: true }]),
+  ];
+}
+
+const all = [...pages, ...sources].flatMap(programs);
 
 await describe('blocks of TypeScript', async () => {
   const template = await prepare();
@@ -205,13 +220,15 @@ await describe('blocks of TypeScript', async () => {
         compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },
       });
       writeFileSync(join(directory, 'block.mjs'), outputText);
-      const { status, stdout, stderr, signal } = spawnSync(process.execPath, ['block.mjs'], {
-        cwd: directory,
-        encoding: 'utf8',
-        timeout: 600_000,
-        env: environment,
-      });
-      assert.equal(status, 0, `${signal ?? ''}\n${stdout}\n${stderr}\n--- ${where}\n${code}`);
+      for (let time = where.startsWith('README.md') ? 2 : 1; time > 0; time--) {
+        const { status, stdout, stderr, signal } = spawnSync(process.execPath, ['block.mjs'], {
+          cwd: directory,
+          encoding: 'utf8',
+          timeout: 600_000,
+          env: environment,
+        });
+        assert.equal(status, 0, `${signal ?? ''}\n${stdout}\n${stderr}\n--- ${where}\n${code}`);
+      }
     });
   }
 });
