@@ -3,6 +3,7 @@
 
 #include "binding/blobs.h"
 #include "binding/cancel_token.h"
+#include "binding/convert.h"
 #include "binding/environment.h"
 #include "binding/ingest_object.h"
 #include "binding/kernel.h"
@@ -15,7 +16,9 @@ namespace layerstore::binding {
 namespace {
 
 Napi::Value TurnByCall(const Napi::CallbackInfo& info) {
-  if (info[0].IsFunction()) Environment::Of(info.Env()).TurnBy(info[0].As<Napi::Function>());
+  Guard guard(info.Env());
+  const Napi::Function turn = guard.Function(info[0], "turn");
+  if (!guard.failed()) Environment::Of(info.Env()).TurnBy(turn);
   return info.Env().Undefined();
 }
 
@@ -25,14 +28,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
     Napi::Error::New(env, "layerstore: no thread-safe function can be made").ThrowAsJavaScriptException();
     return exports;
   }
-  const Napi::Function cancel_token = CancelTokenObject::Define(env);
-  environment->cancel_token = Napi::Persistent(cancel_token);
-  const Napi::Function lingering = DefineLingering(env);
-  environment->lingering = Napi::Persistent(lingering);
   environment->file_lock = Napi::Persistent(DefineFileLock(env));
 
-  exports.Set("CancelToken", cancel_token);
-  exports.Set("Lingering", lingering);
+  exports.Set("CancelToken", CancelTokenObject::Define(env));
+  exports.Set("Lingering", DefineLingering(env));
   exports.Set("Ingest", IngestObject::Define(env));
   exports.Set("TarReader", TarReaderObject::Define(env));
 

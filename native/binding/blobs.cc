@@ -28,7 +28,7 @@ Napi::Value ExportBlobCall(const Napi::CallbackInfo& info) {
   TarRequest request = ReadTarRequest(guard, source);
   if (!guard.failed() && !request.assemble) guard.Fail("kind", "\"assemble\"");
   const Compression form = ReadCompression(guard, info[1]);
-  const auto fd = static_cast<int>(guard.Count(info[2], "fd"));
+  const int fd = guard.Descriptor(info[2], "fd");
   std::shared_ptr<Control> token = guard.Token(info[3], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<BlobSummary>(

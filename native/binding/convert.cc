@@ -45,11 +45,41 @@ int HexDigit(char digit) {
 
 }  // namespace
 
-void Guard::Fail(const char* name, const char* expected) {
-  if (!failed_ && !env_.IsExceptionPending()) {
-    Napi::TypeError::New(env_, std::string(name) + " must be " + expected).ThrowAsJavaScriptException();
-  }
+void Guard::Refuse(const std::string& sentence) {
+  if (failed_) return;
   failed_ = true;
+  // What a getter or a proxy threw is replaced: the caller is told which argument is wrong.
+  if (env_.IsExceptionPending()) (void)env_.GetAndClearPendingException();
+  Napi::TypeError error = Napi::TypeError::New(env_, sentence);
+  error.Value().Set("fault", FaultName(Fault::kInvalid));
+  error.ThrowAsJavaScriptException();
+}
+
+void Guard::Fail(const char* name, const char* expected) {
+  if (!failed_) Refuse(std::string(name) + " must be " + expected);
+}
+
+Napi::Value Guard::Member(const Napi::Object& object, const char* name) {
+  if (failed_) return env_.Undefined();
+  napi_value member = nullptr;
+  if (napi_get_named_property(env_, object, name, &member) == napi_ok) return Napi::Value(env_, member);
+  Fail(name, "a member that can be read");
+  return env_.Undefined();
+}
+
+uint32_t Guard::Length(const Napi::Value& array, const char* name) {
+  uint32_t length = 0;
+  // A proxy of an array is none.
+  if (!failed_ && (array.IsEmpty() || napi_get_array_length(env_, array, &length) != napi_ok)) Fail(name, "an array");
+  return failed_ ? 0 : length;
+}
+
+Napi::Value Guard::Element(const Napi::Value& array, uint32_t index, const char* name) {
+  if (failed_) return env_.Undefined();
+  napi_value element = nullptr;
+  if (napi_get_element(env_, array, index, &element) == napi_ok) return Napi::Value(env_, element);
+  Fail(name, "an array whose elements can be read");
+  return env_.Undefined();
 }
 
 std::string Guard::Text(const Napi::Value& value, const char* name) {
@@ -73,28 +103,37 @@ std::string Guard::OptionalText(const Napi::Value& value, const char* name) {
 
 std::vector<std::string> Guard::TextList(const Napi::Value& value, const char* name) {
   std::vector<std::string> list;
-  if (failed_) return list;
-  if (value.IsEmpty() || !value.IsArray()) {
-    Fail(name, "an array of strings");
-    return list;
-  }
-  const auto array = value.As<Napi::Array>();
-  list.reserve(array.Length());
-  for (uint32_t i = 0; i < array.Length() && !failed_; ++i) list.push_back(Text(array.Get(i), name));
+  ForEach(value, name, [&](const Napi::Value& element) { list.push_back(Text(element, name)); });
   return list;
 }
 
 std::string Guard::Bytes(const Napi::Value& value, const char* name) {
   if (failed_) return {};
   if (!value.IsEmpty() && value.IsString()) return value.As<Napi::String>().Utf8Value();
-  if (!value.IsEmpty() && value.IsTypedArray()) {
-    const auto array = value.As<Napi::TypedArray>();
-    const auto* data = static_cast<const char*>(array.ArrayBuffer().Data());
-    if (array.ByteLength() == 0) return {};
-    return std::string(data + array.ByteOffset(), array.ByteLength());
+  const std::span<const uint8_t> bytes = Chunk(value, name);
+  return {bytes.begin(), bytes.end()};
+}
+
+std::span<const uint8_t> Guard::Chunk(const Napi::Value& value, const char* name) {
+  if (failed_) return {};
+  constexpr const char* kExpected = "a Uint8Array whose memory is neither shared between threads nor detached";
+  napi_typedarray_type type = napi_int8_array;
+  size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer = nullptr;
+  bool plain = false;
+  bool detached = true;
+  // Over shared memory a Uint8Array says that it has a buffer, which is no ArrayBuffer.
+  if (value.IsEmpty() || !value.IsTypedArray() ||
+      napi_get_typedarray_info(env_, value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+      (type != napi_uint8_array && type != napi_uint8_clamped_array) ||
+      napi_is_arraybuffer(env_, buffer, &plain) != napi_ok || !plain ||
+      napi_is_detached_arraybuffer(env_, buffer, &detached) != napi_ok || detached) {
+    Fail(name, kExpected);
+    return {};
   }
-  Fail(name, "a string or a Uint8Array");
-  return {};
+  if (length == 0 || data == nullptr) return {};
+  return {static_cast<const uint8_t*>(data), length};
 }
 
 bool Guard::Flag(const Napi::Value& value, const char* name) {
@@ -106,22 +145,36 @@ bool Guard::Flag(const Napi::Value& value, const char* name) {
   return value.As<Napi::Boolean>().Value();
 }
 
-uint64_t Guard::Count(const Napi::Value& value, const char* name) {
+double Guard::Ratio(const Napi::Value& value, const char* name) {
   if (failed_) return 0;
   const double number = !value.IsEmpty() && value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  if (std::isnan(number) || number < 0) {
-    Fail(name, "a number that is not negative");
-    return 0;
-  }
-  if (number >= 9007199254740992.0) return std::numeric_limits<uint64_t>::max();
-  return static_cast<uint64_t>(number);
+  if (number >= 0) return number;  // NaN is not
+  Fail(name, "a number that is not negative");
+  return 0;
 }
 
-std::optional<uint32_t> Guard::OptionalId(const Napi::Value& value, const char* name) {
+uint64_t Guard::Count(const Napi::Value& value, const char* name) {
+  const double number = Ratio(value, name);
+  if (number >= 9007199254740992.0) return std::numeric_limits<uint64_t>::max();
+  if (number != std::trunc(number)) Fail(name, "a whole number");
+  return failed_ ? 0 : static_cast<uint64_t>(number);
+}
+
+uint32_t Guard::Word(const Napi::Value& value, const char* name) {
+  const uint64_t number = Count(value, name);
+  if (number > std::numeric_limits<uint32_t>::max()) Fail(name, "a whole number of 32 bits");
+  return failed_ ? 0 : static_cast<uint32_t>(number);
+}
+
+std::optional<uint32_t> Guard::OptionalWord(const Napi::Value& value, const char* name) {
   if (failed_ || value.IsEmpty() || value.IsUndefined()) return std::nullopt;
-  const uint64_t id = Count(value, name);
-  if (id > std::numeric_limits<uint32_t>::max()) Fail(name, "a number of 32 bits");
-  return static_cast<uint32_t>(id);
+  return Word(value, name);
+}
+
+int Guard::Descriptor(const Napi::Value& value, const char* name) {
+  const uint64_t number = Count(value, name);
+  if (number > static_cast<uint64_t>(std::numeric_limits<int>::max())) Fail(name, "a file descriptor");
+  return failed_ ? -1 : static_cast<int>(number);
 }
 
 Sha256Digest Guard::Digest(const Napi::Value& value, const char* name) {
@@ -146,13 +199,16 @@ Napi::Object Guard::Object(const Napi::Value& value, const char* name) {
   return Napi::Object::New(env_);
 }
 
+Napi::Function Guard::Function(const Napi::Value& value, const char* name) {
+  if (!failed_ && !value.IsEmpty() && value.IsFunction()) return value.As<Napi::Function>();
+  Fail(name, "a function");
+  return {};
+}
+
 std::shared_ptr<Control> Guard::Token(const Napi::Value& value, const char* name) {
   if (failed_ || value.IsEmpty() || value.IsUndefined()) return std::make_shared<Control>();
-  if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(Environment::Of(env_).cancel_token.Value())) {
-    Fail(name, "a CancelToken");
-    return std::make_shared<Control>();
-  }
-  return CancelTokenObject::Unwrap(value.As<Napi::Object>())->control();
+  auto* const token = Instance<CancelTokenObject>(value, name, "a CancelToken");
+  return token == nullptr ? std::make_shared<Control>() : token->control();
 }
 
 Napi::Object ErrorRecord(Napi::Env env, const Error& error) {

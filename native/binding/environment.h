@@ -1,5 +1,5 @@
 // Environment: what one JavaScript environment (the main thread, or one worker) has of the addon: a thread pool, one
-// thread-safe function through which native threads settle promises, the constructors of the addon's classes.
+// thread-safe function through which native threads settle promises.
 // Everything but Post() belongs to the JavaScript thread. When the environment ends, a clean-up hook cancels the
 // running jobs and joins their threads: no native thread outlives the environment it works for.
 #pragma once
@@ -76,9 +76,7 @@ class Environment {
   }
   Napi::Value AsyncVoid(std::shared_ptr<Control> control, Pace pace, std::function<Result<void>()> work);
 
-  Napi::FunctionReference cancel_token;
-  Napi::FunctionReference file_lock;
-  Napi::FunctionReference lingering;
+  Napi::FunctionReference file_lock;  // its constructor, for lock()
 
  private:
   explicit Environment(Napi::Env env) : env_(env) {}

@@ -116,7 +116,7 @@ Napi::Value IngestObject::Start(const Napi::CallbackInfo& info) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (std::exchange(state_->started, true)) {
-    Napi::TypeError::New(env, "start() was called before").ThrowAsJavaScriptException();
+    Guard(env).Refuse("start() was called before");
     return env.Undefined();
   }
   if (napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
@@ -126,14 +126,10 @@ Napi::Value IngestObject::Start(const Napi::CallbackInfo& info) {
 
 Napi::Value IngestObject::Write(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (!info[0].IsTypedArray() || state_->pending_write != nullptr) {
-    Napi::TypeError::New(env, "write() takes one Uint8Array at a time").ThrowAsJavaScriptException();
-    return env.Undefined();
-  }
-  const auto chunk = info[0].As<Napi::TypedArray>();
-  const auto* data = static_cast<const uint8_t*>(chunk.ArrayBuffer().Data());
-  const std::span<const uint8_t> bytes =
-      chunk.ByteLength() == 0 ? std::span<const uint8_t>() : std::span(data + chunk.ByteOffset(), chunk.ByteLength());
+  Guard guard(env);
+  if (state_->pending_write != nullptr) guard.Refuse("write() was called while another write is pending");
+  const std::span<const uint8_t> bytes = guard.Chunk(info[0], "chunk");
+  if (guard.failed()) return env.Undefined();
   napi_value promise = nullptr;
   if (state_->source.Push(bytes)) return env.Undefined();
   // The message that tells of room is delivered on this thread, so it cannot come before the promise is kept.

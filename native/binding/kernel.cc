@@ -1,9 +1,7 @@
 #include "binding/kernel.h"
 
 #include <algorithm>
-#include <charconv>
 #include <functional>
-#include <string_view>
 #include <utility>
 
 #include "binding/convert.h"
@@ -26,96 +24,63 @@ constexpr std::pair<const char*, BatchKind> kBatchKinds[] = {
     {"setxattr", BatchKind::kSetxattr}, {"mknod", BatchKind::kMknod},       {"removexattr", BatchKind::kRemovexattr},
     {"fsync", BatchKind::kFsync}};
 
-// The fields of a batch (src/engine/native/batch.ts), one after the other; empty behind the last.
-class Fields {
- public:
-  Fields(Guard& guard, std::string_view text, std::vector<std::string> blobs)
-      : guard_(guard), left_(text), blobs_(std::move(blobs)) {}
-  [[nodiscard]] bool more() const { return !left_.empty(); }
-
-  std::string Text() {
-    const size_t end = left_.find('\0');
-    std::string field(left_.substr(0, end));
-    left_.remove_prefix(end == std::string_view::npos ? left_.size() : end + 1);
-    return field;
-  }
-  bool Flag() { return !Text().empty(); }
-  uint32_t Number(const char* name) { return OptionalNumber(name).value_or(0); }
-  std::optional<uint32_t> OptionalNumber(const char* name) {
-    const std::string field = Text();
-    if (field.empty()) return std::nullopt;
-    uint32_t value = 0;
-    const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-    if (error != std::errc() || end != field.data() + field.size()) guard_.Fail(name, "a whole number of 32 bits");
-    return value;
-  }
-  // The text behind "=", or the next blob.
-  std::string Bytes() {
-    std::string field = Text();
-    if (field.starts_with('=')) return field.substr(1);
-    return next_blob_ < blobs_.size() ? std::move(blobs_[next_blob_++]) : std::string();
-  }
-
- private:
-  Guard& guard_;
-  std::string_view left_;
-  std::vector<std::string> blobs_;
-  size_t next_blob_ = 0;
-};
-
-// In the order of src/engine/native/batch.ts.
-BatchOp ReadBatchOp(Guard& guard, Fields& from) {
+// BatchOp of src/engine/batch-types.ts.
+BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
+  const auto member = [&](const char* name) { return guard.Member(source, name); };
+  const auto text = [&](const char* name) { return guard.Text(member(name), name); };
+  const auto flag = [&](const char* name) { return guard.Flag(member(name), name); };
+  const auto word = [&](const char* name) { return guard.Word(member(name), name); };
   BatchOp op;
-  op.kind = Named(guard, kBatchKinds, from.Text(), "op");
-  op.path = from.Text();
+  op.kind = Named(guard, kBatchKinds, text("op"), "op");
+  op.path = text("path");
   const auto owner = [&] {
-    op.uid = from.OptionalNumber("uid");
-    op.gid = from.OptionalNumber("gid");
+    op.uid = guard.OptionalWord(member("uid"), "uid");
+    op.gid = guard.OptionalWord(member("gid"), "gid");
   };
   switch (op.kind) {
     case BatchKind::kMkdir:
-      op.mode = from.Number("mode");
-      op.exist_ok = from.Flag();
+      op.mode = word("mode");
+      op.exist_ok = flag("existOk");
       owner();
       break;
     case BatchKind::kWrite:
-      op.mode = from.Number("mode");
-      op.data = from.Bytes();
-      op.sync = from.Flag();
+      op.mode = word("mode");
+      op.data = guard.Bytes(member("data"), "data");
+      op.sync = flag("sync");
       owner();
       break;
     case BatchKind::kSymlink:
-      op.dest = from.Text();
+      op.dest = text("target");
       break;
     case BatchKind::kRename:
-      op.dest = from.Text();
-      op.no_replace = from.Flag();
+      op.dest = text("dest");
+      op.no_replace = flag("noReplace");
       break;
     case BatchKind::kExchange:
-      op.dest = from.Text();
+      op.dest = text("dest");
       break;
     case BatchKind::kUnlink:
     case BatchKind::kRmdir:
-      op.missing_ok = from.Flag();
+      op.missing_ok = flag("missingOk");
       break;
     case BatchKind::kChmod:
-      op.mode = from.Number("mode");
+      op.mode = word("mode");
       break;
     case BatchKind::kChown:
       owner();
       break;
     case BatchKind::kSetxattr:
-      op.name = from.Text();
-      op.data = from.Bytes();
+      op.name = text("name");
+      op.data = guard.Bytes(member("value"), "value");
       break;
     case BatchKind::kRemovexattr:
-      op.name = from.Text();
-      op.missing_ok = from.Flag();
+      op.name = text("name");
+      op.missing_ok = flag("missingOk");
       break;
     case BatchKind::kMknod:
-      op.mode = from.Number("mode");
-      op.major = from.Number("major");
-      op.minor = from.Number("minor");
+      op.mode = word("mode");
+      op.major = word("major");
+      op.minor = word("minor");
       break;
     case BatchKind::kFsync:
       break;
@@ -146,17 +111,11 @@ Napi::Function DefineFileLock(Napi::Env env) { return FileLockObject::Define(env
 Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  if (!info[0].IsString()) guard.Fail("ops", "a string");
-  std::vector<std::string> blobs;
-  if (info[1].IsArray()) {
-    const auto list = info[1].As<Napi::Array>();
-    for (uint32_t i = 0; i < list.Length(); ++i) blobs.push_back(guard.Bytes(list.Get(i), "blobs"));
-  }
-  if (guard.failed()) return env.Undefined();
-  const std::string text = info[0].As<Napi::String>().Utf8Value();
-  Fields fields(guard, text, std::move(blobs));
   std::vector<BatchOp> ops;
-  while (fields.more() && !guard.failed()) ops.push_back(ReadBatchOp(guard, fields));
+  guard.ForEach(info[0], "ops", [&](const Napi::Value& op) {
+    const Napi::HandleScope scope(env);  // thousands of steps would otherwise keep their members' handles
+    ops.push_back(ReadBatchOp(guard, guard.Object(op, "op")));
+  });
   if (guard.failed()) return env.Undefined();
   const bool syncs =
       std::ranges::any_of(ops, [](const BatchOp& op) { return op.sync || op.kind == BatchKind::kFsync; });

@@ -65,7 +65,7 @@ Napi::Value ExportTarCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   TarRequest request = ReadTarRequest(guard, guard.Object(info[0], "request"));
-  const auto fd = static_cast<int>(guard.Count(info[1], "fd"));
+  const int fd = guard.Descriptor(info[1], "fd");
   Token token = guard.Token(info[2], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<TarSummary>(
@@ -134,10 +134,10 @@ Napi::Value SealCall(const Napi::CallbackInfo& info) {
   const Napi::Object source = guard.Object(info[0], "request");
   SealRequest request;
   request.diff = ReadDiffRequest(guard, source);
-  request.directory = guard.Text(source.Get("directory"), "directory");
-  request.consume = guard.Flag(source.Get("consume"), "consume");
-  request.tar_split_path = guard.Text(source.Get("tarSplit"), "tarSplit");
-  request.dropped_path = guard.OptionalText(source.Get("dropped"), "dropped");
+  request.directory = guard.Text(guard.Member(source, "directory"), "directory");
+  request.consume = guard.Flag(guard.Member(source, "consume"), "consume");
+  request.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
+  request.dropped_path = guard.OptionalText(guard.Member(source, "dropped"), "dropped");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<IngestResult>(
@@ -189,11 +189,11 @@ Napi::Value VerifyTreeCall(const Napi::CallbackInfo& info) {
   Guard guard(env);
   const Napi::Object source = guard.Object(info[0], "request");
   VerifyRequest request;
-  request.tar_split_path = guard.Text(source.Get("tarSplit"), "tarSplit");
-  request.directory = guard.Text(source.Get("directory"), "directory");
-  request.whiteouts = ReadWhiteouts(guard, source.Get("whiteouts"));
-  request.diff_id = guard.Digest(source.Get("diffID"), "diffID");
-  request.bytes_per_second = guard.Count(source.Get("bytesPerSecond"), "bytesPerSecond");
+  request.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
+  request.directory = guard.Text(guard.Member(source, "directory"), "directory");
+  request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
+  request.diff_id = guard.Digest(guard.Member(source, "diffID"), "diffID");
+  request.bytes_per_second = guard.Count(guard.Member(source, "bytesPerSecond"), "bytesPerSecond");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<std::vector<TreeProblem>>(

@@ -21,7 +21,10 @@ class LingeringObject : public Napi::ObjectWrap<LingeringObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Lingering", {InstanceMethod<&LingeringObject::End>("end")});
   }
-  explicit LingeringObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LingeringObject>(info) {}
+  static constexpr napi_type_tag kTag{0x6c61796572646566, 0x65727265642d656e};
+  explicit LingeringObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LingeringObject>(info) {
+    info.This().As<Napi::Object>().TypeTag(&kTag);
+  }
 
   [[nodiscard]] std::shared_ptr<Lingering> share() const { return lingering_; }
 
@@ -35,15 +38,6 @@ class LingeringObject : public Napi::ObjectWrap<LingeringObject> {
 
   std::shared_ptr<Lingering> lingering_ = std::make_shared<Lingering>();
 };
-
-std::shared_ptr<Lingering> LingeringOf(Guard& guard, const Napi::Value& value) {
-  const Napi::Env env = value.Env();
-  if (value.IsObject() && value.As<Napi::Object>().InstanceOf(Environment::Of(env).lingering.Value())) {
-    return LingeringObject::Unwrap(value.As<Napi::Object>())->share();
-  }
-  guard.Fail("lingering", "a Lingering");
-  return nullptr;
-}
 
 const char* OutcomeName(UnmountOutcome outcome) {
   switch (outcome) {
@@ -101,12 +95,12 @@ class UnmountJob : public Job {
 
 OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
   OverlayMount mount;
-  mount.upper = guard.OptionalText(source.Get("upper"), "upper");
-  mount.work = guard.OptionalText(source.Get("work"), "work");
-  mount.lowers = guard.TextList(source.Get("lowers"), "lowers");
-  mount.target = guard.Text(source.Get("target"), "target");
-  mount.options = guard.TextList(source.Get("options"), "options");
-  mount.tier = Named(guard, kTiers, guard.Text(source.Get("tier"), "tier"), "tier");
+  mount.upper = guard.OptionalText(guard.Member(source, "upper"), "upper");
+  mount.work = guard.OptionalText(guard.Member(source, "work"), "work");
+  mount.lowers = guard.TextList(guard.Member(source, "lowers"), "lowers");
+  mount.target = guard.Text(guard.Member(source, "target"), "target");
+  mount.options = guard.TextList(guard.Member(source, "options"), "options");
+  mount.tier = Named(guard, kTiers, guard.Text(guard.Member(source, "tier"), "tier"), "tier");
   return mount;
 }
 
@@ -133,7 +127,7 @@ Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
-  const auto mode = static_cast<uint32_t>(guard.Count(info[1], "mode"));
+  const uint32_t mode = guard.Word(info[1], "mode");
   if (guard.failed()) return env.Undefined();
   // Without a token, as below.
   return Environment::Of(env).Async<AttachedMount>(
@@ -153,7 +147,10 @@ Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info) {
   const uint64_t device = guard.Count(info[1], "device");
   // Without one it waits for the sync that ends the file system.
   std::shared_ptr<Lingering> lingering;
-  if (!info[2].IsUndefined()) lingering = LingeringOf(guard, info[2]);
+  if (!info[2].IsUndefined()) {
+    const auto* const object = guard.Instance<LingeringObject>(info[2], "lingering", "a Lingering");
+    if (object != nullptr) lingering = object->share();
+  }
   if (guard.failed()) return env.Undefined();
   return StartUnmount(env, std::move(target), lingering ? Pace::kBrief : Pace::kSteady,
                       [device, lingering = std::move(lingering)](const std::string& path) {

@@ -5,10 +5,10 @@ namespace {
 
 UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
   UnpackLimits limits;
-  const auto read = [&](const char* name) { return guard.Count(source.Get(name), name); };
+  const auto read = [&](const char* name) { return guard.Count(guard.Member(source, name), name); };
   limits.max_bytes = read("maxBytes");
   limits.max_entries = read("maxEntries");
-  limits.max_ratio = read("maxRatio");
+  limits.max_ratio = guard.Ratio(guard.Member(source, "maxRatio"), "maxRatio");
   limits.max_path_length = read("maxPathLength");
   limits.max_path_depth = read("maxPathDepth");
   limits.max_header_bytes = read("maxHeaderBytes");
@@ -23,8 +23,8 @@ UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
 
 TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
   TreeStack stack;
-  stack.directories = guard.TextList(source.Get("directories"), "directories");
-  stack.whiteouts = ReadWhiteouts(guard, source.Get("whiteouts"));
+  stack.directories = guard.TextList(guard.Member(source, "directories"), "directories");
+  stack.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
   return stack;
 }
 
@@ -32,22 +32,22 @@ TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
 
 IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source) {
   IngestRequest request;
-  request.directory = guard.Text(source.Get("directory"), "directory");
-  request.whiteouts = ReadWhiteouts(guard, source.Get("whiteouts"));
-  request.tar_split_path = guard.OptionalText(source.Get("tarSplit"), "tarSplit");
-  request.hash_blob = guard.Flag(source.Get("hashBlob"), "hashBlob");
-  request.limits = ReadLimits(guard, guard.Object(source.Get("limits"), "limits"));
+  request.directory = guard.Text(guard.Member(source, "directory"), "directory");
+  request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
+  request.tar_split_path = guard.OptionalText(guard.Member(source, "tarSplit"), "tarSplit");
+  request.hash_blob = guard.Flag(guard.Member(source, "hashBlob"), "hashBlob");
+  request.limits = ReadLimits(guard, guard.Object(guard.Member(source, "limits"), "limits"));
   return request;
 }
 
 std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source) {
-  const Napi::Value path = source.Get("path");
-  if (path.IsEmpty() || path.IsUndefined()) return std::nullopt;
+  const Napi::Value path = guard.Member(source, "path");
+  if (path.IsUndefined()) return std::nullopt;
   FileRange range;
   range.path = guard.Text(path, "path");
-  const Napi::Value length = source.Get("length");
-  if (!length.IsEmpty() && !length.IsUndefined()) {
-    range.offset = guard.Count(source.Get("offset"), "offset");
+  const Napi::Value length = guard.Member(source, "length");
+  if (!length.IsUndefined()) {
+    range.offset = guard.Count(guard.Member(source, "offset"), "offset");
     range.length = guard.Count(length, "length");
   }
   return range;
@@ -68,12 +68,12 @@ Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
 
 DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
   DiffRequest request;
-  request.upper = ReadStack(guard, guard.Object(source.Get("upper"), "upper"));
-  const Napi::Value lower = source.Get("lower");
-  if (lower.IsObject()) request.lower = ReadStack(guard, lower.As<Napi::Object>());
-  request.sparse = guard.Flag(source.Get("sparse"), "sparse");
-  const Napi::Value whiteouts_of = source.Get("whiteoutsOf");
-  if (whiteouts_of.IsObject()) request.whiteouts_of = ReadStack(guard, whiteouts_of.As<Napi::Object>());
+  request.upper = ReadStack(guard, guard.Object(guard.Member(source, "upper"), "upper"));
+  const Napi::Value lower = guard.Member(source, "lower");
+  if (!lower.IsUndefined()) request.lower = ReadStack(guard, guard.Object(lower, "lower"));
+  request.sparse = guard.Flag(guard.Member(source, "sparse"), "sparse");
+  const Napi::Value whiteouts_of = guard.Member(source, "whiteoutsOf");
+  if (!whiteouts_of.IsUndefined()) request.whiteouts_of = ReadStack(guard, guard.Object(whiteouts_of, "whiteoutsOf"));
   return request;
 }
 
@@ -91,13 +91,15 @@ const char* CompressionName(Compression compression) {
 
 TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source) {
   TarRequest request;
-  if (guard.Text(source.Get("kind"), "kind") == "assemble") {
+  const std::string kind = guard.Text(guard.Member(source, "kind"), "kind");
+  if (kind == "assemble") {
     AssembleRequest assemble;
-    assemble.tar_split_path = guard.Text(source.Get("tarSplit"), "tarSplit");
-    assemble.directory = guard.Text(source.Get("directory"), "directory");
-    assemble.diff_id = guard.Digest(source.Get("diffID"), "diffID");
+    assemble.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
+    assemble.directory = guard.Text(guard.Member(source, "directory"), "directory");
+    assemble.diff_id = guard.Digest(guard.Member(source, "diffID"), "diffID");
     request.assemble = std::move(assemble);
   } else {
+    if (kind != "tree") guard.Fail("kind", "\"assemble\" or \"tree\"");
     request.tree = ReadDiffRequest(guard, source);
   }
   return request;

@@ -146,7 +146,7 @@ TarReaderObject::~TarReaderObject() {
 Napi::Value TarReaderObject::Read(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (state_->pending_read != nullptr) {
-    Napi::TypeError::New(env, "read() was called while another read is pending").ThrowAsJavaScriptException();
+    Guard(env).Refuse("read() was called while another read is pending");
     return env.Undefined();
   }
   bool failed = false;

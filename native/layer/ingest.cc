@@ -99,9 +99,8 @@ class DecodeStage {
 
   Result<void> CheckLimits(uint64_t bytes_in) const {
     if (tar_size_ > request_.limits.max_bytes) return DataError(Fault::kLimit, "maxBytes");
-    const uint64_t ratio = request_.limits.max_ratio;
-    if (tar_size_ > kRatioFrom && tar_size_ / std::max<uint64_t>(bytes_in, 1) >= ratio &&
-        ratio != UnpackLimits::kNone) {
+    if (tar_size_ > kRatioFrom &&
+        static_cast<double>(tar_size_) > static_cast<double>(bytes_in) * request_.limits.max_ratio) {
       return DataError(Fault::kLimit, "maxRatio");
     }
     return {};

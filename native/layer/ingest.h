@@ -25,7 +25,7 @@ struct UnpackLimits {
   static constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
   uint64_t max_bytes = kNone;  // of tar, decompressed
   uint64_t max_entries = kNone;
-  uint64_t max_ratio = kNone;  // counted after 4 GiB of tar
+  double max_ratio = std::numeric_limits<double>::infinity();  // counted after 4 GiB of tar
   uint64_t max_path_length = 4096;
   uint64_t max_path_depth = 1024;
   uint64_t max_header_bytes = 1 << 20;

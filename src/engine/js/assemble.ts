@@ -38,6 +38,12 @@ export async function assemble(request: AssembleRequest): Promise<Readable> {
 /** See {@link Engine.assembleTo}. */
 export async function assembleTo(request: AssembleToRequest, fd: number): Promise<Assembled> {
   const { compression, signal, onProgress } = request;
+  if (!Number.isInteger(fd) || fd < 0 || fd > 0x7fffffff) {
+    throw new LayerStoreError(
+      'ERR_INVALID_ARGUMENT',
+      `cannot write the tar: fd must be a file descriptor, not ${String(fd)}`,
+    );
+  }
   const progress = new ProgressMeter(onProgress, undefined);
   const result: Assembled = { bytes: 0, diffID: request.diffID };
   async function* counted(): AsyncGenerator<Buffer> {

@@ -106,14 +106,7 @@ export class SourceReader implements AsyncIterable<Buffer> {
     for (;;) {
       const next = await this.#next();
       if (next.done === true) break;
-      const { value } = next;
-      if (!(value instanceof Uint8Array)) {
-        throw new LayerStoreError(
-          'ERR_INVALID_ARGUMENT',
-          `the tar source gave a chunk of type ${typeof value}; it must give Uint8Array`,
-        );
-      }
-      const chunk = Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      const chunk = asBuffer(next.value);
       this.#bytes += chunk.length;
       this.#hash?.update(chunk);
       yield chunk;
@@ -190,5 +183,27 @@ async function* readFile(path: string, offset: number | undefined, length: numbe
   } finally {
     await ahead?.catch(() => undefined);
     await fs.close(fd);
+  }
+}
+
+/** The bytes of a chunk. Memory that another thread may change, or took away, is refused: what is hashed is what is written. */
+function asBuffer(value: unknown): Buffer {
+  let what: string = typeof value;
+  if (value instanceof Uint8Array) {
+    const { buffer, byteOffset, byteLength } = value;
+    if (buffer instanceof ArrayBuffer && !isDetached(buffer)) return Buffer.from(buffer, byteOffset, byteLength);
+    what = buffer instanceof ArrayBuffer ? 'Uint8Array of detached memory' : 'Uint8Array of shared memory';
+  }
+  throw new LayerStoreError(
+    'ERR_INVALID_ARGUMENT',
+    `the tar source gave a chunk of type ${what}; it must give a Uint8Array of memory of its own`,
+  );
+}
+
+function isDetached(buffer: ArrayBuffer): boolean {
+  try {
+    return new Uint8Array(buffer).length < 0;
+  } catch {
+    return true; // no view can be made of what was transferred
   }
 }

@@ -1,11 +1,12 @@
 /**
  * The typed contract of the C++ addon; `native/binding/addon.cc` mirrors it line by line.
  *
- * Arguments of a wrong type throw a TypeError that names them. Everything else that fails rejects with a
- * {@link NativeErrorRecord}: facts, from which `errors.ts` makes a LayerStoreError. No call blocks the event loop.
+ * Whatever is handed over, the process goes on: an argument that is wrong throws a {@link NativeArgumentError} that names
+ * it. Everything else that fails rejects with a {@link NativeErrorRecord}: facts, from which `errors.ts` makes a
+ * LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { DirectorySurvey, LayerRecordTable, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, DirectorySurvey, LayerRecordTable, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -31,6 +32,11 @@ export interface NativeErrorRecord {
   detail?: string;
   offset?: number;
   holders?: Holder[];
+}
+
+/** Thrown at once, before anything was done. Its `fault` tells it from a TypeError of somebody else's. */
+export interface NativeArgumentError extends TypeError {
+  fault: 'invalid';
 }
 
 export interface NativeProgress {
@@ -195,8 +201,7 @@ export interface Binding {
   /** `lingering`: one of this addon's. */
   unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
-  /** As `flatBatch` writes them. */
-  batch(text: string, blobs: readonly Uint8Array[]): Promise<void>;
+  batch(ops: readonly BatchOp[]): Promise<void>;
   readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
   readLayerRecords(
     directory: string,

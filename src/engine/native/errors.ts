@@ -46,7 +46,7 @@ export function isNativeRecord(value: unknown): value is NativeErrorRecord {
  * @param signal where it fired and the record says `cancelled`, its reason is the error
  */
 export function nativeError(error: unknown, action: string, signal?: AbortSignal): unknown {
-  if (error instanceof TypeError) return new LayerStoreError('ERR_INVALID_ARGUMENT', `cannot ${action}: ${error.message}`, { cause: error });
+  if (error instanceof TypeError && 'fault' in error) return new LayerStoreError('ERR_INVALID_ARGUMENT', `cannot ${action}: ${error.message}`, { cause: error });
   if (!isNativeRecord(error)) return error;
   const { fault } = error;
   if (fault === 'cancelled' || fault === 'sourceError') {

@@ -36,7 +36,6 @@ import type {
   VerifyTreeRequest,
 } from '../engine.js';
 import { DEFAULT_LIMITS } from '../limits.js';
-import { flatBatch } from './batch.js';
 import type { Binding, NativeDiffRequest, NativeTarRequest } from './binding.js';
 import { ingest, toResult } from './ingest.js';
 import { loadBinding } from './load.js';
@@ -229,10 +228,7 @@ class NativeEngine implements Engine {
   }
 
   async batch(ops: readonly BatchOp[]): Promise<void> {
-    await plainNative('update the files of the store', () => {
-      const { text, blobs } = flatBatch(ops);
-      return this.#binding.batch(text, blobs);
-    });
+    await plainNative('update the files of the store', () => this.#binding.batch(ops));
   }
 
   async readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]> {

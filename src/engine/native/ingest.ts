@@ -5,7 +5,7 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
 import { resolveLimitsFor } from '../limits.js';
 import type { Binding, Ingest, NativeIngestResult } from './binding.js';
-import { isNativeRecord, nativeError } from './errors.js';
+import { nativeError } from './errors.js';
 import { watchProgress } from './run.js';
 import { openSource, type ChunkSource, type FileSource } from './source.js';
 import { withRecordFile } from './record-file.js';
@@ -108,11 +108,8 @@ async function push(
       await job.write(step.value);
     }
   } catch (error) {
-    // A record is the job's own end, told through write(): `running` says the same.
-    if (!isNativeRecord(error)) {
-      failure = { error };
-      job.fail();
-    }
+    failure = { error };
+    job.fail();
   }
   try {
     const result = await running;
