@@ -7,7 +7,8 @@
 namespace layerstore::binding {
 namespace {
 
-// How long a reader waits for more than it could have: a slow source is still read as it comes.
+// How long a reader waits for more than it could have: a slow source is still read as it comes. Where nothing comes in
+// that time it sleeps until something does.
 constexpr std::chrono::milliseconds kPatience{10};
 
 }  // namespace
@@ -21,7 +22,7 @@ bool PushSource::Push(std::span<const uint8_t> bytes) {
   if (state_ != State::kOpen || bytes.empty()) return true;
   queued_ += chunk.size;
   chunks_.push_back(std::move(chunk));
-  if (queued_ >= kWakeBytes) changed_.notify_one();
+  if (queued_ >= kWakeBytes || stalled_) changed_.notify_one();
   wants_room_ = queued_ >= kCapacity;
   return !wants_room_;
 }
@@ -53,7 +54,13 @@ Result<size_t> PushSource::Read(std::span<uint8_t> into) {
     if (state_ == State::kClosed) return DataError(Fault::kCancelled, {});
     if (state_ == State::kFailed) return DataError(Fault::kSourceError, {});
     if (queued_ >= kWakeBytes || state_ == State::kEnded) break;
-    if (changed_.wait_for(lock, kPatience) == std::cv_status::timeout && queued_ > 0) break;
+    if (stalled_) {
+      changed_.wait(lock);
+      stalled_ = queued_ == 0;
+    } else if (changed_.wait_for(lock, kPatience) == std::cv_status::timeout) {
+      if (queued_ > 0) break;
+      stalled_ = true;
+    }
   }
   const size_t given = TakeInto(into);
   const bool room = wants_room_ && queued_ < kCapacity / 2;

@@ -48,6 +48,7 @@ class PushSource : public ByteSource {
   std::deque<Chunk> chunks_;
   size_t queued_ = 0;
   bool wants_room_ = false;
+  bool stalled_ = false;  // nothing is queued, and the reader sleeps until the next push
   State state_ = State::kOpen;
 };
 

@@ -5,12 +5,13 @@ import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { ReadableStream } from 'node:stream/web';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { IngestRequest, Progress, TarSource } from '../../../src/engine/engine.js';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import { tempDir } from '../../support/temp.js';
-import { freshRequest, makeTar } from './native-support.js';
+import { addonThreads, addonThreadStatus, eventually, freshRequest, makeTar } from './native-support.js';
 
 const engine = loadNativeEngine();
 
@@ -265,4 +266,29 @@ function never(): Promise<Readable> {
 
 function nothing(): Promise<void> {
   return Promise.resolve();
+}
+
+test('a source that stalls costs no wake-ups', async (t) => {
+  const source = new PassThrough();
+  const controller = new AbortController();
+  const done = engine.ingest(source, freshRequest(t, { signal: controller.signal }));
+  const ended = assert.rejects(done, (error) => error === controller.signal.reason);
+  source.write(Buffer.alloc(100)); // not a header yet
+  await eventually(() => addonThreads().includes('ls-worker'), 'the registration runs');
+  await sleep(200);
+  const before = wakeUps();
+  await sleep(1500);
+  const woken = wakeUps() - before;
+  controller.abort();
+  await ended;
+  // Threads of the pool that have nothing to do wake once to end.
+  assert.ok(woken < 20, `${String(woken)} wake-ups in 1.5 s`);
+});
+
+/** How often threads of the addon went to sleep by themselves. */
+function wakeUps(): number {
+  return addonThreadStatus().reduce(
+    (sum, status) => sum + Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)?.[1] ?? 0),
+    0,
+  );
 }

@@ -44,13 +44,23 @@ export async function eventually(done: () => boolean | Promise<boolean>, what: s
 
 /** Names of the addon's own threads in this process: they begin with `ls-`. */
 export function addonThreads(): string[] {
-  return readdirSync('/proc/self/task')
-    .map((id) => {
-      try {
-        return readFileSync(`/proc/self/task/${id}/comm`, 'latin1').trim();
-      } catch {
-        return ''; // it ended while we looked
-      }
-    })
-    .filter((name) => name.startsWith('ls-'));
+  return [...threadNames().values()];
+}
+
+/** What the kernel says of each of the addon's own threads; of one that ended meanwhile nothing. */
+export function addonThreadStatus(): string[] {
+  return [...threadNames().keys()].map((id) => readTask(id, 'status'));
+}
+
+function threadNames(): Map<string, string> {
+  const threads = readdirSync('/proc/self/task').map((id): [string, string] => [id, readTask(id, 'comm').trim()]);
+  return new Map(threads.filter(([, name]) => name.startsWith('ls-')));
+}
+
+function readTask(id: string, file: string): string {
+  try {
+    return readFileSync(`/proc/self/task/${id}/${file}`, 'latin1');
+  } catch {
+    return ''; // it ended while we looked
+  }
 }
