@@ -47,6 +47,8 @@ export class SourceReader implements AsyncIterable<Buffer> {
     options.signal?.throwIfAborted();
     if (typeof source === 'object' && source !== null) {
       if (Symbol.asyncIterator in source) {
+        // The iterator listens from its first `next` on, and tells then of an error that came before.
+        if ('destroy' in source && 'on' in source) source.on('error', () => undefined);
         const chunks = (source as AsyncIterable<unknown>)[Symbol.asyncIterator]();
         const { destroy } = source as { destroy?: unknown };
         const stop =

@@ -58,13 +58,13 @@ function checkRange(source: FileSource): FileSource {
 }
 
 function fromReadable(stream: Readable): ChunkSource {
+  // The iterator listens from its first `next` on, and tells then of an error that came before. Behind `stop` the premature
+  // end that destroying the stream reports belongs to nobody.
+  stream.on('error', ignore);
   const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<unknown>;
   return {
     next: () => iterator.next() as Promise<{ done: boolean; value?: unknown }>,
-    stop: () => {
-      // The premature end that destroying it reports belongs to nobody any more.
-      if (!stream.destroyed) stream.on('error', ignore).destroy();
-    },
+    stop: () => void stream.destroy(),
   };
 }
 

@@ -14,11 +14,12 @@ import { loadBinding } from '../../../src/engine/native/load.js';
 import { directoryGetter } from '../../../src/testing/engine-suite-tars.js';
 import { runSeed } from '../../support/random.js';
 import { tempDir } from '../../support/temp.js';
-import { freshRequest, makeTar } from './native-support.js';
+import { detachedView, freshRequest, growable, makeTar } from './native-support.js';
 
 const engines: readonly Engine[] = [loadNativeEngine(), createJsEngine()];
 /** Without its types, as a caller may use it. */
-const addon = loadBinding() as unknown as Record<keyof Binding, any>; // eslint-disable-line @typescript-eslint/no-explicit-any
+const addon = loadBinding() as unknown as Record<keyof Binding, Untyped>;
+type Untyped = { prototype: object } & (new (...args: unknown[]) => object) & ((...args: unknown[]) => unknown);
 
 test('every call of the addon takes values of every kind', { timeout: 600_000 }, (t) => {
   const scratch = tempDir(t);
@@ -48,12 +49,6 @@ const broken = {
     throw new RangeError('thrown by a getter');
   },
 };
-
-function detached(): Uint8Array {
-  const bytes = new Uint8Array(64);
-  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
-  return bytes;
-}
 
 const WRONG: readonly [what: string, argument: RegExp, call: () => unknown][] = [
   ...[-1, 0.5, NaN, 2 ** 31, 2 ** 32 + 1, Infinity, '1', undefined].map(
@@ -111,8 +106,8 @@ for (const [what, argument, call] of WRONG) {
 /** A view of memory that its bytes cannot be taken from. */
 const CHUNKS: Record<string, () => Uint8Array> = {
   shared: () => new Uint8Array(new SharedArrayBuffer(1024)),
-  growable: () => new Uint8Array(new SharedArrayBuffer(1024, { maxByteLength: 4096 } as object)),
-  detached,
+  growable: () => new Uint8Array(growable(SharedArrayBuffer, 1024)),
+  detached: detachedView,
 };
 
 for (const engine of engines) {
@@ -127,7 +122,7 @@ for (const engine of engines) {
 
   test(`${engine.name}: a view of memory that can be resized is read as long as it is`, async (t) => {
     const tar = readFileSync(makeTar(tempDir(t)));
-    const buffer = new ArrayBuffer(tar.length, { maxByteLength: 2 * tar.length } as object);
+    const buffer = growable(ArrayBuffer, tar.length);
     const view = new Uint8Array(buffer);
     view.set(tar);
     const { tarSize } = await engine.ingest(

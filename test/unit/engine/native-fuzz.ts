@@ -10,8 +10,9 @@ import { mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import fc from 'fast-check';
-import type { CancelToken, Ingest, NativeIngestRequest, TarReader } from '../../../src/engine/native/binding.js';
+import type { Ingest, NativeIngestRequest, TarReader } from '../../../src/engine/native/binding.js';
 import { loadBinding } from '../../../src/engine/native/load.js';
+import { detachedView, growable } from './native-support.js';
 
 const [scratch = '', seed = '0'] = process.argv.slice(2);
 const RUNS = 4000;
@@ -21,6 +22,7 @@ type Callable = (...args: unknown[]) => unknown;
 type Constructor = new (...args: unknown[]) => Record<string, Callable>;
 
 const binding = loadBinding();
+const { CancelToken, Lingering } = binding as unknown as Record<'CancelToken' | 'Lingering', { prototype: object }>;
 mkdirSync(join(scratch, 'cwd'));
 process.chdir(join(scratch, 'cwd')); // relative names lead nowhere else
 const tree = join(scratch, 'tree');
@@ -55,15 +57,9 @@ function goodRequest(): Record<string, unknown> {
   };
 }
 
-function detached(): Uint8Array {
-  const bytes = new Uint8Array(64);
-  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
-  return bytes;
-}
-
 /** A view whose end lies behind that of its buffer. */
 function outOfBounds(): Uint8Array {
-  const buffer = new ArrayBuffer(64, { maxByteLength: 128 } as object);
+  const buffer = growable(ArrayBuffer, 64);
   const view = new Uint8Array(buffer, 16, 48);
   (buffer as unknown as { resize(bytes: number): void }).resize(8);
   return view;
@@ -106,27 +102,27 @@ const HOSTILE: readonly (() => unknown)[] = [
   ...[-1, -0, 0, 0.5, NaN, Infinity, -Infinity, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 32 + 1, 2 ** 53, 1e300].map(
     (value) => () => value,
   ),
-  ...[() => written, freshPath, detached, outOfBounds, growing, throwing, revoked],
+  ...[() => written, freshPath, detachedView, outOfBounds, growing, throwing, revoked],
   () => new Uint8Array(0),
   () => new Uint8Array([1, 2, 3]).subarray(1),
   () => new Uint8Array(100_000),
   () => new Uint8Array(new SharedArrayBuffer(64)),
-  () => new Uint8Array(new SharedArrayBuffer(64, { maxByteLength: 128 } as object)),
-  () => new Uint8Array(new ArrayBuffer(64, { maxByteLength: 128 } as object)),
+  () => new Uint8Array(growable(SharedArrayBuffer, 64)),
+  () => new Uint8Array(growable(ArrayBuffer, 64)),
   () => new Float64Array(4),
   () => new DataView(new ArrayBuffer(8)),
   () => new ArrayBuffer(8),
   () => [],
   () => [tree],
   () => [tree, 5],
-  () => new Array(2 ** 32 - 1),
+  () => new Array<string>(2 ** 32 - 1),
   () => Object.create(null) as object,
   () => () => undefined,
   () => new binding.CancelToken(),
   () => new binding.Lingering(),
-  () => Object.create(binding.CancelToken.prototype) as object,
-  () => Object.create(binding.Lingering.prototype) as object,
-  () => Object.setPrototypeOf(new binding.Lingering(), binding.CancelToken.prototype) as object,
+  () => Object.create(CancelToken.prototype) as object,
+  () => Object.create(Lingering.prototype) as object,
+  () => Object.setPrototypeOf(new binding.Lingering(), CancelToken.prototype) as object,
   () => new Proxy(new binding.CancelToken(), {}),
   goodRequest,
   () => [goodRequest()],
@@ -139,7 +135,7 @@ const spoilt = fc
   .map((members) => () => ({ ...goodRequest(), ...Object.fromEntries(members.map(([key, make]) => [key, make()])) }));
 const argument = fc.oneof(
   { weight: 6, arbitrary: hostile },
-  { weight: 3, arbitrary: fc.constant(goodRequest as () => unknown) },
+  { weight: 3, arbitrary: fc.constant(goodRequest) },
   { weight: 5, arbitrary: spoilt },
   { weight: 1, arbitrary: spoilt.map((make) => () => [make(), make()]) },
   {
@@ -156,7 +152,7 @@ const pending: unknown[] = [];
 
 function made(value: unknown): unknown {
   if (typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value))
-    opened.push(value as Opened);
+    opened.push(value);
   return value;
 }
 
@@ -164,7 +160,7 @@ function made(value: unknown): unknown {
 function surface(): Map<string, Callable> {
   const calls = new Map<string, Callable>();
   const instances: Record<string, () => unknown> = {
-    CancelToken: (): CancelToken => new binding.CancelToken(),
+    CancelToken: () => new binding.CancelToken(),
     Ingest: (): Ingest => new binding.Ingest(goodRequest() as unknown as NativeIngestRequest),
     TarReader: (): TarReader => new binding.TarReader({ kind: 'tree', ...(goodRequest() as object) } as never),
   };
@@ -184,7 +180,9 @@ function surface(): Map<string, Callable> {
         pending.push(instance[method]?.(...args));
         return instance[method]?.(...args); // twice: the second finds the first under way
       });
-      calls.set(`${name}.${method} on a stranger`, (stranger) => (Class.prototype[method] as Callable).call(stranger));
+      calls.set(`${name}.${method} on a stranger`, (stranger) =>
+        ((Class.prototype as Record<string, Callable>)[method] as Callable).call(stranger),
+      );
     }
   }
   return calls;

@@ -81,6 +81,11 @@ test('the error of a source comes through unchanged, and nothing keeps running',
   stream.write(Buffer.alloc(100));
   setTimeout(() => stream.destroy(mine), 20);
   await assert.rejects(engine.ingest(stream, freshRequest(t)), (error) => error === mine);
+  // Before the registration reads from it.
+  const early = new PassThrough();
+  const done = engine.ingest(early, freshRequest(t));
+  early.destroy(mine);
+  await assert.rejects(done, (error) => error === mine);
 });
 
 test('a failure destroys the source and is told by its code', async (t) => {

@@ -64,3 +64,15 @@ function readTask(id: string, file: string): string {
     return ''; // it ended while we looked
   }
 }
+
+/** Memory that may grow to twice its size; this TypeScript's library does not know it yet. */
+export function growable<T extends ArrayBuffer | SharedArrayBuffer>(kind: new (bytes: number) => T, bytes: number): T {
+  return Reflect.construct(kind, [bytes, { maxByteLength: 2 * bytes }]) as T;
+}
+
+/** A view whose memory was handed to somebody else. */
+export function detachedView(): Uint8Array {
+  const bytes = new Uint8Array(64);
+  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+  return bytes;
+}
