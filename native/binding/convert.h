@@ -50,8 +50,8 @@ class Guard {
   // 64 lower-case hex digits behind "sha256:".
   Sha256Digest Digest(const Napi::Value& value, const char* name);
   Napi::Object Object(const Napi::Value& value, const char* name);
-  // Calls `each` with every element of an array until one is wrong. No room is made by its length, which may be 2^32 and
-  // may change while elements are read.
+  // Calls `each` with every element of an array until one is wrong. No room is made by its length, which may be 2^32
+  // and may change while elements are read.
   template <typename Each>
   void ForEach(const Napi::Value& value, const char* name, Each each) {
     for (uint32_t i = 0; i < Length(value, name); ++i) each(Element(value, i, name));
@@ -59,8 +59,8 @@ class Guard {
   Napi::Function Function(const Napi::Value& value, const char* name);
   // A CancelToken, or a fresh one where the value is undefined.
   std::shared_ptr<Control> Token(const Napi::Value& value, const char* name);
-  // The C++ side of an object that T's constructor tagged with T::kTag; null after a failure. A prototype tells nothing:
-  // any object can be given any.
+  // The C++ side of an object that T's constructor tagged with T::kTag; null after a failure. A prototype tells
+  // nothing: any object can be given any.
   template <typename T>
   T* Instance(const Napi::Value& value, const char* name, const char* expected) {
     if (!failed_ && !value.IsEmpty() && value.IsObject()) {
