@@ -2,16 +2,20 @@
 import { constants } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import type { TarSource } from '../engine/engine.js';
+import type { ByteSource } from '../tar/byte-reader.js';
+import { ArchiveEntries } from './archive-entries.js';
 import { ArchiveNames } from './archive-names.js';
 import { attempt, badImage, digestMismatch, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';
-import { BLOCK, readEntry } from './tar-header.js';
 
 interface Place {
   readonly offset: number;
   readonly size: number;
 }
+
+/** Bytes of the file that a header is read with. */
+const READ_AHEAD = 16 * 1024;
 
 export const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
 
@@ -79,30 +83,66 @@ export class ArchiveFile implements ImageFiles {
 }
 
 async function scan(file: FileHandle, names: ArchiveNames<Place>, signal?: AbortSignal): Promise<void> {
-  const { size: end } = await attempt('read the image archive', () => file.stat());
-  let position = 0;
-  const source = {
-    read: async (length: number): Promise<Uint8Array> => {
-      const bytes = await attempt('read the image archive', () => readAt(file, position, length));
-      position += bytes.length;
-      return bytes;
-    },
-  };
-  for (;;) {
+  const { size } = await attempt('read the image archive', () => file.stat());
+  const bytes = new FileBytes(file, size);
+  const entries = new ArchiveEntries(bytes);
+  for (let entry = await entries.next(); entry !== undefined; entry = await entries.next()) {
     signal?.throwIfAborted();
-    const entry = await readEntry(source);
-    if (entry === undefined) break;
     const name = names.admit(entry);
-    if (name !== undefined) names.addContent(name, { offset: position, size: entry.size });
-    if (position + entry.size > end)
-      throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
-    position += Math.ceil(entry.size / BLOCK) * BLOCK;
+    if (name !== undefined) names.addContent(name, { offset: bytes.position, size: entry.size });
+    await entries.skip();
   }
   names.end();
 }
 
+/** A file read forward; what is skipped is not read. */
+class FileBytes implements ByteSource {
+  readonly #file: FileHandle;
+  readonly #size: number;
+  #position = 0;
+  /** What was read ahead, from `position` on: headers of small files lie close together. */
+  #ahead: Buffer = Buffer.alloc(0);
+
+  constructor(file: FileHandle, size: number) {
+    this.#file = file;
+    this.#size = size;
+  }
+
+  get position(): number {
+    return this.#position;
+  }
+
+  async some(max: number): Promise<Buffer | undefined> {
+    if (this.#ahead.length === 0) await this.#read(READ_AHEAD);
+    return this.#ahead.length === 0 ? undefined : this.#take(max);
+  }
+
+  async exactly(length: number): Promise<Buffer> {
+    if (this.#ahead.length < length) await this.#read(Math.max(length, READ_AHEAD));
+    return this.#take(length);
+  }
+
+  async skip(length: number): Promise<number> {
+    const skipped = Math.min(length, Math.max(this.#size - this.#position, 0));
+    const known = this.#take(skipped).length;
+    this.#position += skipped - known;
+    return skipped;
+  }
+
+  async #read(length: number): Promise<void> {
+    this.#ahead = await attempt('read the image archive', () => readAt(this.#file, this.#position, length));
+  }
+
+  #take(length: number): Buffer {
+    const taken = this.#ahead.subarray(0, length);
+    this.#ahead = this.#ahead.subarray(length);
+    this.#position += taken.length;
+    return taken;
+  }
+}
+
 /** Exactly `length` bytes, fewer only at the end of the file. */
-async function readAt(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
+async function readAt(file: FileHandle, offset: number, length: number): Promise<Buffer> {
   const buffer = Buffer.allocUnsafe(length);
   let filled = 0;
   while (filled < length) {

@@ -3,14 +3,16 @@
  * that comes twice and a link that leads out are refused, whether or not anybody asks for them: as soon as it is known
  * that this is an image archive at all. The tar of a root file system has such links too, and gets a better answer.
  */
+import { cleanPath, parentPath } from '../tar/path.js';
+import type { ArchiveEntry } from './archive-entries.js';
 import { badImage, noImageArchive, overLimit, quote } from './errors.js';
-import type { TarEntry } from './tar-header.js';
 
 const MAX_LINKS = 40;
 /** The files that make an archive one of images. */
 const MARKERS = new Set(['index.json', 'manifest.json', 'repositories']);
 
-type Slot<Content> = { readonly content: Content } | { readonly link: string } | { readonly other: TarEntry['type'] };
+type Slot<Content> =
+  { readonly content: Content } | { readonly link: string } | { readonly other: ArchiveEntry['type'] };
 
 export class ArchiveNames<Content> {
   readonly #slots = new Map<string, Slot<Content>>();
@@ -31,7 +33,7 @@ export class ArchiveNames<Content> {
    * Notes an entry of any type. For a regular file gives the cleaned name to call {@link addContent} with, undefined where
    * its content is not needed.
    */
-  admit(entry: TarEntry): string | undefined {
+  admit(entry: ArchiveEntry): string | undefined {
     if (++this.#count > this.#maxEntries) {
       if (this.#refusal !== undefined) throw noImageArchive(this.#title, this.#refusal);
       throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
@@ -59,7 +61,7 @@ export class ArchiveNames<Content> {
   }
 
   /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
-  #check(entry: TarEntry): string {
+  #check(entry: ArchiveEntry): string {
     const name = cleanName(entry.name);
     const there = this.#slots.get(name);
     const bothDirectories =
@@ -77,7 +79,7 @@ export class ArchiveNames<Content> {
   }
 
   /** Everything that is no regular file. A hard link's target counts from the top, a symbolic one's from its directory. */
-  #addOther(name: string, entry: TarEntry): void {
+  #addOther(name: string, entry: ArchiveEntry): void {
     if (name === '') return;
     if (entry.type === 'link') this.#slots.set(name, { link: cleanName(entry.target) });
     else if (entry.type === 'symlink') this.#slots.set(name, { link: symlinkTarget(name, entry.target) });
@@ -109,23 +111,15 @@ export class ArchiveNames<Content> {
 
 /** A name without empty and `.` components. ERR_BAD_IMAGE for one that is absolute, has `..` or a zero byte. */
 export function cleanName(name: string): string {
-  if (name.startsWith('/') || name.includes('\0'))
-    throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
-  const parts = name.split('/').filter((part) => part !== '' && part !== '.');
-  if (parts.includes('..')) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
-  return parts.join('/');
+  const clean =
+    name.startsWith('/') || name.includes('\0') || name.split('/').includes('..') ? undefined : cleanPath(name);
+  if (clean === undefined) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
+  return clean;
 }
 
 function symlinkTarget(name: string, target: string): string {
-  const parts = name.split('/').slice(0, -1);
-  const outside = (): never => {
+  const clean = target.startsWith('/') ? undefined : cleanPath(target, parentPath(name));
+  if (clean === undefined)
     throw badImage(`the link ${quote(name)} of the archive points to ${quote(target)}, which lies outside of it`);
-  };
-  if (target.startsWith('/')) outside();
-  for (const part of target.split('/')) {
-    if (part === '' || part === '.') continue;
-    if (part !== '..') parts.push(part);
-    else if (parts.pop() === undefined) outside();
-  }
-  return parts.join('/');
+  return clean;
 }

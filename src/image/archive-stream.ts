@@ -7,13 +7,13 @@
  * passed over on the way is kept, no order of asking can lock up.
  */
 import type { TarSource } from '../engine/engine.js';
+import type { ByteReader } from '../tar/byte-reader.js';
+import { ArchiveEntries, type ArchiveEntry } from './archive-entries.js';
 import { ArchiveNames } from './archive-names.js';
 import { badImage, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';
 import type { Spool } from './spool.js';
-import type { StreamCursor } from './stream-cursor.js';
-import { BLOCK, readEntry, type TarEntry } from './tar-header.js';
 
 const MEMORY_FILE = 256 * 1024;
 const MEMORY_TOTAL = 16 * 1024 * 1024;
@@ -25,12 +25,13 @@ type Content =
 
 interface Pending {
   readonly name: string;
-  readonly entry: TarEntry;
+  readonly entry: ArchiveEntry;
 }
 
 export class ArchiveStream implements ImageFiles {
   readonly title: string;
-  readonly #cursor: StreamCursor;
+  readonly #bytes: ByteReader;
+  readonly #entries: ArchiveEntries;
   readonly #spool: Spool;
   readonly #names: ArchiveNames<Content>;
   /** How often each blob will still be asked for; undefined: unknown, so all is kept. */
@@ -46,9 +47,10 @@ export class ArchiveStream implements ImageFiles {
    *
    * @param title what it is called in errors: the path, or `the stream`
    */
-  constructor(title: string, cursor: StreamCursor, spool: Spool, limits: ArchiveLimits) {
+  constructor(title: string, bytes: ByteReader, spool: Spool, limits: ArchiveLimits) {
     this.title = title;
-    this.#cursor = cursor;
+    this.#bytes = bytes;
+    this.#entries = new ArchiveEntries(bytes);
     this.#spool = spool;
     this.#names = new ArchiveNames(title, limits.maxArchiveEntries);
   }
@@ -107,7 +109,7 @@ export class ArchiveStream implements ImageFiles {
       this.#expected = new Map();
       while (await this.#step()) continue;
       for (let left = MAX_TRAILER; left > 0;) {
-        const part = await this.#cursor.readSome(left);
+        const part = await this.#bytes.some(left);
         if (part === undefined) return;
         left -= part.length;
       }
@@ -133,7 +135,7 @@ export class ArchiveStream implements ImageFiles {
           this.#names.addContent(name, 'passed on');
           let given = false;
           try {
-            yield* this.#content(pending.entry);
+            yield* this.#content();
             given = true;
           } finally {
             // Skipping the rest could take for ever; who stops in the middle has failed anyway.
@@ -175,7 +177,7 @@ export class ArchiveStream implements ImageFiles {
     while (!this.#ended) {
       if (this.#failure !== undefined) throw this.#failure;
       try {
-        const entry = await readEntry(this.#cursor);
+        const entry = await this.#entries.next();
         if (entry === undefined) {
           this.#ended = true;
           this.#names.end();
@@ -183,7 +185,7 @@ export class ArchiveStream implements ImageFiles {
         }
         const name = this.#names.admit(entry);
         if (name !== undefined) return { name, entry };
-        for await (const part of this.#content(entry)) void part;
+        await this.#entries.skip();
       } catch (error) {
         this.#failure = error;
         throw error;
@@ -194,28 +196,21 @@ export class ArchiveStream implements ImageFiles {
 
   async #keep({ name, entry }: Pending): Promise<void> {
     if (this.#uses(name) === 0) {
-      for await (const part of this.#content(entry)) void part;
+      await this.#entries.skip();
       this.#names.addContent(name, 'passed over');
     } else if (entry.size <= MEMORY_FILE && this.#inMemory + entry.size <= MEMORY_TOTAL) {
       const parts: Uint8Array[] = [];
-      for await (const part of this.#content(entry)) parts.push(part);
+      for await (const part of this.#content()) parts.push(part);
       this.#inMemory += entry.size;
       this.#names.addContent(name, { bytes: Buffer.concat(parts) });
     } else {
-      this.#names.addContent(name, await this.#spool.keep(this.#content(entry)));
+      this.#names.addContent(name, await this.#spool.keep(this.#content()));
     }
   }
 
-  /** The bytes of the entry under the cursor, and its padding passed. */
-  async *#content(entry: TarEntry): AsyncGenerator<Uint8Array> {
-    for (let left = entry.size; left > 0;) {
-      const part = await this.#cursor.readSome(left);
-      if (part === undefined) throw badImage(`the archive ends in the middle of ${quote(entry.name)}: it is truncated`);
-      left -= part.length;
-      yield part;
-    }
-    const padding = (BLOCK - (entry.size % BLOCK)) % BLOCK;
-    if (padding > 0) await this.#cursor.read(padding);
+  /** The bytes of the entry that was read last. */
+  async *#content(): AsyncGenerator<Uint8Array> {
+    for (let part = await this.#entries.content(); part !== undefined; part = await this.#entries.content()) yield part;
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {

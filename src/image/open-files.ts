@@ -5,6 +5,7 @@ import { pipeline, Readable } from 'node:stream';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import * as zlib from 'node:zlib';
 import { LayerStoreError } from '../errors.js';
+import { ByteReader } from '../tar/byte-reader.js';
 import { ArchiveFile, OPEN_FLAGS } from './archive-file.js';
 import { ArchiveStream } from './archive-stream.js';
 import { attempt, badImage, invalidArgument, quote, withAction } from './errors.js';
@@ -12,7 +13,6 @@ import type { ImageFiles } from './image-files.js';
 import { LayoutDirectory } from './layout-directory.js';
 import type { ArchiveLimits } from './limits.js';
 import { Spool } from './spool.js';
-import { StreamCursor } from './stream-cursor.js';
 
 export interface OpenContext {
   readonly limits: ArchiveLimits;
@@ -76,13 +76,13 @@ async function openStream(
     signal.addEventListener('abort', stop, { once: true });
     stream.once('close', () => signal.removeEventListener('abort', stop));
   }
-  const raw = new StreamCursor(stream);
+  const raw = new ByteReader(stream);
   const form = compression(await raw.peek(MAGIC_LENGTH));
-  const cursor = form === 'none' ? raw : new StreamCursor(decompressed(raw, decoder(form)));
+  const cursor = form === 'none' ? raw : new ByteReader(decompressed(raw, decoder(form)));
   return new ArchiveStream(title, cursor, new Spool(spoolDirectory, limits), limits);
 }
 
-async function* decompressed(raw: StreamCursor, through: Gunzip): AsyncGenerator<Uint8Array> {
+async function* decompressed(raw: ByteReader, through: Gunzip): AsyncGenerator<Uint8Array> {
   const source = Readable.from(raw.rest(), { objectMode: false });
   let sourceError: Error | undefined;
   source.once('error', (error) => (sourceError = error));

@@ -4,7 +4,7 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { attempt } from './errors.js';
-import { BLOCK } from './tar-header.js';
+import { BLOCK } from '../tar/header.js';
 
 /** Octal digits of ustar's size field end at 8 GiB; beyond that its GNU form is used, which every reader knows. */
 const OCTAL_LIMIT = 8 ** 11;

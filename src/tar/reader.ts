@@ -3,7 +3,7 @@
  * extension headers, padding, end blocks. `tar-stream` gives no raw bytes and no byte names, so reading is done here.
  * What a sequence of headers means is what Go's archive/tar makes of it, since that is what Docker registers with.
  */
-import type { ByteReader } from './byte-reader.js';
+import type { ByteSource } from './byte-reader.js';
 import { badTar, overLimit } from './errors.js';
 import { BLOCK, isHeaderOnly, isZeroBlock, numeric, parseHeader, type TarHeader } from './header.js';
 import { applyPax, parsePax, xattrsOf, type PaxRecords } from './pax.js';
@@ -28,23 +28,26 @@ export interface TarEntry extends TarHeader {
   regions?: readonly SparseRegion[];
 }
 
-export interface ReaderLimits {
+export interface ReaderOptions {
+  /** Bytes of one entry's extension headers, or of its sparse map: ERR_LIMIT_EXCEEDED beyond. */
   maxHeaderBytes: number;
+  /** Whether {@link TarReader.takeRaw} is called for each entry: the bytes wait for it in memory. */
+  keepRaw: boolean;
 }
 
 const PADDING = (size: number): number => (BLOCK - (size % BLOCK)) % BLOCK;
 
 export class TarReader {
-  readonly #reader: ByteReader;
-  readonly #limits: ReaderLimits;
+  readonly #reader: ByteSource;
+  readonly #options: ReaderOptions;
   #raw: Buffer[] = [];
   /** Content of the current entry that was not read yet, and the padding behind it. */
   #left = 0;
   #padding = 0;
 
-  constructor(reader: ByteReader, limits: ReaderLimits) {
+  constructor(reader: ByteSource, options: ReaderOptions) {
     this.#reader = reader;
-    this.#limits = limits;
+    this.#options = options;
   }
 
   /** Bytes that are no content, since the last call. */
@@ -100,6 +103,13 @@ export class TarReader {
     return some;
   }
 
+  /** Passes what is left of the content of the current entry. */
+  async skipContent(): Promise<void> {
+    const wanted = this.#left;
+    this.#left = 0;
+    if ((await this.#reader.skip(wanted)) < wanted) throw badTar('it ends inside a file', this.#reader.position);
+  }
+
   /** All content of the current entry, for small ones. */
   async allContent(): Promise<Buffer> {
     const wanted = this.#left;
@@ -115,7 +125,7 @@ export class TarReader {
   }
 
   #keep(bytes: Buffer): void {
-    if (bytes.length > 0) this.#raw.push(bytes);
+    if (this.#options.keepRaw && bytes.length > 0) this.#raw.push(bytes);
   }
 
   async #headerBlock(): Promise<Buffer | undefined> {
@@ -137,10 +147,10 @@ export class TarReader {
   async #special(header: TarHeader, offset: number, extension: Extension): Promise<Buffer> {
     if (header.size < 0) throw badTar('the size of a header is negative', offset);
     extension.bytes += header.size;
-    if (extension.bytes > this.#limits.maxHeaderBytes) {
+    if (extension.bytes > this.#options.maxHeaderBytes) {
       throw overLimit(
         'maxHeaderBytes',
-        this.#limits.maxHeaderBytes,
+        this.#options.maxHeaderBytes,
         `an entry has ${String(extension.bytes)} bytes of extension headers`,
         offset,
       );
@@ -227,10 +237,10 @@ export class TarReader {
   }
 
   #limitMap(bytes: number, entry: TarEntry): void {
-    if (bytes <= this.#limits.maxHeaderBytes) return;
+    if (bytes <= this.#options.maxHeaderBytes) return;
     throw overLimit(
       'maxHeaderBytes',
-      this.#limits.maxHeaderBytes,
+      this.#options.maxHeaderBytes,
       `a sparse map has ${String(bytes)} bytes or more`,
       entry.offset,
     );

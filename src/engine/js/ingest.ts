@@ -25,7 +25,6 @@ const REPLACEMENT_BYTES = 4096;
 
 /** See {@link Engine.ingest}. */
 export async function ingest(source: TarSource, request: IngestRequest): Promise<IngestResult> {
-  const limits = await resolveLimitsFor(request.directory, request.limits);
   const hash = request.blob !== undefined || request.hashBlob === true;
   const reader = await SourceReader.open(source, {
     hash,
@@ -33,6 +32,7 @@ export async function ingest(source: TarSource, request: IngestRequest): Promise
   });
   let job: IngestJob | undefined;
   try {
+    const limits = await resolveLimitsFor(request.directory, request.limits);
     job = await IngestJob.open(reader, request, limits);
     const result = await job.run();
     job = undefined;
@@ -98,7 +98,8 @@ class IngestJob {
     await this.#meter.checkSpace();
     const decoded = await decode(this.#source, this.#limits);
     const bytes = new ByteReader(this.#meter.chunks(decoded));
-    const tar = new TarReader(bytes, this.#limits);
+    const { maxHeaderBytes } = this.#limits;
+    const tar = new TarReader(bytes, { maxHeaderBytes, keepRaw: true });
     for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
       this.#request.signal?.throwIfAborted();
       // A global header is no entry of the tree.

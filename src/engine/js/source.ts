@@ -43,8 +43,17 @@ export class SourceReader implements AsyncIterable<Buffer> {
     this.#signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
+  /** Takes the source over: it is let go of also where this throws, as after an abort. */
   static async open(source: TarSource, options: SourceOptions = {}): Promise<SourceReader> {
-    options.signal?.throwIfAborted();
+    const reader = await SourceReader.#of(source, options);
+    if (options.signal?.aborted === true) {
+      await reader.close();
+      options.signal.throwIfAborted();
+    }
+    return reader;
+  }
+
+  static async #of(source: TarSource, options: SourceOptions): Promise<SourceReader> {
     if (typeof source === 'object' && source !== null) {
       if (Symbol.asyncIterator in source) {
         // The iterator listens from its first `next` on, and tells then of an error that came before.

@@ -264,6 +264,16 @@ test('an abort and the error of a source come through as they are', async (t) =>
   assert.equal(readdirSync(base).filter((name) => name.includes('.gz')).length, 0);
 });
 
+test('a source is let go of where nothing of it was read', async (t) => {
+  const base = tempDir(t);
+  const aborted = new Readable({ read: () => undefined });
+  await assert.rejects(take(base, aborted, { signal: AbortSignal.abort(new Error('before')) }), /before/);
+  assert.ok(aborted.destroyed);
+  const unused = new Readable({ read: () => undefined });
+  await assert.rejects(take(base, unused, { directory: join(base, 'missing') }));
+  assert.ok(unused.destroyed);
+});
+
 function abortSoon(reason: Error): AbortSignal {
   const controller = new AbortController();
   setTimeout(() => controller.abort(reason), 20);
