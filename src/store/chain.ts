@@ -7,10 +7,12 @@ import { createChainID, type ChainID } from '../digest.js';
 import type { Progress } from '../engine/engine.js';
 import { anySignal, orAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
+import { atMostEvery } from '../util/throttle.js';
 import { invalid } from './arguments.js';
 import type { StoreContext } from './context.js';
 import { applyOptions, beginDraft, discardDraft, endDraft, publishDraft, unpackDraft, type Draft } from './draft.js';
 import { syncData } from './durability.js';
+import { PROGRESS_INTERVAL } from './export.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
 import { pinParent } from './register.js';
@@ -207,16 +209,13 @@ function sumOfProgress(
 ): (link: Link, index: number) => ((progress: Progress) => void) | undefined {
   const { onProgress } = options;
   const parts = new Array<Progress | undefined>(count);
-  let last = -Infinity;
+  const due = atMostEvery(PROGRESS_INTERVAL); // whatever the number of layers
   return (link, index) => {
     if (onProgress === undefined) return link.onProgress;
     return (progress) => {
       link.onProgress?.(progress);
       parts[index] = progress;
-      const now = performance.now();
-      if (now - last < 100) return; // at most ten a second, whatever the number of layers
-      last = now;
-      onProgress(sum(parts));
+      if (due()) onProgress(sum(parts));
     };
   };
 }

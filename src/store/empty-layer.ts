@@ -1,30 +1,16 @@
 /** The layer of the tar that holds nothing: 1,024 zero bytes. It needs no store, no handle and no release. */
-import { write } from 'node:fs';
 import { Readable } from 'node:stream';
-import { promisify } from 'node:util';
 import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
-import { LayerStoreError, systemError } from '../errors.js';
-import { compressTo } from '../engine/js/compress.js';
+import { LayerStoreError } from '../errors.js';
 import { checkExportOptions, invalid } from './arguments.js';
-import { checkTarget, intoFile } from './export.js';
+import { checkTarget, intoDescriptor, intoFile, writeTar } from './export.js';
 import type { Exported, ExportOptions, Layer } from './types.js';
 
 const SIZE = 1024;
 const CHAIN: ChainID = parseChainID(DIGEST_SHA256_EMPTY_TAR);
-const writeTo = promisify(write);
 
 function stream(): Readable {
   return Readable.from([Buffer.alloc(SIZE)], { objectMode: false });
-}
-
-async function writeZeros(fd: number): Promise<void> {
-  const zeros = Buffer.alloc(SIZE);
-  let written = 0;
-  try {
-    while (written < SIZE) written += (await writeTo(fd, zeros, written)).bytesWritten;
-  } catch (error) {
-    throw systemError(error, 'write the export to its descriptor');
-  }
 }
 
 /**
@@ -53,15 +39,13 @@ export const emptyLayer: Layer = Object.freeze({
   },
   async exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported> {
     const { path, fd } = checkTarget(target);
-    const { compression } = checkExportOptions(options);
-    const exported: Exported = { bytes: SIZE, diffID: DIGEST_SHA256_EMPTY_TAR };
-    const write = async (to: number): Promise<void> => {
-      if (compression === undefined) await writeZeros(to);
-      else exported.blob = await compressTo(stream(), compression, to);
-    };
-    if (fd === undefined) await intoFile(path, false, write);
-    else await write(fd);
-    return exported;
+    const given = checkExportOptions(options);
+    given.signal?.throwIfAborted();
+    const write = async (to: number): Promise<Exported> => ({
+      ...(await writeTar(stream(), to, given)),
+      diffID: DIGEST_SHA256_EMPTY_TAR,
+    });
+    return fd === undefined ? intoFile(path, false, write) : intoDescriptor(fd, write);
   },
   async tarSize() {
     return SIZE;

@@ -6,11 +6,15 @@ import type { ChainID } from '../digest.js';
 import type { AssembleRequest } from '../engine/engine.js';
 import { compressTo } from '../engine/js/compress.js';
 import { LayerStoreError, systemError } from '../errors.js';
+import { atMostEvery } from '../util/throttle.js';
 import { writeChunks, writeTarget } from '../util/write-target.js';
 import { checkExportOptions, checkOptions, checkText, invalid, shown } from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode, Readers } from './layer-map.js';
 import type { Exported, ExportOptions } from './types.js';
+
+/** Milliseconds between two reports of progress. */
+export const PROGRESS_INTERVAL = 100;
 
 /** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
 export async function tarStream(ctx: StoreContext, node: LayerNode): Promise<Readable> {
@@ -85,7 +89,16 @@ export async function exportTo(
   const options = checkExportOptions(given);
   options.signal?.throwIfAborted();
   const write = (descriptor: number): Promise<Exported> => exportToDescriptor(ctx, node, descriptor, options);
-  return fd === undefined ? intoFile(path, ctx.durability === 'strict', write) : write(fd);
+  return fd === undefined ? intoFile(path, ctx.durability === 'strict', write) : intoDescriptor(fd, write);
+}
+
+/** A caller's descriptor stays open; its failures are told as those of a path are. */
+export async function intoDescriptor<T>(fd: number, write: (fd: number) => Promise<T>): Promise<T> {
+  try {
+    return await write(fd);
+  } catch (error) {
+    throw systemError(error, 'write the export to its descriptor', 'give one that is open for writing');
+  }
 }
 
 export function checkTarget(target: unknown): { path: string; fd?: undefined } | { path?: undefined; fd: number } {
@@ -116,20 +129,47 @@ async function exportToDescriptor(
   fd: number,
   options: ExportOptions,
 ): Promise<Exported> {
-  const { compression, signal } = options;
   if (ctx.driver.capabilities.reproducesExactDiffs) {
-    const stream = await tarStream(ctx, node);
-    const exported: Exported = { bytes: 0, diffID: node.diffID };
-    stream.on('data', (chunk: Uint8Array) => (exported.bytes += chunk.length));
-    if (compression !== undefined) exported.blob = await compressTo(stream, compression, fd, signal);
-    else await writeChunks(fd, stream, signal);
-    return exported;
+    return { ...(await writeTar(await tarStream(ctx, node), fd, options)), diffID: node.diffID };
   }
   const { request, release } = await assembly(ctx, node);
   try {
     return await ctx.engine.assembleTo({ ...request, ...options }, fd);
   } finally {
     await release();
+  }
+}
+
+/** Writes a tar where the descriptor stands, compressed where that is asked for; ends the stream however it goes. */
+export async function writeTar(
+  tar: Readable,
+  fd: number,
+  { compression, signal, onProgress }: ExportOptions,
+): Promise<Omit<Exported, 'diffID'>> {
+  const due = atMostEvery(PROGRESS_INTERVAL);
+  let bytes = 0;
+  const report = (): void => onProgress?.({ bytesRead: bytes, bytesUnpacked: 0, entries: 0 });
+  const counted = async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of tar as AsyncIterable<Uint8Array>) {
+      bytes += chunk.length;
+      if (due()) report();
+      yield chunk;
+    }
+  };
+  const stop = (): void => void tar.destroy(signal?.reason as Error);
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    signal?.throwIfAborted();
+    const blob = compression === undefined ? undefined : await compressTo(counted(), compression, fd, signal);
+    if (blob === undefined) await writeChunks(fd, counted(), signal);
+    report();
+    return blob === undefined ? { bytes } : { bytes, blob };
+  } catch (error) {
+    signal?.throwIfAborted(); // whatever else an abort broke on its way
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    tar.destroy();
   }
 }
 

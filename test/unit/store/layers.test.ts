@@ -1,8 +1,12 @@
 /** Read-only layers: registration, handles, references, removal. */
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { createChainID, type ChainID } from '../../../src/digest.js';
+import type { Progress } from '../../../src/engine/engine.js';
 import { LayerStoreError } from '../../../src/errors.js';
+import { emptyLayer } from '../../../src/store/empty-layer.js';
 import type { Layer } from '../../../src/store/types.js';
 import { FullMemoryDriver } from './memory-driver.js';
 import { Bench, bytesOf, code, diffIDOf, requiredOnly, streamOf, tarOf } from './support.js';
@@ -287,3 +291,31 @@ test('corrupt bytes end a stream with an error', async (t) => {
   assert.deepEqual(await bytesOf(await checked.tarStream()), A);
   assert.equal(bench.disk.entries.size, 1);
 });
+
+for (const compression of [undefined, 'gzip'] as const) {
+  test(`an export of a driver's exact tar and of the empty layer reports progress and ends at an abort, ${compression ?? 'plain'}`, async (t) => {
+    const bench = await Bench.make(t);
+    const store = await bench.open();
+    for (const layer of [await store.register(streamOf(A)), emptyLayer]) {
+      const path = `${bench.root}.out`;
+      const form = compression === undefined ? {} : { compression };
+      const reports: Progress[] = [];
+      const { bytes, diffID } = await layer.exportTo(
+        { path },
+        { ...form, onProgress: (report) => reports.push(report) },
+      );
+      assert.equal(diffID, layer.diffID);
+      assert.deepEqual(reports.at(-1), { bytesRead: bytes, bytesUnpacked: 0, entries: 0 });
+      const reason = new Error('enough');
+      const during = new AbortController();
+      const aborted = layer.exportTo(
+        { path },
+        { ...form, signal: during.signal, onProgress: () => during.abort(reason) },
+      );
+      await assert.rejects(aborted, (error) => error === reason);
+      const before = AbortSignal.abort(reason);
+      await assert.rejects(layer.exportTo({ path }, { ...form, signal: before }), (error) => error === reason);
+    }
+    assert.deepEqual((await readdir(dirname(bench.root))).sort(), ['root', 'root.out']);
+  });
+}
