@@ -26,6 +26,7 @@ export type { Operation, OperationDetails, OperationEvent } from './store/diagno
 export type {
   ChainLink,
   CleanupReport,
+  CloseOptions,
   CreateRWLayerOptions,
   DescribableStore,
   Exported,

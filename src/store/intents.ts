@@ -135,6 +135,11 @@ export class Intents {
     return found;
   }
 
+  /** How many there are, of this process and of earlier ones. */
+  async count(): Promise<number> {
+    return (await readdir(this.directory)).filter(isDriverID).length;
+  }
+
   async bytesOf(id: string): Promise<number> {
     return (await lstat(join(this.directory, id)).catch(() => undefined))?.size ?? 0; // gone meanwhile: nothing to free
   }

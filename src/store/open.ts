@@ -26,14 +26,14 @@ import { References } from './references.js';
 import { prepareRoot } from './root.js';
 import { RWMap } from './rw-map.js';
 import { LayerStore } from './store.js';
-import type { Store, StoreOptions } from './types.js';
+import type { CloseOptions, Store, StoreOptions } from './types.js';
 import { lockForWriting } from './writer-lock.js';
 
 const DEFAULT_MAX_DEPTH = 125;
 /** Trees unlinked at once in the background: more would only fight over the same disk. */
 const DELETIONS_AT_ONCE = 2;
-/** Milliseconds that close() gives them: small trees are gone then, large ones are left to the next open. */
-const DELETION_PATIENCE = 50;
+/** Milliseconds that close() waits for them: a hundred thousand files take a few seconds. */
+const DELETION_PATIENCE = 30_000;
 
 /**
  * Opens the store under `options.root`, making it if it is missing.
@@ -63,7 +63,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       if (ctx.readOnly) await loadReadOnly(ctx);
       else await recover(ctx);
       details.layers = ctx.layers.count;
-      return new LayerStore(ctx, () => shutDown(ctx, back));
+      return new LayerStore(ctx, (how) => shutDown(ctx, back, how));
     } catch (error) {
       await back.run();
       throw error;
@@ -141,6 +141,23 @@ async function buildContext(
   };
 }
 
+/** Stops what still unlinks; how many trees are left. Nothing is walked after an abort, when there is no time for that. */
+async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined): Promise<number> {
+  const { background, driver, intents } = ctx;
+  const before = background.failed;
+  await background.close();
+  const stopped = background.failed - before;
+  try {
+    const unfinished = await intents.count();
+    if (background.failed === 0) return unfinished;
+    const left = signal?.aborted === true ? undefined : await driver.leftovers?.();
+    return unfinished + (left?.length ?? stopped);
+  } catch (error) {
+    ctx.logger.warn(errorFields(error), 'cannot tell what is left to be removed');
+    return Math.max(1, stopped);
+  }
+}
+
 async function makeOwnDirectory(path: string): Promise<void> {
   try {
     await makeDirectory(path, 0o700);
@@ -162,9 +179,20 @@ async function openRecords(
   return openFileMetadataStore({ directory, engine, durability, readOnly, index, logger });
 }
 
-/** After the last operation: what is still read ends, background deletes stop, driver and lock are given back. */
-async function shutDown(ctx: StoreContext, back: Rollback): Promise<void> {
+/**
+ * After the last operation: what is still read ends, files of removed and failed layers are unlinked to the end, or until
+ * the wait for that is over; then driver and lock are given back.
+ */
+async function shutDown(ctx: StoreContext, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
   for (const end of [...ctx.open]) await end();
-  await waitAtMost(ctx.background.idle(), DELETION_PATIENCE);
+  await waitAtMost(ctx.background.idle(), DELETION_PATIENCE, signal);
+  const pendingRemovals = ctx.readOnly ? 0 : await stopRemovals(ctx, signal);
+  if (pendingRemovals > 0) {
+    ctx.logger.warn(
+      { pendingRemovals },
+      'files of removed or failed layers are still on disk: the next open goes on with them, and usage() counts them',
+    );
+  }
   await back.run();
+  if (pendingRemovals > 0) onPending?.(pendingRemovals);
 }

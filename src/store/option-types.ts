@@ -76,6 +76,17 @@ export interface CreateRWLayerOptions {
   storageOpt?: Readonly<Record<string, string>>;
 }
 
+/** Options of `close`. */
+export interface CloseOptions {
+  /** Ends the wait for files that are still being unlinked. */
+  signal?: AbortSignal;
+  /**
+   * Called at the end of a close that was cut short, or where something failed: so many removed layers, or parts of failed
+   * ones, still have files on disk. The next open goes on with them.
+   */
+  onPending?: (removals: number) => void;
+}
+
 /** Options of `exportTo`. */
 export interface ExportOptions {
   /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */

@@ -101,6 +101,8 @@ export interface StoreUsage {
   layers: { count: number; bytes: number };
   /** What RW layers hold above their parents, found by a walk of their own files. */
   rwLayers: { count: number; bytes: number; inodes: number };
+  /** Layers, and parts of failed ones, whose files are not unlinked yet: what is still allocated for them. */
+  pendingRemoval: { count: number; bytes: number; inodes: number };
   /** Free and total bytes and inodes of the file system under the root. */
   fileSystem: { bytes: number; bytesFree: number; inodes: number; inodesFree: number };
 }

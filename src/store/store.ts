@@ -21,6 +21,7 @@ import { usingSources } from './source.js';
 import type {
   ChainLink,
   CleanupReport,
+  CloseOptions,
   CreateRWLayerOptions,
   GcReport,
   Layer,
@@ -40,11 +41,11 @@ import { verify } from './verify.js';
 
 export class LayerStore implements Store {
   readonly #ctx: StoreContext;
-  readonly #shutdown: () => Promise<void>;
+  readonly #shutdown: (how: CloseOptions) => Promise<void>;
   readonly #status: readonly (readonly [string, string])[];
 
   /** `shutdown` ends what the store was made of. */
-  constructor(ctx: StoreContext, shutdown: () => Promise<void>) {
+  constructor(ctx: StoreContext, shutdown: (how: CloseOptions) => Promise<void>) {
     this.#ctx = ctx;
     this.#shutdown = shutdown;
     noteLogger(this, ctx.logger);
@@ -291,8 +292,11 @@ export class LayerStore implements Store {
     return [...status, ...this.#status.filter(([key]) => !said.has(key))];
   }
 
-  async close(): Promise<void> {
-    return this.#ctx.lifecycle.close(this.#shutdown);
+  async close(options: CloseOptions = {}): Promise<void> {
+    check.checkOptions(options, 'options of close', ['signal', 'onPending']);
+    check.checkSignal(options.signal);
+    check.checkFunction(options.onPending, '"onPending"');
+    return this.#ctx.lifecycle.close(() => this.#shutdown(options));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
 import type { Change, TarSource } from '../engine/engine.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import type { ChainLink, CreateRWLayerOptions, ExportOptions, RegisterOptions } from './option-types.js';
+import type { ChainLink, CloseOptions, CreateRWLayerOptions, ExportOptions, RegisterOptions } from './option-types.js';
 import type {
   CleanupReport,
   Exported,
@@ -18,6 +18,7 @@ import type {
 
 export type {
   ChainLink,
+  CloseOptions,
   CreateRWLayerOptions,
   ExportOptions,
   Logger,
@@ -326,7 +327,9 @@ export interface Store extends DescribableStore, AsyncDisposable {
   /** Pairs for people, as `docker info` shows them. */
   driverStatus(): readonly (readonly [string, string])[];
   /**
-   * Ends running work and drops handles. Removes nothing; mounts stay, and the next open takes them over. `await using` calls it.
+   * Waits for running work and drops handles. No layer goes by it; mounts stay, and the next open takes them over. Files of
+   * removed layers and of failed work are unlinked to the end, for at most 30 seconds; `signal` ends that wait. What is left
+   * then is told, logged, counted by `usage()`, and removed by the next open. `await using` calls it.
    *
    * ```ts
    * await rw.mount();
@@ -335,7 +338,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * console.log(store.closed); // true
    * ```
    */
-  close(): Promise<void>;
+  close(options?: CloseOptions): Promise<void>;
   /**
    * Where `image/` adds what Docker's own records refer to; gc asks each, and deletes nothing where one throws. What a
    * source names is a reference like any other, so `release` of a last handle asks too, and keeps the layer.

@@ -1,4 +1,4 @@
-/** Disk use, from sizes recorded at registration; only writable layers are looked at. */
+/** Disk use, from sizes recorded at registration; only writable layers, and what is being removed, are looked at. */
 import { statfs } from 'node:fs/promises';
 import { systemError } from '../errors.js';
 import { mapConcurrent } from '../util/concurrent.js';
@@ -13,6 +13,7 @@ export async function usage(ctx: StoreContext): Promise<StoreUsage> {
   for (const node of ctx.layers) layerBytes += node.diffSize;
   const rwNodes = [...ctx.rwLayers];
   const each = await mapConcurrent(rwNodes, AT_ONCE, (node) => usageOf(ctx, node));
+  const pending = (await ctx.driver.leftovers?.()) ?? [];
   const disk = await statfs(ctx.root).catch((error: unknown) => {
     throw systemError(error, 'read the free space of the root');
   });
@@ -22,6 +23,11 @@ export async function usage(ctx: StoreContext): Promise<StoreUsage> {
       count: rwNodes.length,
       bytes: each.reduce((sum, { bytes }) => sum + bytes, 0),
       inodes: each.reduce((sum, { inodes }) => sum + inodes, 0),
+    },
+    pendingRemoval: {
+      count: pending.length,
+      bytes: pending.reduce((sum, { bytes }) => sum + bytes, 0),
+      inodes: pending.reduce((sum, { inodes }) => sum + (inodes ?? 0), 0),
     },
     fileSystem: {
       bytes: disk.blocks * disk.bsize,

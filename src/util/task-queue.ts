@@ -8,20 +8,24 @@ export class TaskQueue {
   readonly #abort = new AbortController();
   readonly #waiting: { task: (signal: AbortSignal) => Promise<void>; done: () => void }[] = [];
   readonly #running = new Set<Promise<void>>();
+  #failed = 0;
 
   constructor(concurrency: number, report: (error: unknown) => void) {
     this.#concurrency = concurrency;
     this.#report = report;
   }
 
-  /** Tasks that wait or run. */
-  get pending(): number {
-    return this.#waiting.length + this.#running.size;
+  /** Tasks that did not come to their end: they failed, or `close` stopped or dropped them. */
+  get failed(): number {
+    return this.#failed;
   }
 
   /** Resolves when the task is over, failed or dropped; never rejects. */
   push(task: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    if (this.#abort.signal.aborted) return Promise.resolve();
+    if (this.#abort.signal.aborted) {
+      this.#failed += 1;
+      return Promise.resolve();
+    }
     return new Promise((done) => {
       this.#waiting.push({ task, done });
       this.#next();
@@ -35,6 +39,7 @@ export class TaskQueue {
 
   async close(): Promise<void> {
     this.#abort.abort();
+    this.#failed += this.#waiting.length;
     for (const { done } of this.#waiting.splice(0)) done();
     await this.idle();
   }
@@ -56,6 +61,7 @@ export class TaskQueue {
     try {
       await task(this.#abort.signal);
     } catch (error) {
+      this.#failed += 1;
       // Being stopped is what close asks for; the rest is for the log.
       if (!this.#abort.signal.aborted) this.#report(error);
     }
