@@ -370,12 +370,6 @@ async function interrupts(t: TestContext, signal: 'SIGINT' | 'SIGTERM', expected
   });
   assert.equal(code, expected, stderr);
   assert.match(stderr, new RegExp(`interrupted by ${signal}`));
-  // All but files that were taken away already, whose unlinking a busy machine may leave to the next command.
-  assert.deepEqual(
-    listing(cli.root).filter((path) => !path.includes('.removing-')),
-    before,
-  );
-  cli.ok('gc');
   assert.deepEqual(listing(cli.root), before);
 }
 
