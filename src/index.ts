@@ -110,6 +110,7 @@ export type {
 export { openImages } from './image/index.js';
 export type {
   ContainerConfig,
+  CreateImageOptions,
   HistoryEntry,
   Image,
   ImageConfig,

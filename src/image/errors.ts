@@ -39,6 +39,13 @@ export function noSuchImage(nameOrID: string): LayerStoreError {
   );
 }
 
+export function noSuchBase(nameOrID: string): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_IMAGE_DOES_NOT_EXIST',
+    `the base image ${quote(nameOrID)} does not exist; load or pull it first`,
+  );
+}
+
 export function noSuchLayer(chainID: string): LayerStoreError {
   return new LayerStoreError(
     'ERR_LAYER_DOES_NOT_EXIST',

@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { parseDigest, type Digest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
+import { releaseAndLog } from '../store/log.js';
 import { usingSources } from '../store/source.js';
 import type { LayerMetadata, Store } from '../store/types.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { readConfig, type ConfigBlob } from './config.js';
-import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { attempt, invalidArgument, noSuchBase, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
 import { KeptChains } from './kept-chains.js';
 import { archiveLimits } from './limits.js';
@@ -20,8 +22,8 @@ import { compareImages, describeImage, topChain, type ImageRecord } from './reco
 import { parseName, tryParseName, type ImageName } from '../registry/reference.js';
 import { imageReferences } from './references.js';
 import { Repositories } from './repositories.js';
-import { saveImage } from './save.js';
-import type { Image, Images, LoadOptions, SaveOptions } from './types.js';
+import { layersOf, saveImage } from './save.js';
+import type { CreateImageOptions, Image, Images, LoadOptions, SaveOptions } from './types.js';
 
 const LIMITS = archiveLimits();
 const HEX_PREFIX = /^[a-f0-9]{8,64}$/;
@@ -93,6 +95,40 @@ export class DockerImages implements Images {
     });
   }
 
+  async create(options: CreateImageOptions): Promise<Image> {
+    this.#assertWritable('make an image');
+    checkCreateOptions(options);
+    const names = (options.names ?? []).map(nameToGive);
+    const base = options.base === undefined ? undefined : this.#base(options.base);
+    const baseChain = base === undefined ? undefined : topChain(base);
+    const chainID = options.chainID ?? baseChain;
+    // A handle from the beginning: the base or the layer may be removed meanwhile.
+    const layer = chainID === undefined ? undefined : await this.#store.get(chainID);
+    try {
+      const layers = layersOf(layer);
+      if (baseChain !== undefined && !layers.some((each) => each.chainID === baseChain))
+        throw invalidArgument(
+          `layer ${quote(String(chainID))} does not stand on the top layer "${baseChain}" of the base image ${quote(String(options.base))}; commit an RW layer that was made from the image`,
+        );
+      const diffIDs = layers.map(({ diffID }) => diffID);
+      const config = newConfig(options, base, diffIDs, LIMITS);
+      const [image] = await this.#changes.run('records', () => this.#record([{ config, names, layer }]));
+      return image as Image;
+    } catch (error) {
+      if (layer !== undefined) await releaseAndLog(this.#store, layer);
+      throw error;
+    }
+  }
+
+  #base(nameOrID: string): ConfigBlob {
+    try {
+      return this.#recordOf(this.#resolve(nameOrID)).config;
+    } catch (error) {
+      if (LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) throw noSuchBase(nameOrID);
+      throw error;
+    }
+  }
+
   async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {
     this.#assertOpen();
     const id = this.#resolve(nameOrID);
@@ -112,9 +148,7 @@ export class DockerImages implements Images {
 
   async tag(nameOrID: string, name: string): Promise<void> {
     this.#assertWritable('name an image');
-    const parsed = parseName(name);
-    if (parsed.digest !== undefined)
-      throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
+    const parsed = nameToGive(name);
     await this.#changes.run('records', async () => {
       const id = this.#resolve(nameOrID);
       await this.#writeNames((names) => names.set(parsed, id));
@@ -275,4 +309,12 @@ export class DockerImages implements Images {
     if (this.#store.readOnly)
       throw new LayerStoreError('ERR_READ_ONLY', `cannot ${what}: the store is open for reading only`);
   }
+}
+
+/** A name that an image can be given: one with a tag. */
+function nameToGive(name: string): ImageName {
+  const parsed = parseName(name);
+  if (parsed.digest !== undefined)
+    throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
+  return parsed;
 }

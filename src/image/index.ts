@@ -5,6 +5,7 @@ import type { Images } from './types.js';
 
 export type {
   ContainerConfig,
+  CreateImageOptions,
   HistoryEntry,
   Image,
   ImageConfig,

@@ -61,7 +61,8 @@ export async function saveImage(
   }
 }
 
-function layersOf(top: Layer | undefined): Layer[] {
+/** The layers down from a handle, base first. */
+export function layersOf(top: Layer | undefined): Layer[] {
   const layers: Layer[] = [];
   for (let layer = top; layer !== undefined; layer = layer.parent) layers.unshift(layer);
   return layers;

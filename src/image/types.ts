@@ -120,6 +120,26 @@ export interface LoadOptions {
   limits?: ImageLimits;
 }
 
+export interface CreateImageOptions {
+  /**
+   * Top layer of the new image. It must stand on the base's top layer, where there is a base. Default: the base's top
+   * layer, so that the image differs by its configuration alone; without a base, no layers.
+   */
+  chainID?: ChainID;
+  /** Name or id of an image: its configuration and history are where this one begins. */
+  base?: string;
+  /** How a container is run. Each member replaces the base's member whole; others stay. */
+  config?: ContainerConfig;
+  /** Names it gets, each with a tag. A name that another image had moves. */
+  names?: readonly string[];
+  /** `os/architecture[/variant]`. Default: the base's, else this machine's. */
+  platform?: string;
+  /** Default: now. With a date the image is reproducible: the same options on the same layers give the same id. */
+  created?: Date;
+  /** Goes into the history, which has an entry for each new layer. */
+  comment?: string;
+}
+
 export interface SaveOptions {
   /**
    * Default `docker`: what `docker save` writes since version 25: `manifest.json` beside an OCI layout, in one tar.
@@ -171,6 +191,27 @@ export interface Images {
    * ```
    */
   load(source: { path: string } | Readable, options?: LoadOptions): Promise<Image[]>;
+  /**
+   * A new image out of layers that are in the store, and a configuration. The layers live as long as the image does; the
+   * caller's handle on the top layer can be released.
+   * ERR_IMAGE_DOES_NOT_EXIST for a base that is not there, ERR_LAYER_DOES_NOT_EXIST for a layer, ERR_INVALID_ARGUMENT
+   * for a layer that does not stand on the base and for options of a wrong shape.
+   *
+   * ```ts
+   * await images.load({ path: 'debian.tar' });
+   * const box = await store.createRWLayer('box', (await images.get('debian:12')).chainID);
+   * const top = await store.commit(box);
+   * const app = await images.create({
+   *   base: 'debian:12',
+   *   chainID: top.chainID,
+   *   config: { Cmd: ['/usr/bin/app'], Env: ['PORT=80'] },
+   *   names: ['app:1'],
+   * });
+   * await store.release(top);
+   * console.log(app.config.config?.Cmd); // [ '/usr/bin/app' ]
+   * ```
+   */
+  create(options: CreateImageOptions): Promise<Image>;
   /**
    * By name: under that name; by id: without a name. A target path appears only when it is complete.
    * ERR_LAYER_DOES_NOT_EXIST, ERR_LAYER_CORRUPT, ERR_SYSTEM.
