@@ -7,11 +7,18 @@ import { lstat, mkdtemp, readdir, stat, unlink } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine, MountTier } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
+import { hasErrno } from './files.js';
 import { scratchPrefix } from './leftovers.js';
 
 export type ProbeResult = { works: true; tier: MountTier } | { works: false; why: string };
 
-/** Probes below `directory`, which exists, with the mount options that the driver would use. Leaves nothing behind. */
+/** The disk or the process is in trouble: that says nothing about overlayfs, and must not choose another driver. */
+const NO_ANSWER = ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EMFILE', 'ENFILE', 'ENOMEM'];
+
+/**
+ * Probes below `directory`, which exists, with the mount options that the driver would use. Leaves nothing behind. Rejects
+ * where a failing disk, or a process out of descriptors or memory, lets nothing be found out.
+ */
 export async function probeOverlay(
   engine: Engine,
   directory: string,
@@ -37,6 +44,7 @@ export async function probeOverlay(
     const why = await whatFails(scratch, target);
     return why === undefined ? { works: true, tier } : { works: false, why };
   } catch (error) {
+    if (hasErrno(error, ...NO_ANSWER)) throw error;
     return { works: false, why: reasonOf(error) };
   } finally {
     await clean(engine, scratch, mounted, logger);

@@ -4,9 +4,11 @@
  */
 import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
+import { hashFile } from '../../../src/store/hash-file.js';
 import type { Store } from '../../../src/store/types.js';
 import type { Entry, Facts } from './promises.js';
 import { sampleTar, type SampleTar } from './tars.js';
@@ -60,6 +62,23 @@ async function fill(store: Store, name: string): Promise<Facts> {
   return {};
 }
 
+/** The second mount waits for what the first one left to be torn down later. */
+async function mountTwice(store: Store, name: string): Promise<Facts> {
+  const rw = await store.getRWLayer(name);
+  for (const _ of [1, 2]) {
+    await rw.mount();
+    await rw.unmount();
+  }
+  return {};
+}
+
+async function view(store: Store, chainID: ChainID): Promise<Facts> {
+  const layer = await store.get(chainID);
+  const seen = await layer.view();
+  await seen[Symbol.asyncDispose]();
+  return {};
+}
+
 async function release(store: Store, chainID: ChainID): Promise<Facts> {
   const removed = await store.release(await store.get(chainID));
   return Object.fromEntries(removed.map((one) => [layer(one.chainID), null]));
@@ -105,6 +124,8 @@ export function protocol(boxed: ChainID): Operation[] {
     { name: 'createRWLayer', may: ['rw:box'], run: (store) => create(store, 'box', chain(0, 1), false) },
     { name: 'createRWLayer, init layer', may: ['rw:init'], run: (store) => create(store, 'init', chain(0, 1), true) },
     { name: 'applyDiff', may: [], run: (store) => fill(store, 'box') },
+    { name: 'mount', may: [], run: (store) => mountTwice(store, 'init') },
+    { name: 'view', may: [], run: (store) => view(store, chain(0, 1)) },
     { name: 'commit', may: [layer(boxed)], run: (store) => commit(store, 'box', false) },
     { name: 'commit, there already', may: [layer(boxed)], run: (store) => commit(store, 'box', false) },
     { name: 'consume, there already', may: [layer(boxed), 'rw:box'], run: (store) => commit(store, 'box', true) },
@@ -137,6 +158,41 @@ export function protocol(boxed: ChainID): Operation[] {
       },
     },
   ];
+}
+
+/** Operations that promise nothing new: what they read fails too. They follow on `createRWLayer, init layer`. */
+export function readings(): Operation[] {
+  const reading = (name: string, read: (store: Store) => Promise<unknown>): Operation => ({
+    name,
+    may: [],
+    run: async (store) => {
+      await read(store);
+      return {};
+    },
+  });
+  return [
+    reading('exportTo', async (store) => {
+      const file = await open('/dev/null', 'w');
+      try {
+        await (await store.get(chain(0, 1))).exportTo({ fd: file.fd });
+      } finally {
+        await file.close();
+      }
+    }),
+    reading('tarStream', async (store) => drain(await (await store.get(chain(0, 1))).tarStream())),
+    reading('tarStreamFrom', async (store) => drain(await (await store.get(chain(0, 1))).tarStreamFrom(chain(0)))),
+    reading('tarSize', async (store) => (await store.get(chain(0, 1))).tarSize()),
+    reading('verify', (store) => store.verify()),
+    reading('changes', async (store) => (await store.getRWLayer('init')).changes()),
+    reading('size', async (store) => (await store.getRWLayer('init')).size()),
+    reading('usage', (store) => store.usage()),
+    reading('gc', (store) => store.gc({ dryRun: true })),
+    reading('hashFile', () => hashFile(import.meta.filename)),
+  ];
+}
+
+async function drain(stream: Readable): Promise<void> {
+  for await (const chunk of stream) void chunk;
 }
 
 /** Runs one operation and writes it down. */

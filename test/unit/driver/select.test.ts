@@ -42,6 +42,22 @@ test('auto on an empty root takes vfs where overlay does not work, and says why'
   assert.deepEqual(readdirSync(join(root, 'layerstore')), [], 'no scratch directory is left');
 });
 
+test('a probe that a full or broken disk stops chooses no driver', async (t) => {
+  for (const [code, errno] of [
+    ['ENOSPC', -28],
+    ['EIO', -5],
+    ['EMFILE', -24],
+  ] as const) {
+    const { root, open, engine } = setup(t);
+    engine.before = (step) => {
+      if (step.startsWith('mknod ')) throw failure(code, errno, 'mknod', step);
+    };
+    await assert.rejects(open(), { code: 'ERR_SYSTEM', errnoName: code });
+    assert.deepEqual(readdirSync(root), ['layerstore']);
+    assert.deepEqual(readdirSync(join(root, 'layerstore')), [], 'no scratch directory is left');
+  }
+});
+
 test('layers under the root decide', async (t) => {
   const { root, open } = setup(t);
   mkdirSync(join(root, 'overlay2/l'), { recursive: true });
