@@ -205,9 +205,9 @@ export class Workload {
   /** The layer's id is known before: a commit is what its tar registered would be. */
   async commit(name: string, consume: boolean): Promise<void> {
     const rw = this.#rwLayers.get(name) as RWLayer;
-    const hash = createHash('sha256');
-    for await (const chunk of await rw.tarStream()) hash.update(chunk as Buffer);
-    const chainID = createChainID([`sha256:${hash.digest('hex')}` as DiffID], rw.parent?.chainID) as ChainID;
+    const diffID = await this.#diffIDOf(rw);
+    if (diffID === undefined) return;
+    const chainID = createChainID([diffID], rw.parent?.chainID) as ChainID;
     const keys = [`layer:${chainID}`, ...(consume ? [`rw:${name}`] : [])];
     await this.#op(consume ? 'commit, consuming' : 'commit', keys, async () => {
       const layer = await this.#store.commit(rw, { consume });
@@ -216,6 +216,18 @@ export class Workload {
       if (consume) this.#rwLayers.delete(name);
       return { [`layer:${chainID}`]: 'there', ...(consume ? { [`rw:${name}`]: null } : {}) };
     });
+  }
+
+  /** Of its changes; `undefined` where they cannot be read, and that may be. */
+  async #diffIDOf(rw: RWLayer): Promise<DiffID | undefined> {
+    const hash = createHash('sha256');
+    try {
+      for await (const chunk of await rw.tarStream()) hash.update(chunk as Buffer);
+    } catch (error) {
+      if (this.#options.mayFail?.(error) === true && LayerStoreError.is(error)) return undefined;
+      throw error;
+    }
+    return `sha256:${hash.digest('hex')}` as DiffID;
   }
 
   async releaseRW(name: string): Promise<void> {
