@@ -92,7 +92,7 @@ function hookMethod(prototype: Record<string, Method>, name: string, replace: Re
       before(name, name);
     } catch (error) {
       if (SYNCHRONOUS.includes(name)) throw error;
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
     const result = original.apply(this, args);
     if (name === 'lingering') hookEnd(result as { end: () => Promise<void> }, before);
