@@ -21,6 +21,15 @@ export function formatDuration(milliseconds: number): string {
   return `${Math.floor(seconds / 60)} min ${String(Math.floor(seconds % 60)).padStart(2, '0')} s`;
 }
 
+/** `1 s`, `2 min 05 s`, `3 h 20 min`: whole units, never zero. */
+export function formatTimeLeft(milliseconds: number): string {
+  const seconds = Math.max(1, Math.ceil(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const two = (value: number): string => String(value).padStart(2, '0');
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${two(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${two(Math.floor((seconds % 3600) / 60))} min`;
+}
+
 /** `123 MB/s` */
 export function formatRate(bytes: number, milliseconds: number): string {
   return milliseconds <= 0 ? '' : `${formatBytes(Math.round((bytes / milliseconds) * 1000))}/s`;

@@ -45,6 +45,10 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
     return 0;
   }
   const { command, options, positionals, values } = parsed;
+  signal.addEventListener('abort', () => {
+    if (terminal.interactive)
+      terminal.note('layerstore: stopping, and removing what was begun; Ctrl-C again ends at once');
+  });
   const opened = new Opened(options, terminal);
   const context: Context = {
     options,

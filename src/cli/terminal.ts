@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream';
 
 export interface TerminalStreams {
   stdout: Writable & { isTTY?: boolean; columns?: number };
-  stderr: Writable & { isTTY?: boolean; columns?: number };
+  stderr: Writable & { isTTY?: boolean; columns?: number; rows?: number };
   env: Readonly<Record<string, string | undefined>>;
 }
 
@@ -24,7 +24,9 @@ export class Terminal {
   readonly json: boolean;
   readonly interactive: boolean;
   readonly #colours: boolean;
-  #statusShown = false;
+  /** Lines of the status that stand on the screen; the cursor is at the end of the last one. */
+  #statusLines = 0;
+  #finished = false;
 
   constructor(streams: TerminalStreams, json: boolean) {
     this.#streams = streams;
@@ -35,7 +37,11 @@ export class Terminal {
   }
 
   get columns(): number {
-    return Math.max(40, this.#streams.stderr.columns ?? 80);
+    return Math.max(20, this.#streams.stderr.columns ?? 80);
+  }
+
+  get rows(): number {
+    return Math.max(2, this.#streams.stderr.rows ?? 24);
   }
 
   /** A line of plain output; nothing with `--json`. */
@@ -59,20 +65,34 @@ export class Terminal {
     this.#streams.stderr.write(`${text}\n`);
   }
 
-  /** Replaces the status line (a progress bar); only on a terminal. */
-  status(text: string): void {
-    if (!this.interactive) return;
-    this.#streams.stderr.write(`\r\u001b[2K${text.slice(0, this.columns - 1)}`);
-    this.#statusShown = true;
+  /** Replaces the status lines; only on a terminal. Lines are cut: one that wrapped could not be replaced. */
+  status(lines: readonly string[]): void {
+    if (!this.interactive || this.#finished) return;
+    const text = lines.map((line) => `${line.slice(0, this.columns - 1)}\u001b[K`).join('\n');
+    this.#streams.stderr.write(`${this.#toStatus()}${text}\u001b[J`);
+    this.#statusLines = lines.length;
+  }
+
+  /** Leaves the status lines on the screen. */
+  keepStatus(): void {
+    if (this.#statusLines > 0) this.#streams.stderr.write('\n');
+    this.#statusLines = 0;
+  }
+
+  /** To the beginning of the status. */
+  #toStatus(): string {
+    return this.#statusLines > 1 ? `\r\u001b[${this.#statusLines - 1}A` : '\r';
   }
 
   #clearStatus(): void {
-    if (this.#statusShown) this.#streams.stderr.write('\r\u001b[2K');
-    this.#statusShown = false;
+    if (this.#statusLines > 0) this.#streams.stderr.write(`${this.#toStatus()}\u001b[J`);
+    this.#statusLines = 0;
   }
 
+  /** Takes the status away; there is none after this. */
   done(): void {
     this.#clearStatus();
+    this.#finished = true;
   }
 
   style(style: Style, text: string): string {

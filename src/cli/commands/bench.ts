@@ -20,12 +20,12 @@ export const bench: Command = {
     const scratch = await mkdtemp(join(options.root, 'bench-'));
     try {
       const tar = join(scratch, 'sample.tar');
-      terminal.status('making a sample tar');
+      terminal.status(['making a sample tar']);
       await writeSampleTar(tar);
       const engines = options.engine === undefined ? (['native', 'js'] as const) : [options.engine];
       const results = await runTrials(
         { scratch, driver, tar, tarSize: (await stat(tar)).size, engines, runs, signal },
-        (text) => terminal.status(text),
+        (text) => terminal.status([text]),
       );
       terminal.result(results, () =>
         formatTable(

@@ -1,6 +1,6 @@
 import type { Command } from '../command.js';
 import { layerJson } from '../json.js';
-import { showProgress } from '../progress.js';
+import { ProgressDisplay, tarProgress } from '../progress.js';
 import { cliReference } from '../reference.js';
 import { needRWLayer } from '../resolve.js';
 
@@ -15,11 +15,13 @@ export const commit: Command = {
   completes: ['rw'],
   async run(context, [name = ''], values) {
     const store = await context.store('change');
+    const display = new ProgressDisplay(context.terminal, 'commit');
     const layer = await store.commit((await needRWLayer(store, name)).rw, {
       consume: values.flag('consume'),
       signal: context.signal,
-      onProgress: showProgress(context.terminal, 'commit'),
+      onProgress: tarProgress(display, 'commit', 'Copying'),
     });
+    display.end();
     await store.retain(layer.chainID, cliReference(layer.chainID));
     const value = await layerJson(layer);
     await store.release(layer);

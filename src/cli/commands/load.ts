@@ -1,19 +1,22 @@
-import { stat } from 'node:fs/promises';
 import type { Command } from '../command.js';
 import { inputSource } from '../input.js';
 import { imageJson } from '../json.js';
-import { showImageProgress } from '../progress.js';
+import { loadProgress, ProgressDisplay } from '../progress.js';
 import { UsageError } from '../usage-error.js';
 
 export const load: Command = {
   name: 'load',
   summary: 'take in every image of an archive or an OCI layout',
-  usage: '[--platform OS/ARCH] [ARCHIVE or -i ARCHIVE]',
+  usage: '[-q] [--platform OS/ARCH] [ARCHIVE or -i ARCHIVE]',
   details:
     'ARCHIVE is a `docker save` archive, an OCI archive or an OCI layout directory. Without it, or with "-",\n' +
-    'standard input is read.',
+    'standard input is read. -q shows no progress.',
   examples: ['docker save debian:12 | layerstore load', 'layerstore load ./oci-layout'],
-  options: { input: { type: 'string', short: 'i' }, platform: { type: 'string' } },
+  options: {
+    input: { type: 'string', short: 'i' },
+    platform: { type: 'string' },
+    quiet: { type: 'boolean', short: 'q' },
+  },
   positionals: [0, 1],
   completes: ['file'],
   async run(context, [given], values) {
@@ -24,20 +27,15 @@ export const load: Command = {
       throw new UsageError('load needs an archive: a path, or a pipe on standard input');
     const platform = values.text('platform');
     const images = await context.images('make');
+    const display = new ProgressDisplay(context.terminal, 'load', values.flag('quiet'));
     const loaded = await images.load(inputSource(archive), {
       signal: context.signal,
       ...(platform === undefined ? {} : { platform }),
-      onProgress: showImageProgress(context.terminal, 'load', await sizeOf(archive)),
+      onProgress: loadProgress(display),
     });
+    display.end();
     context.terminal.result(loaded.map(imageJson), () =>
       loaded.map((image) => `${image.names[0] ?? image.id} ${image.chainID ?? '-'}`).join('\n'),
     );
   },
 };
-
-/** Bytes of an archive; unknown for standard input and for a layout's directory. */
-async function sizeOf(archive: string): Promise<number | undefined> {
-  // A path that cannot be looked at is told by the load itself.
-  const found = archive === '-' ? undefined : await stat(archive).catch(() => undefined);
-  return found?.isFile() === true ? found.size : undefined;
-}

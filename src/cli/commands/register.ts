@@ -2,7 +2,7 @@ import { parseDiffID } from '../../index.js';
 import type { Command } from '../command.js';
 import { inputSource } from '../input.js';
 import { layerJson } from '../json.js';
-import { showProgress } from '../progress.js';
+import { ProgressDisplay, tarProgress } from '../progress.js';
 import { cliReference } from '../reference.js';
 import { resolveChainID } from '../resolve.js';
 
@@ -22,11 +22,13 @@ export const register: Command = {
     const on = values.text('parent');
     const parent = on === undefined ? undefined : await resolveChainID(store, () => context.images('make'), on);
     const diffID = values.text('diff-id');
+    const display = new ProgressDisplay(context.terminal, 'register');
     const layer = await store.register(inputSource(tar), parent, {
       signal: context.signal,
-      onProgress: showProgress(context.terminal, 'register'),
+      onProgress: tarProgress(display, 'register', 'Extracting'),
       ...(diffID === undefined ? {} : { diffID: parseDiffID(diffID) }),
     });
+    display.end();
     await store.retain(layer.chainID, cliReference(layer.chainID));
     const value = await layerJson(layer);
     await store.release(layer);

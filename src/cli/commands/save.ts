@@ -1,12 +1,12 @@
 import type { Command } from '../command.js';
-import { showSaveProgress } from '../progress.js';
+import { ProgressDisplay, saveProgress } from '../progress.js';
 import { needImage } from '../resolve.js';
 import { UsageError } from '../usage-error.js';
 
 export const save: Command = {
   name: 'save',
   summary: 'write an image to an archive',
-  usage: 'IMAGE -o FILE [--format docker|oci] [--compression none|gzip|zstd]',
+  usage: '[-q] IMAGE -o FILE [--format docker|oci] [--compression none|gzip|zstd]',
   examples: [
     'layerstore save app:1 -o app.tar',
     'layerstore save app:1 --format oci --compression zstd -o app.oci.tar',
@@ -15,6 +15,7 @@ export const save: Command = {
     output: { type: 'string', short: 'o' },
     format: { type: 'string' },
     compression: { type: 'string' },
+    quiet: { type: 'boolean', short: 'q' },
   },
   positionals: [1, 1],
   completes: ['image'],
@@ -27,12 +28,14 @@ export const save: Command = {
     const compression = values.oneOf('compression', ['none', 'gzip', 'zstd']);
     const images = await context.images('read');
     await needImage(images, name);
+    const display = new ProgressDisplay(context.terminal, 'save', values.flag('quiet'));
     await images.save(name, output === undefined ? context.terminal.output : { path: output }, {
       ...(format === undefined ? {} : { format }),
       ...(compression === undefined ? {} : { compression }),
       signal: context.signal,
-      onProgress: showSaveProgress(context.terminal, 'save'),
+      onProgress: saveProgress(display),
     });
+    display.end();
     if (output !== undefined) context.terminal.result({ path: output }, () => '');
   },
 };

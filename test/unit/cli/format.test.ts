@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatBytes, formatDuration, formatRate, formatTable, shortID } from '../../../src/cli/format.js';
-import { progressLine } from '../../../src/cli/progress.js';
+import {
+  formatBytes,
+  formatDuration,
+  formatRate,
+  formatTable,
+  formatTimeLeft,
+  shortID,
+} from '../../../src/cli/format.js';
 
 test('formatBytes prints three digits and decimal units', () => {
   for (const [bytes, text] of [
@@ -26,6 +32,18 @@ test('formatDuration and formatRate', () => {
   assert.equal(formatRate(1, 0), '');
 });
 
+test('formatTimeLeft gives whole units, never zero', () => {
+  for (const [milliseconds, text] of [
+    [0, '1 s'],
+    [391, '1 s'],
+    [59_001, '1 min 00 s'],
+    [125_000, '2 min 05 s'],
+    [12_000_000, '3 h 20 min'],
+  ] as const) {
+    assert.equal(formatTimeLeft(milliseconds), text);
+  }
+});
+
 test('shortID shortens as Docker does', () => {
   assert.equal(shortID(`sha256:${'0123456789abcdef'.repeat(4)}`), '0123456789ab');
 });
@@ -44,23 +62,4 @@ test('formatTable keeps to the width by cutting flexible columns', () => {
   for (const line of lines) assert.ok(line.length <= 80, `${line.length}: ${line}`);
   assert.match(lines[2] ?? '', /…  12 kB$/);
   assert.equal(formatTable(columns, rows.slice(0, 1)), 'NAME   SIZE\nshort   1 B');
-});
-
-test('progressLine shows part, rate and time left, and copes with an unknown total', () => {
-  const half = progressLine('register', 50_000_000, 100_000_000, 1000);
-  assert.match(half, /50 %/);
-  assert.match(half, /50\.0 MB of 100 MB/);
-  assert.match(half, /50\.0 MB\/s/);
-  assert.match(half, /1\.0 s left/);
-  assert.match(progressLine('register', 5000, undefined, 1000), /^register {2}5\.00 kB {2}5\.00 kB\/s$/);
-  assert.doesNotMatch(progressLine('register', 100, 100, 1000), /left/);
-});
-
-test('progressLine keeps its numbers where the terminal is narrow, and leaves the last column free', () => {
-  for (const columns of [40, 60, 80, 200]) {
-    const line = progressLine('load', 123_456_789, 2_345_678_901, 12_345, columns);
-    assert.match(line, /5 % {2}123 MB of 2\.35 GB {2}10\.0 MB\/s {2}3 min 42 s left$/);
-    assert.ok(line.length < Math.max(columns, 60), `${columns}: ${line}`);
-    assert.equal(/[█░]{6}/.test(line), columns > 60, line);
-  }
 });
