@@ -9,7 +9,6 @@
 #include "binding/kernel.h"
 #include "binding/layers.h"
 #include "binding/mounts.h"
-#include "binding/records.h"
 #include "binding/tar_reader.h"
 
 namespace layerstore::binding {
@@ -53,10 +52,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("unmountAndRemove", Napi::Function::New(env, UnmountAndRemoveCall, "unmountAndRemove"));
   exports.Set("mounts", Napi::Function::New(env, MountsCall, "mounts"));
   exports.Set("batch", Napi::Function::New(env, BatchCall, "batch"));
-  exports.Set("readRecords", Napi::Function::New(env, ReadRecordsCall, "readRecords"));
-  exports.Set("readLayerRecords", Napi::Function::New(env, ReadLayerRecordsCall, "readLayerRecords"));
+  exports.Set("readSmallFiles", Napi::Function::New(env, ReadSmallFilesCall, "readSmallFiles"));
   exports.Set("names", Napi::Function::New(env, NamesCall, "names"));
-  exports.Set("survey", Napi::Function::New(env, SurveyCall, "survey"));
   exports.Set("syncFs", Napi::Function::New(env, SyncFsCall, "syncFs"));
   exports.Set("lock", Napi::Function::New(env, LockCall, "lock"));
   exports.Set("turnBy", Napi::Function::New(env, TurnByCall, "turnBy"));

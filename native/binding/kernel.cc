@@ -11,8 +11,10 @@
 #include "hash/crc64.h"
 #include "mount/probe.h"
 #include "sys/batch.h"
+#include "sys/directory.h"
 #include "sys/files.h"
 #include "sys/probe.h"
+#include "sys/small_files.h"
 
 namespace layerstore::binding {
 namespace {
@@ -88,6 +90,29 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
   return op;
 }
 
+// Each row's values one after the other: a value of its own for each of thousands of rows would cost more than the
+// files.
+Napi::Value SmallFileTable(Napi::Env env, std::vector<SmallFilesRow>& rows) {
+  Napi::Array table = Napi::Array::New(env);
+  uint32_t at = 0;
+  const auto push = [&](napi_value value) { napi_set_element(env, table, at++, value); };
+  for (const SmallFilesRow& row : rows) {
+    if (!IsUtf8(row.directory)) continue;
+    const Napi::HandleScope scope(env);
+    push(Napi::String::New(env, row.directory));
+    for (const SmallFile& file : row.files) {
+      napi_value value = env.Undefined();
+      if (file.content) {
+        napi_create_string_latin1(env, file.content->data(), file.content->size(), &value);
+      } else if (file.err != 0) {
+        value = Napi::Number::New(env, file.err);
+      }
+      push(value);
+    }
+  }
+  return table;
+}
+
 class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -121,6 +146,33 @@ Napi::Value BatchCall(const Napi::CallbackInfo& info) {
       std::ranges::any_of(ops, [](const BatchOp& op) { return op.sync || op.kind == BatchKind::kFsync; });
   return Environment::Of(env).AsyncVoid(nullptr, syncs ? Pace::kSteady : Pace::kBrief,
                                         [ops = std::move(ops)] { return RunBatch(ops); });
+}
+
+Napi::Value ReadSmallFilesCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  std::vector<std::string> names = guard.TextList(info[1], "names");
+  // One buffer of this size is kept while the files are read.
+  const auto max_bytes = static_cast<size_t>(std::min(guard.Count(info[2], "maxBytes"), uint64_t{64} << 20));
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<std::vector<SmallFilesRow>>(
+      nullptr,
+      [directory = std::move(directory), names = std::move(names), max_bytes] {
+        return ReadSmallFiles(directory, names, max_bytes);
+      },
+      SmallFileTable);
+}
+
+Napi::Value NamesCall(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Guard guard(env);
+  std::string directory = guard.Text(info[0], "directory");
+  const bool directories = guard.Flag(info[1], "directories");
+  if (guard.failed()) return env.Undefined();
+  return Environment::Of(env).Async<std::string>(
+      nullptr, [directory = std::move(directory), directories] { return ListNames(directory, directories); },
+      [](Napi::Env at, std::string& names) -> Napi::Value { return Napi::String::New(at, names); });
 }
 
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info) {

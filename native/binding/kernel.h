@@ -6,6 +6,8 @@
 namespace layerstore::binding {
 
 Napi::Value BatchCall(const Napi::CallbackInfo& info);
+Napi::Value ReadSmallFilesCall(const Napi::CallbackInfo& info);
+Napi::Value NamesCall(const Napi::CallbackInfo& info);
 Napi::Value SyncFsCall(const Napi::CallbackInfo& info);
 Napi::Value LockCall(const Napi::CallbackInfo& info);
 Napi::Value FeaturesCall(const Napi::CallbackInfo& info);

@@ -24,8 +24,6 @@ struct DirentHead {
 };
 constexpr size_t kNameOffset = offsetof(DirentHead, type) + 1;
 
-constexpr size_t kMaxLayerId = 128;
-
 }  // namespace
 
 bool IsDirectory(int directory, const DirectoryEntry& entry) {
@@ -70,30 +68,6 @@ Result<std::string> ListNames(const std::string& directory, bool directories) {
     if (!more) return names;
     if (!directories || IsDirectory(fd.get(), entry)) names.append(entry.name).push_back('/');
   }
-}
-
-Result<DirectorySurvey> SurveyDirectory(const std::string& directory) {
-  LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
-  DirectorySurvey survey;
-  DirectoryReader reader(fd.get());
-  DirectoryEntry entry;
-  for (;;) {
-    LS_ASSIGN(const bool more, reader.Next(entry));
-    if (!more) return survey;
-    ++survey.entries;
-    if (!IsDirectory(fd.get(), entry)) continue;
-    if (IsLayerId(entry.name)) {
-      ++survey.layers;
-    } else {
-      survey.others.append(entry.name).push_back('/');
-    }
-  }
-}
-
-bool IsLayerId(std::string_view name) {
-  const auto letter = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  return !name.empty() && name.size() <= kMaxLayerId && letter(name[0]) &&
-         std::ranges::all_of(name, [&](char c) { return letter(c) || c == '_' || c == '.' || c == '-'; });
 }
 
 }  // namespace layerstore

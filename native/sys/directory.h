@@ -38,15 +38,4 @@ bool IsDirectory(int directory, const DirectoryEntry& entry);
 // Names of what is right below `directory`, or of directories alone, each followed by a slash. Any thread.
 Result<std::string> ListNames(const std::string& directory, bool directories);
 
-// What a directory of thousands holds, without their names.
-struct DirectorySurvey {
-  uint64_t entries = 0;
-  uint64_t layers = 0;  // directories whose names can be a layer's id
-  std::string others;   // the names of the other directories, each followed by a slash
-};
-Result<DirectorySurvey> SurveyDirectory(const std::string& directory);
-
-// Whether it can name a layer's directory: letters, digits, "_", "." and "-", but a letter or a digit first.
-bool IsLayerId(std::string_view name);
-
 }  // namespace layerstore

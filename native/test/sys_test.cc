@@ -13,7 +13,7 @@
 #include "sys/directory.h"
 #include "sys/files.h"
 #include "sys/open.h"
-#include "sys/records.h"
+#include "sys/small_files.h"
 #include "sys/thread.h"
 
 using namespace layerstore;
@@ -163,15 +163,15 @@ void TestStreams(const std::string& base) {
   close(ends[1]);
 }
 
-void TestRecords(const std::string& base) {
-  const std::string directory = base + "/records";
+void TestSmallFiles(const std::string& base) {
+  const std::string directory = base + "/small-files";
   CHECK(mkdir(directory.c_str(), 0700) == 0 && mkdir((directory + "/one").c_str(), 0700) == 0);
   CHECK(mkfifo((directory + "/one/fifo").c_str(), 0600) == 0);
-  Result<std::vector<RecordRow>> rows = ReadRecords(directory, {"fifo", "missing"}, 100);
+  Result<std::vector<SmallFilesRow>> rows = ReadSmallFiles(directory, {"fifo", "missing"}, 100);
   CHECK(rows.ok() && rows->size() == 1 && (*rows)[0].directory == "one");
   CHECK((*rows)[0].files[0].err == EINVAL);
   CHECK((*rows)[0].files[1].err == 0 && !(*rows)[0].files[1].content);
-  CHECK(!ReadRecords(base + "/none", {}, 1).ok());
+  CHECK(!ReadSmallFiles(base + "/none", {}, 1).ok());
 }
 
 }  // namespace
@@ -186,7 +186,7 @@ int main() {
   TestBatch(base);
   TestLock(base);
   TestStreams(base);
-  TestRecords(base);
+  TestSmallFiles(base);
   const std::string clean = std::string("rm -rf ") + base;
   CHECK(std::system(clean.c_str()) == 0);
   return Finish();

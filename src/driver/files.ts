@@ -1,10 +1,9 @@
 /** Small helpers over `node:fs` that both drivers need. */
 import type { Dirent } from 'node:fs';
 import { lstat, opendir, readdir } from 'node:fs/promises';
-import type { DirectorySurvey, Engine } from '../engine/engine.js';
+import type { Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
-import { isLayerID } from './layer-id.js';
 
 /** Whether a failure, of an engine or of `node:fs`, is one of these errnos. */
 export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
@@ -64,22 +63,6 @@ async function entriesIn(directory: string): Promise<Dirent[]> {
     if (hasErrno(error, 'ENOENT')) return [];
     throw systemError(error, 'list the directory');
   }
-}
-
-/** Of a directory with an entry for each layer; nothing where it does not exist. `engine` as above. */
-export async function survey(directory: string, engine: Pick<Engine, 'survey'>): Promise<DirectorySurvey> {
-  if (engine.survey !== undefined) {
-    try {
-      return await engine.survey(directory);
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT')) return { entries: 0, layers: 0, others: [] };
-      throw systemError(error, 'list the directory');
-    }
-  }
-  const entries = await entriesIn(directory);
-  const directories = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
-  const others = directories.filter((name) => !isLayerID(name));
-  return { entries: entries.length, layers: directories.length - others.length, others };
 }
 
 /** Whether one of the directories right below `directory` is such; reads on only until it finds one. */

@@ -8,7 +8,6 @@ import type {
   Change,
   DiffGetter,
   IngestResult,
-  LayerTrees,
   ProgressListener,
   TarSource,
   TarSplitTarget,
@@ -127,8 +126,6 @@ export interface GraphDriver {
   diffGetter(id: string): Promise<DiffGetter>;
   exists(id: string): Promise<boolean>;
   list(): Promise<string[]>;
-  /** Where `list` finds the ids: all names there that can be ids, but `reserved`. For who reads records in bulk and looks for their layers. */
-  readonly trees?: LayerTrees;
   remove(id: string): Promise<void>;
   metadata(id: string): Promise<Record<string, string>>;
   status(): readonly (readonly [string, string])[];

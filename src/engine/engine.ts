@@ -11,11 +11,11 @@ import type { ReadableStream } from 'node:stream/web';
 import type { DiffID, Digest } from '../digest.js';
 import type { BatchOp } from './batch-types.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-import type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from './record-types.js';
+import type { SmallFilesRow } from './small-files.js';
 
 export type { BatchOp } from './batch-types.js';
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
-export type { DirectorySurvey, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from './record-types.js';
+export type { SmallFilesRow } from './small-files.js';
 
 /**
  * A tar: plain, gzip or zstd, told by its content and never by a name. `{ path }` never passes through JavaScript.
@@ -319,16 +319,9 @@ export interface Engine {
    * Reads small files in bulk: each of `names` in each directory right below `directory` (its entries that are no
    * directories, links included, are left out). Absent: the caller reads them one by one.
    */
-  readRecords?(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]>;
-  /**
-   * The layers' records right below `directory`, then a look for their trees; `index` spares the reading of those that it
-   * knows. Absent: the caller reads them itself.
-   */
-  readLayerRecords?(directory: string, trees?: LayerTrees, index?: RecordIndex): Promise<LayerRecordTable>;
+  readSmallFiles?(directory: string, names: readonly string[], maxBytes: number): Promise<SmallFilesRow[]>;
   /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
   names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
-  /** What a directory holds, for who needs few of its names. Absent: the caller lists them. */
-  survey?(directory: string): Promise<DirectorySurvey>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
   syncFs(paths: readonly string[]): Promise<void>;
   /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */

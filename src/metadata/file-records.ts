@@ -1,10 +1,9 @@
 /** Reads the records of a layerdb, one by one or all at once. Writes nothing. */
 import type { Dirent } from 'node:fs';
-import { lstatSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainID, DiffID } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
-import type { Engine, LayerRecordTable, LayerTrees, RecordIndex, RecordRow } from '../engine/engine.js';
+import type { Engine, SmallFilesRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { irregularity } from '../util/regular-file.js';
@@ -74,20 +73,25 @@ export function entriesOf(path: string): Dirent[] {
   }
 }
 
-type Source = Map<string, RecordRow['files']> | undefined;
-type Reader = Pick<Engine, 'readRecords' | 'readLayerRecords'>;
+type Source = Map<string, SmallFilesRow['files']> | undefined;
+type Reader = Pick<Engine, 'readSmallFiles'>;
 
+const LAYER_NAMES = [
+  LAYER_FILES.cacheID,
+  LAYER_FILES.diff,
+  LAYER_FILES.size,
+  LAYER_FILES.parent,
+  LAYER_FILES.descriptor,
+];
 const MOUNT_NAMES = [MOUNT_FILES.id, MOUNT_FILES.initID, MOUNT_FILES.parent];
 
-/** Every record below `directory`. `engine` reads in bulk where it can, by an index, and looks at the layers' trees then. */
-export async function loadRecords(
-  directory: string,
-  engine: Reader,
-  { trees, index }: { trees?: LayerTrees | undefined; index?: RecordIndex | undefined } = {},
-): Promise<LoadedRecords> {
+/** Every record below `directory`. `engine` reads in bulk where it can. */
+export async function loadRecords(directory: string, engine: Reader): Promise<LoadedRecords> {
   const loaded: LoadedRecords = { layers: [], mounts: [], removing: [], broken: [] };
   const layers = join(directory, LAYERS);
-  takeLayers(loaded, layers, await layerTable(layers, engine, trees, index));
+  const layerEntries = entriesOf(layers);
+  const layerSource = await bulk(engine, layers, layerEntries, LAYER_NAMES);
+  for (const entry of layerEntries) loadLayer(loaded, layers, entry, layerSource);
   const mounts = join(directory, MOUNTS);
   const mountEntries = entriesOf(mounts);
   const mountSource = await bulk(engine, mounts, mountEntries, MOUNT_NAMES);
@@ -95,86 +99,17 @@ export async function loadRecords(
   return loaded;
 }
 
-function takeLayers(loaded: LoadedRecords, layers: string, table: LayerRecordTable | undefined): void {
-  if (table === undefined) {
-    for (const entry of entriesOf(layers)) loadLayer(loaded, layers, entry.name, entry.isDirectory());
-    return;
-  }
-  const doubtful = [...table.others];
-  takeSound(loaded, table, doubtful);
-  for (const name of doubtful) {
-    const directory = lstatSync(join(layers, name), { throwIfNoEntry: false })?.isDirectory();
-    if (directory !== undefined) loadLayer(loaded, layers, name, directory);
-  }
-  if (table.housed && doubtful.length === table.others.length && loaded.layers.length === table.ends.length)
-    loaded.sound = true;
-}
-
-async function layerTable(
-  layers: string,
-  engine: Reader,
-  trees: LayerTrees | undefined,
-  index: RecordIndex | undefined,
-): Promise<LayerRecordTable | undefined> {
-  try {
-    return await engine.readLayerRecords?.(layers, trees, index);
-  } catch (error) {
-    // No directory of records: a root that is read before anybody wrote to it.
-    if (LayerStoreError.is(error, 'ERR_SYSTEM') && error.errnoName === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-const DIGEST_LENGTH = 'sha256:'.length + 64;
-
-/** Slices of one text instead of texts; what turns out to be no descriptor is doubtful, too. */
-function takeSound(loaded: LoadedRecords, table: LayerRecordTable, doubtful: string[]): void {
-  const { text, ends, sizes, parents, descriptors } = table;
-  const chains: ChainID[] = [];
-  let at = 0;
-  for (let row = 0; row < ends.length; row++) {
-    const end = ends[row] as number;
-    const chainID = text.slice(at, at + DIGEST_LENGTH) as ChainID;
-    const diffID = text.slice(at + DIGEST_LENGTH, at + 2 * DIGEST_LENGTH) as DiffID;
-    const record: LayerRecord = {
-      chainID,
-      cacheID: text.slice(at + 2 * DIGEST_LENGTH, end),
-      size: sizes[row] as number,
-      diffID,
-    };
-    at = end;
-    chains.push(chainID);
-    const parent = parents[row] as number;
-    if (parent >= 0) record.parent = chains[parent] as ChainID;
-    if (descriptors.size > 0 && !takeDescriptor(record, descriptors.get(row))) {
-      doubtful.push(chainID.slice('sha256:'.length));
-      continue;
-    }
-    loaded.layers.push(record);
-  }
-}
-
-function takeDescriptor(record: LayerRecord, text: string | undefined): boolean {
-  if (text === undefined) return true;
-  try {
-    const descriptor = readDescriptor(text);
-    if (descriptor !== undefined) record.descriptor = descriptor;
-    return true;
-  } catch (error) {
-    if (error instanceof Flaw) return false;
-    throw error;
-  }
-}
-
 async function bulk(engine: Reader, path: string, entries: Dirent[], names: string[]): Promise<Source> {
-  if (engine.readRecords === undefined || entries.length === 0) return undefined;
-  const rows = await engine.readRecords(path, names, SMALL_LIMIT + 1);
+  if (engine.readSmallFiles === undefined || entries.length === 0) return undefined;
+  const rows = await engine.readSmallFiles(path, names, SMALL_LIMIT + 1);
   return new Map(rows.map(({ directory, files }) => [directory, files]));
 }
 
-function loadLayer(loaded: LoadedRecords, base: string, name: string, isDirectory: boolean): void {
+function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: Source): void {
+  const { name } = entry;
+  const isDirectory = entry.isDirectory();
   const path = `${base}/${name}`;
-  const files = filesOf(path, undefined, []);
+  const files = filesOf(path, source?.get(name), LAYER_NAMES);
   const chainID = chainIDOf(name);
   if (chainID !== undefined && isDirectory) {
     const record = attempt(files, () => readLayer(chainID, files));
@@ -242,7 +177,7 @@ interface FilesOfRecord extends FileOf {
 }
 
 /** From what the engine read in bulk, or from the files themselves. */
-function filesOf(path: string, row: RecordRow['files'] | undefined, names: string[]): FilesOfRecord {
+function filesOf(path: string, row: SmallFilesRow['files'] | undefined, names: string[]): FilesOfRecord {
   const direct: FileOf = (name) => filesAt(path)(name);
   const read: FileOf = (name) => {
     const file = row?.[names.indexOf(name)];

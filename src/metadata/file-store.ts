@@ -6,7 +6,6 @@ import { lstat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
-import type { LayerTrees, RecordIndex } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { FileMounts } from './file-mounts.js';
 import { filesAt, loadRecords, optional, readChain, required } from './file-records.js';
@@ -46,8 +45,6 @@ export interface FileMetadataStoreOptions {
   durability: 'strict' | 'relaxed';
   /** Everything that would write is ERR_READ_ONLY. */
   readOnly?: boolean;
-  /** Keeps what was read of the layers for the next process (docs/on-disk-format.md); without one all is read each time. */
-  index?: RecordIndex;
   logger?: { debug(fields: object, message: string): void };
 }
 
@@ -63,13 +60,11 @@ class FileMetadataStore implements MetadataStore {
   readonly #place: RecordDirectory;
   readonly #mounts: FileMounts;
   readonly #logger: FileMetadataStoreOptions['logger'];
-  readonly #index: RecordIndex | undefined;
 
-  constructor(place: RecordDirectory, { logger, index }: Pick<FileMetadataStoreOptions, 'logger' | 'index'>) {
+  constructor(place: RecordDirectory, { logger }: Pick<FileMetadataStoreOptions, 'logger'>) {
     this.#place = place;
     this.#mounts = new FileMounts(place);
     this.#logger = logger;
-    this.#index = index;
   }
 
   async startTransaction(): Promise<MetadataTransaction> {
@@ -180,13 +175,9 @@ class FileMetadataStore implements MetadataStore {
     return { layers, mounts: mounts.map(({ name }) => name) };
   }
 
-  async loadAll(trees?: LayerTrees): Promise<LoadedRecords> {
-    return this.#load(trees, this.#index);
-  }
-
-  async #load(trees?: LayerTrees, index?: RecordIndex): Promise<LoadedRecords> {
+  async loadAll(): Promise<LoadedRecords> {
     try {
-      return await loadRecords(this.#place.path, this.#place.engine, { trees, index });
+      return await loadRecords(this.#place.path, this.#place.engine);
     } catch (error) {
       throw systemError(error, 'read the layer records');
     }
@@ -220,7 +211,7 @@ class FileMetadataStore implements MetadataStore {
   }
 
   async listBroken(): Promise<BrokenRecord[]> {
-    const { broken } = await this.#load();
+    const { broken } = await this.loadAll();
     return [...broken, ...(await this.listTemporary())];
   }
 

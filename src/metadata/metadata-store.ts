@@ -4,7 +4,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
-import type { BatchOp, LayerTrees } from '../engine/engine.js';
+import type { BatchOp } from '../engine/engine.js';
 
 /** The compressed form a layer came in, as image manifests describe it (OCI image-spec, descriptor.md). */
 export interface Descriptor {
@@ -102,8 +102,6 @@ export interface LoadedRecords {
   removing: { chainID: ChainID; cacheID: string }[];
   /** Records that cannot be used; `temporary` ones are not looked for here, only by `listBroken`. */
   broken: BrokenRecord[];
-  /** Parents come first, no layer comes twice, and each has one of the trees that were asked about: nothing is left to check. */
-  sound?: true;
 }
 
 /** What a change of a record takes, for one batch together with the steps of others. */
@@ -172,9 +170,8 @@ export interface MetadataStore {
 
   /**
    * Every record at once, for opening a large store; the same answers as `list` and the getters. Never fails because of one record.
-   * `trees`: where the layers' directories are, for a store that can look there on the way and say so by `sound`.
    */
-  loadAll?(trees?: LayerTrees): Promise<LoadedRecords>;
+  loadAll?(): Promise<LoadedRecords>;
   /** What is there but is no usable record, leftovers of unfinished transactions included (not those of this process). */
   listBroken?(): Promise<BrokenRecord[]>;
   /** The part of `listBroken` that `loadAll` leaves out: what unfinished transactions left. Cheap, however many records there are. */

@@ -8,7 +8,7 @@ import { entriesOf } from './file-records.js';
 import { LAYERS, MODES, MOUNTS, TEMPORARY } from './layout.js';
 
 /** The part of an engine that records need. */
-export type RecordEngine = Pick<Engine, 'batch' | 'readRecords' | 'readLayerRecords'>;
+export type RecordEngine = Pick<Engine, 'batch' | 'readSmallFiles'>;
 
 export class RecordDirectory {
   /** Absolute path of the layerdb. */

@@ -53,8 +53,6 @@ export interface OwnPaths {
   readonly intents: string;
   readonly references: string;
   readonly quarantine: string;
-  /** What an open keeps of the layer records for the next one. */
-  recordIndex(driver: string): string;
 }
 
 export function ownPaths(root: string): OwnPaths {
@@ -66,6 +64,5 @@ export function ownPaths(root: string): OwnPaths {
     intents: join(directory, 'intents'),
     references: join(directory, 'references.json'),
     quarantine: join(directory, 'quarantine'),
-    recordIndex: (driver) => join(directory, `records-${driver}.index`),
   };
 }

@@ -2,7 +2,7 @@
  * What lies about: things that crashes left and that are ours to remove, each with what removes it, and things that
  * nothing of ours names, which are only reported. `cleanup` and `gc --dry-run` show the same list.
  */
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LayerStoreError } from '../errors.js';
 import type { StoreContext } from './context.js';
@@ -66,8 +66,24 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   await addRemovals(ctx, there, recorded, named, found);
   await addBrokenRecords(ctx, named, found);
   for (const item of await driverLeftovers(ctx)) found.ours.push({ item });
+  await addRecordIndexes(ctx, found);
   await addForeign(ctx, there, recorded, named, found);
   return found;
+}
+
+/** Indexes of layer records, which the first versions of this package kept beside them. Nothing reads them any more. */
+async function addRecordIndexes(ctx: StoreContext, found: Leftovers): Promise<void> {
+  const names = await readdir(ctx.own.directory).catch(() => []);
+  for (const name of names.filter((each) => /^records-.*\.index/.test(each))) {
+    const path = join(ctx.own.directory, name);
+    const item = {
+      kind: 'leftover',
+      what: join('layerstore', name),
+      why: 'an index of records that is not used any more',
+      bytes: await treeBytes(path),
+    } as const;
+    found.ours.push({ item, remove: () => rm(path, { force: true }) });
+  }
 }
 
 /** What only the driver knows of: trees that were renamed away and not unlinked, scratch. */

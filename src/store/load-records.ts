@@ -3,7 +3,6 @@
  * not fit is left out with a reason, never an error. Reads only.
  */
 import type { ChainID } from '../digest.js';
-import type { LayerTrees } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type {
   BrokenRecord,
@@ -17,8 +16,6 @@ import type { StoreContext } from './context.js';
 import type { LayerNode } from './layer-map.js';
 
 const AT_ONCE = 16;
-/** RW layers up to which looking at each is less than listing all layers, of which a large store has thousands. */
-const FEW_MOUNTS = 64;
 
 /** What fits, bottom first, and what does not. */
 export interface Joined {
@@ -30,11 +27,10 @@ export interface Joined {
 
 export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   // The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then.
-  const loaded = await loadAll(ctx.metadata, ctx.driver.trees);
-  const sound = loaded.sound === true;
-  const there = new Set(sound ? await treesOfMounts(ctx, loaded.mounts) : await ctx.driver.list());
+  const loaded = await loadAll(ctx.metadata);
+  const there = new Set(await ctx.driver.list());
   const broken = [...loaded.broken];
-  const layers = sound ? loaded.layers : joinLayers(loaded.layers, there, broken);
+  const layers = joinLayers(loaded.layers, there, broken);
   const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ chainID }) => chainID));
   const mounts = loaded.mounts.filter((mount) => {
     const why = flawOfMount(mount, known, there);
@@ -43,14 +39,6 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
     return false;
   });
   return { layers, mounts, broken, removing: loaded.removing };
-}
-
-/** Of the directories that `mounts` name those that are there: asked for one by one where they are few among many layers. */
-async function treesOfMounts(ctx: StoreContext, mounts: readonly NamedMountRecord[]): Promise<string[]> {
-  if (mounts.length > FEW_MOUNTS) return ctx.driver.list();
-  const ids = mounts.flatMap(({ id, initID }) => (initID === undefined ? [id] : [id, initID]));
-  const there = await mapConcurrent(ids, AT_ONCE, (id) => ctx.driver.exists(id));
-  return ids.filter((_, index) => there[index]);
 }
 
 /** Parents before children; a chain that does not reach its base is broken from the break upwards. */
@@ -113,8 +101,8 @@ function flawOfMount(
   return `its parent "${mount.parent}" is missing or damaged`;
 }
 
-async function loadAll(metadata: MetadataStore, trees: LayerTrees | undefined): Promise<LoadedRecords> {
-  if (metadata.loadAll !== undefined) return metadata.loadAll(trees);
+async function loadAll(metadata: MetadataStore): Promise<LoadedRecords> {
+  if (metadata.loadAll !== undefined) return metadata.loadAll();
   const broken: BrokenRecord[] = [];
   const listed = await metadata.list();
   const layers = await mapConcurrent(listed.layers, AT_ONCE, (id) => loadLayer(metadata, id, broken));

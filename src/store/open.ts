@@ -175,8 +175,7 @@ async function openRecords(
   logger: LoggerLike,
 ): Promise<MetadataStore> {
   const directory = join(root, 'image', driver.name, 'layerdb');
-  const index = { path: ownPaths(root).recordIndex(driver.name), write: !readOnly };
-  return openFileMetadataStore({ directory, engine, durability, readOnly, index, logger });
+  return openFileMetadataStore({ directory, engine, durability, readOnly, logger });
 }
 
 /**

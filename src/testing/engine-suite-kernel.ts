@@ -122,8 +122,8 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     await assert.rejects(engine.syncFs([join(directory, 'gone')]), { code: 'ERR_SYSTEM' });
   });
 
-  test('reads records in bulk where it offers to', async (engine, directory) => {
-    if (engine.readRecords === undefined) return;
+  test('reads small files in bulk where it offers to', async (engine, directory) => {
+    if (engine.readSmallFiles === undefined) return;
     const at = (name: string): string => join(directory, name);
     for (const name of ['one', 'two', 'odd']) mkdirSync(at(name));
     writeFileSync(at('one/a'), 'A of one');
@@ -134,14 +134,14 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     execFileSync('mkfifo', [at('odd/c')]);
     writeFileSync(at('file'), 'no directory');
     symlinkSync('one', at('link'));
-    const rows = await engine.readRecords(directory, ['a', 'b', 'c'], 64);
+    const rows = await engine.readSmallFiles(directory, ['a', 'b', 'c'], 64);
     rows.sort((x, y) => (x.directory < y.directory ? -1 : 1));
     assert.deepEqual(rows, [
       { directory: 'odd', files: [{ failed: 'ELOOP' }, { failed: 'EINVAL' }, { failed: 'EINVAL' }] },
       { directory: 'one', files: ['A of one', '\xe9\0\n', undefined] },
       { directory: 'two', files: ['x'.repeat(64), undefined, undefined] },
     ]);
-    await assert.rejects(engine.readRecords(at('gone'), ['a'], 64), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
+    await assert.rejects(engine.readSmallFiles(at('gone'), ['a'], 64), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
   });
 
   test('says what it found here', async (engine) => {

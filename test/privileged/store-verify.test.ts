@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  existsSync,
   lutimesSync,
   mkdirSync,
   readdirSync,
@@ -247,6 +248,23 @@ for (const { engine, driver, label } of COMBINATIONS) {
     }
     assert.ok(!readdirSync(home).includes(name));
     assert.deepEqual((await store.cleanup()).items, []);
+  });
+
+  test(`${label}: an index of records that an earlier version left is ignored, and goes with a cleanup`, async (t) => {
+    const place = prepare(t, engine, driver);
+    const first = await place.open();
+    const { layer } = await registerBase(place, first, driver);
+    await first.close();
+    const index = join(place.root, 'layerstore', `records-${driver}.index`);
+    writeFileSync(index, Buffer.alloc(5000, 'not what it was'));
+    const store = await place.open();
+    assert.deepEqual([...store.map().keys()], [layer.chainID]);
+    const { items } = await store.cleanup();
+    assert.deepEqual(
+      items.map(({ kind, what, bytes }) => [kind, what, bytes >= 5000]),
+      [['leftover', `layerstore/records-${driver}.index`, true]],
+    );
+    assert.equal(existsSync(index), false);
   });
 }
 

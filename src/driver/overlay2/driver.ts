@@ -1,6 +1,6 @@
 /** overlay2: layers as directories in Docker's layout, stacked by overlayfs when somebody mounts one. */
 import { LayerStoreError } from '../../errors.js';
-import type { DiffGetter, LayerTrees, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForQuota, quotaFacts } from '../file-system.js';
@@ -156,10 +156,6 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   async exists(id: string): Promise<boolean> {
     if (!isLayerID(id) || id === LINK_DIRECTORY) return false;
     return (await kindOf(this.#layout.directory(id))) === 'directory';
-  }
-
-  get trees(): LayerTrees {
-    return { directory: this.#layout.home, reserved: LINK_DIRECTORY };
   }
 
   async list(): Promise<string[]> {

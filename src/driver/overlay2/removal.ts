@@ -7,11 +7,12 @@ import { systemError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { hasErrno, kindOf, namesIn, readRecord, survey } from '../files.js';
+import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
 import type { DriverLeftover, StepsAround } from '../graph-driver.js';
+import { isLayerID } from '../layer-id.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { TreeRemoval } from '../tree-removal.js';
-import { isLinkID, type Layout, linkTarget } from './layout.js';
+import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
 import { active } from './table.js';
 
 export type Unlink = (signal?: AbortSignal) => Promise<void>;
@@ -82,15 +83,14 @@ export class Removal {
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
   async cleanup(signal?: AbortSignal): Promise<void> {
-    // None of their names can be a layer's.
-    const { layers, others } = await survey(this.#layout.home, this.#context.engine);
     const { home } = this.#layout;
-    await this.#trees.removeAll(home, others.filter(isLeftover), (name) => this.#dropLinkOf(name), signal);
+    const directories = await directoriesIn(home, this.#context.engine);
+    await this.#trees.removeAll(home, directories.filter(isLeftover), (name) => this.#dropLinkOf(name), signal);
     if (signal?.aborted === true) return;
-    const links = await survey(this.#layout.links, this.#context.engine);
-    // Each layer has one link, and the links' own directory counts as a layer: looking at each of them is worth it only
-    // where there are more.
-    if (links.entries > layers - 1) await this.#dropDangling(await namesIn(this.#layout.links, this.#context.engine));
+    const links = await namesIn(this.#layout.links, this.#context.engine);
+    // Each layer has one link: looking at each of them is worth it only where there are more.
+    const layers = directories.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY).length;
+    if (links.length > layers) await this.#dropDangling(links);
   }
 
   /** Goes before the directory, since the file that names the link goes with that. */
@@ -103,7 +103,7 @@ export class Removal {
 
   async leftovers(): Promise<Required<DriverLeftover>[]> {
     const { home } = this.#layout;
-    return this.#trees.leftovers(home, (await survey(home, this.#context.engine)).others.filter(isLeftover));
+    return this.#trees.leftovers(home, (await directoriesIn(home, this.#context.engine)).filter(isLeftover));
   }
 
   async #dropDangling(links: readonly string[]): Promise<void> {

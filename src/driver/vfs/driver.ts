@@ -3,10 +3,10 @@
  * system can). Mounts nothing but views, and needs no privilege but what the layers' owners and devices ask for.
  */
 import { LayerStoreError } from '../../errors.js';
-import type { DiffGetter, DiffRequest, LayerTrees, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { directoriesIn, hasErrno, kindOf, survey } from '../files.js';
+import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -149,10 +149,6 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     return isLayerID(id) && (await kindOf(this.#directory(id))) === 'directory';
   }
 
-  get trees(): LayerTrees {
-    return { directory: this.#home, reserved: '' };
-  }
-
   async list(): Promise<string[]> {
     return (await directoriesIn(this.#home, this.context.engine)).filter(isLayerID);
   }
@@ -197,8 +193,9 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
   async #leftoverNames(): Promise<string[]> {
     // A reader cannot tell a writer's live scratch from stale.
     const stale = this.context.readOnly ? [] : await this.#staleScratch();
-    const { others } = await survey(this.#home, this.context.engine);
-    return others.filter((name) => isLeftover(name) || stale.includes(name));
+    return (await directoriesIn(this.#home, this.context.engine)).filter(
+      (name) => isLeftover(name) || stale.includes(name),
+    );
   }
 
   async close(): Promise<void> {
@@ -220,8 +217,8 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
    * the names of live ones look the same; the store's lock lets no other process write.
    */
   #staleScratch(): Promise<string[]> {
-    this.#stale ??= survey(this.#home, this.context.engine).then(
-      ({ others }) => others.filter(isReplaced),
+    this.#stale ??= directoriesIn(this.#home, this.context.engine).then(
+      (names) => names.filter(isReplaced),
       (error: unknown) => {
         this.#stale = undefined; // the next caller tries again
         throw error;

@@ -6,7 +6,7 @@
  * LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, DirectorySurvey, LayerRecordTable, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -161,11 +161,8 @@ export interface NativeOverlayMount {
   tier: MountTier | 'auto';
 }
 
-/** {@link RecordRow}s one after the other: the directory, then each file's content, errno, or `undefined`. */
-export type NativeRecordTable = (string | number | undefined)[];
-
-/** {@link LayerRecordTable}, with descriptors as row, text, row, text… */
-export type NativeLayerRecordTable = Omit<LayerRecordTable, 'descriptors'> & { descriptors: (number | string)[] };
+/** {@link SmallFilesRow}s one after the other: the directory, then each file's content, errno, or `undefined`. */
+export type NativeSmallFileTable = (string | number | undefined)[];
 
 /** Released by `release`, by the collector, and by the end of the environment. */
 export interface NativeFileLock {
@@ -202,17 +199,9 @@ export interface Binding {
   unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
-  readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<NativeRecordTable>;
-  readLayerRecords(
-    directory: string,
-    trees?: string,
-    reserved?: string,
-    index?: string,
-    write?: boolean,
-  ): Promise<NativeLayerRecordTable>;
+  readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<NativeSmallFileTable>;
   /** Each followed by a slash. */
   names(directory: string, directories: boolean): Promise<string>;
-  survey(directory: string): Promise<Omit<DirectorySurvey, 'others'> & { others: string }>;
   syncFs(paths: readonly string[]): Promise<void>;
   lock(path: string, exclusive: boolean): Promise<NativeFileLock | undefined>;
   /** What runs a callback in a later turn of the event loop: results that come at once are spread over turns by it. */

@@ -19,16 +19,12 @@ import type {
   HashFileResult,
   IngestRequest,
   IngestResult,
-  DirectorySurvey,
-  LayerRecordTable,
-  LayerTrees,
   Lingering,
   MountEntry,
   MountTier,
   OverlayMount,
-  RecordIndex,
-  RecordRow,
   SealRequest,
+  SmallFilesRow,
   TarSource,
   TreeProblem,
   TreeTarRequest,
@@ -231,11 +227,11 @@ class NativeEngine implements Engine {
     await plainNative('update the files of the store', () => this.#binding.batch(ops));
   }
 
-  async readRecords(directory: string, names: readonly string[], maxBytes: number): Promise<RecordRow[]> {
-    const table = await plainNative('read the records in', () => this.#binding.readRecords(directory, names, maxBytes));
-    const rows: RecordRow[] = [];
+  async readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<SmallFilesRow[]> {
+    const table = await plainNative('read the files in', () => this.#binding.readSmallFiles(directory, names, maxBytes));
+    const rows: SmallFilesRow[] = [];
     for (let at = 0; at < table.length; at += names.length + 1) {
-      const files: RecordRow['files'] = [];
+      const files: SmallFilesRow['files'] = [];
       for (let i = 1; i <= names.length; i++) {
         const file = table[at + i];
         files.push(typeof file === 'number' ? { failed: getSystemErrorName(-file) } : file);
@@ -245,27 +241,11 @@ class NativeEngine implements Engine {
     return rows;
   }
 
-  async readLayerRecords(directory: string, trees?: LayerTrees, index?: RecordIndex): Promise<LayerRecordTable> {
-    const table = await plainNative('read the records in', () =>
-      this.#binding.readLayerRecords(directory, trees?.directory, trees?.reserved, index?.path, index?.write),
-    );
-    const descriptors = new Map<number, string>();
-    for (let at = 0; at < table.descriptors.length; at += 2) {
-      descriptors.set(table.descriptors[at] as number, table.descriptors[at + 1] as string);
-    }
-    return { ...table, descriptors };
-  }
-
   async names(directory: string, only: 'directories' | 'all'): Promise<string[]> {
     const names = await plainNative('list the directory', () =>
       this.#binding.names(directory, only === 'directories'),
     );
     return names === '' ? [] : names.slice(0, -1).split('/');
-  }
-
-  async survey(directory: string): Promise<DirectorySurvey> {
-    const found = await plainNative('list the directory', () => this.#binding.survey(directory));
-    return { ...found, others: found.others === '' ? [] : found.others.slice(0, -1).split('/') };
   }
 
   async syncFs(paths: readonly string[]): Promise<void> {

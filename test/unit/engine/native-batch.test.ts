@@ -1,7 +1,6 @@
 /** Batches: order, exact modes, and what a failure takes back. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   existsSync,
   lstatSync,
@@ -9,14 +8,11 @@ import {
   readFileSync,
   readdirSync,
   readlinkSync,
-  rmSync,
   statSync,
-  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import { loadNativeEngine } from '../../../src/engine/native/index.js';
 import { tempDir } from '../../support/temp.js';
@@ -141,7 +137,7 @@ test('wrong arguments are told by name and touch nothing', async (t) => {
   assert.deepEqual(readdirSync(dir), []);
 });
 
-test('records of many directories come in one call, and odd ones by their errno', async (t) => {
+test('small files of many directories come in one call, and odd ones by their errno', async (t) => {
   const dir = tempDir(t);
   for (const name of ['one', 'two']) mkdirSync(join(dir, name));
   writeFileSync(join(dir, 'file'), 'no directory');
@@ -149,79 +145,12 @@ test('records of many directories come in one call, and odd ones by their errno'
   execFileSync('mkfifo', [join(dir, 'one/fifo')]);
   execFileSync('ln', ['-s', '/etc/passwd', join(dir, 'two/size')]);
   execFileSync('ln', ['-s', dir, join(dir, 'link')]);
-  const rows = (await engine.readRecords?.(dir, ['size', 'fifo'], 3)) ?? [];
+  const rows = (await engine.readSmallFiles?.(dir, ['size', 'fifo'], 3)) ?? [];
   rows.sort((a, b) => (a.directory < b.directory ? -1 : 1));
   assert.deepEqual(rows, [
     { directory: 'one', files: ['123', { failed: 'EINVAL' }] },
     { directory: 'two', files: [{ failed: 'ELOOP' }, undefined] },
   ]);
-});
-
-test('layer records beyond doubt come packed, parents first; everything else is left to a careful reader', async (t) => {
-  const dir = tempDir(t);
-  const write = (name: string, files: Record<string, string>): void => {
-    mkdirSync(join(dir, name));
-    for (const [file, content] of Object.entries(files)) writeFileSync(join(dir, name, file), content);
-  };
-  const digest = (text: string): DiffID => `sha256:${createHash('sha256').update(text).digest('hex')}` as DiffID;
-  const chain: ChainID[] = [];
-  for (let n = 0; n < 5; n++) {
-    const diffID = digest(`layer ${n}`);
-    const parent = chain[n - 1];
-    chain.push(createChainID([diffID], parent) as ChainID);
-    write((chain[n] as string).slice(7), {
-      'cache-id': `cache-${n}`,
-      diff: diffID,
-      size: String(n * 1000),
-      ...(parent === undefined ? {} : { parent }),
-      ...(n === 1 ? { 'descriptor.json': '{"size":1}' } : {}),
-      ...(n === 4 ? { 'cache-id': ' blanks ' } : {}),
-    });
-  }
-  const orphan = digest('orphan');
-  const lost = createChainID([digest('lost'), orphan]) as ChainID;
-  write(lost.slice(7), { 'cache-id': 'x', diff: orphan, size: '1', parent: digest('lost') });
-  write('no-digest', { 'cache-id': 'x' });
-  writeFileSync(join(dir, 'a'.repeat(64)), '');
-  const table = await engine.readLayerRecords?.(dir);
-  assert.ok(table !== undefined);
-  const rows = [...table.ends].map((end, row) => table.text.slice(table.ends[row - 1] ?? 0, end));
-  assert.deepEqual(
-    rows,
-    chain.slice(0, 4).map((id, n) => `${id}${digest(`layer ${n}`)}cache-${n}`),
-  );
-  assert.deepEqual([...table.sizes], [0, 1000, 2000, 3000]);
-  assert.deepEqual([...table.parents], [-1, 0, 1, 2]);
-  assert.deepEqual([...table.descriptors], [[1, '{"size":1}']]);
-  const others = [(chain[4] as string).slice(7), lost.slice(7), 'no-digest', 'a'.repeat(64)];
-  assert.deepEqual(table.others.sort(), others.sort());
-  await assert.rejects(async () => engine.readLayerRecords?.(join(dir, 'nothing')), { errnoName: 'ENOENT' });
-
-  const trees = tempDir(t);
-  const housed = async (reserved = ''): Promise<boolean | undefined> =>
-    (await engine.readLayerRecords?.(dir, { directory: trees, reserved }))?.housed;
-  for (let n = 0; n < 3; n++) mkdirSync(join(trees, `cache-${n}`));
-  assert.equal(table.housed, false);
-  assert.equal(await housed(), false);
-  writeFileSync(join(trees, 'cache-3'), '');
-  assert.equal(await housed(), false, 'a file is no tree');
-  rmSync(join(trees, 'cache-3'));
-  mkdirSync(join(trees, 'cache-3'));
-  mkdirSync(join(trees, 'x')); // of the record that is doubtful for its parent alone
-  assert.equal(await housed(), true);
-  assert.equal(await housed('cache-1'), false);
-});
-
-test('a survey counts what can be layers and names the other directories', async (t) => {
-  const dir = tempDir(t);
-  assert.deepEqual(await engine.survey?.(dir), { entries: 0, layers: 0, others: [] });
-  for (const name of ['layer', 'l', '.removing-x', 'größe', 'a'.repeat(129)]) mkdirSync(join(dir, name));
-  writeFileSync(join(dir, 'file'), '');
-  symlinkSync(dir, join(dir, 'link'));
-  const { others = [], ...counts } = (await engine.survey?.(dir)) ?? {};
-  assert.deepEqual(counts, { entries: 7, layers: 2 });
-  assert.deepEqual(others.sort(), ['.removing-x', 'a'.repeat(129), 'größe'].sort());
-  await assert.rejects(async () => engine.survey?.(join(dir, 'nothing')), { errnoName: 'ENOENT' });
 });
 
 test('names of a directory come whole, links to directories not among the directories', async (t) => {

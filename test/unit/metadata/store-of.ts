@@ -26,8 +26,7 @@ export async function openAt(
   const steps: BatchOp[] = [];
   const { reader } = options;
   const engine: RecordEngine = {
-    ...(reader?.readRecords === undefined ? {} : { readRecords: reader.readRecords.bind(reader) }),
-    ...(reader?.readLayerRecords === undefined ? {} : { readLayerRecords: reader.readLayerRecords.bind(reader) }),
+    ...(reader?.readSmallFiles === undefined ? {} : { readSmallFiles: reader.readSmallFiles.bind(reader) }),
     async batch(ops: readonly BatchOp[]): Promise<void> {
       const failing = ops.findIndex((op) => options.fail?.(op) === true);
       // As a real engine does: what came before the failure is done and, where it made something, taken back.

@@ -1,4 +1,4 @@
-// ReadRecords: small files of many directories in one call. Any thread.
+// ReadSmallFiles: small files of many directories in one call. Any thread.
 #pragma once
 
 #include <optional>
@@ -9,18 +9,18 @@
 
 namespace layerstore {
 
-struct RecordFile {
+struct SmallFile {
   std::optional<std::string> content;  // nullopt and err 0: there is no such file
   int err = 0;
 };
-struct RecordRow {
+struct SmallFilesRow {
   std::string directory;
-  std::vector<RecordFile> files;  // in the order of `names`
+  std::vector<SmallFile> files;  // in the order of `names`
 };
 
 // The first `max_bytes` of each of `names` in each directory right below `directory`. Links are not followed (ELOOP),
 // and only regular files are read (EINVAL).
-Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const std::vector<std::string>& names,
-                                           size_t max_bytes);
+Result<std::vector<SmallFilesRow>> ReadSmallFiles(const std::string& directory, const std::vector<std::string>& names,
+                                                  size_t max_bytes);
 
 }  // namespace layerstore

@@ -1,4 +1,4 @@
-#include "sys/records.h"
+#include "sys/small_files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,15 +12,15 @@ namespace {
 
 constexpr size_t kPage = 4096;
 
-int OpenRecord(int directory, const char* path) {
-  // O_NONBLOCK: a FIFO in the place of a record opens at once, and is refused.
+int OpenSmallFile(int directory, const char* path) {
+  // O_NONBLOCK: a FIFO in the place of a file opens at once, and is refused.
   constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   // No directory on the way is a link either: a descriptor for each would cost two calls more.
   if (HaveOpenat2()) return RawOpenat2(directory, path, kFlags, 0, kResolveNoSymlinks | kResolveBeneath);
   return openat(directory, path, kFlags);
 }
 
-bool IsRegular(int fd, RecordFile& file) {
+bool IsRegular(int fd, SmallFile& file) {
   struct stat status {};
   if (fstat(fd, &status) != 0) {
     file.err = errno;
@@ -30,9 +30,9 @@ bool IsRegular(int fd, RecordFile& file) {
   return file.err == 0;
 }
 
-RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
-  RecordFile file;
-  const UniqueFd fd(OpenRecord(directory, path));
+SmallFile ReadOne(int directory, const char* path, std::string& buffer) {
+  SmallFile file;
+  const UniqueFd fd(OpenSmallFile(directory, path));
   if (!fd.valid()) {
     if (errno != ENOENT) file.err = errno;
     return file;
@@ -46,7 +46,8 @@ RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
       file.err = errno == ESPIPE || errno == EISDIR ? EINVAL : errno;
       return file;
     }
-    // Of what has an offset, devices give no byte, zeros, or all that is asked for; no record is any of these.
+    // Of what has an offset, devices give no byte, zeros, or all that is asked for; a small file is seldom any of
+    // these.
     const bool odd = got == 0 || buffer[0] == '\0' || static_cast<size_t>(got) == buffer.size();
     if (used == 0 && odd && !IsRegular(fd.get(), file)) return file;
     used += static_cast<size_t>(got);
@@ -59,9 +60,9 @@ RecordFile ReadOne(int directory, const char* path, std::string& buffer) {
 
 }  // namespace
 
-Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const std::vector<std::string>& names,
-                                           size_t max_bytes) {
-  std::vector<RecordRow> rows;
+Result<std::vector<SmallFilesRow>> ReadSmallFiles(const std::string& directory, const std::vector<std::string>& names,
+                                                  size_t max_bytes) {
+  std::vector<SmallFilesRow> rows;
   LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_RDONLY | O_DIRECTORY));
   std::string buffer(max_bytes, '\0');
   std::string path;
@@ -71,7 +72,7 @@ Result<std::vector<RecordRow>> ReadRecords(const std::string& directory, const s
     LS_ASSIGN(const bool more, reader.Next(entry));
     if (!more) return rows;
     if (!IsDirectory(fd.get(), entry)) continue;
-    RecordRow row;
+    SmallFilesRow row;
     row.directory = entry.name;
     row.files.reserve(names.size());
     path.assign(entry.name).push_back('/');
