@@ -26,7 +26,7 @@ export interface LayerJson {
   diffSize: number;
   descriptor?: Descriptor;
 }
-/** `load` (an array), `images` (an array), `tag` */
+/** `build-image`, `load` (an array), `images` (an array), `tag` */
 export interface ImageJson {
   id: Digest;
   names: readonly string[];

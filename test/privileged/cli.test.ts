@@ -297,6 +297,71 @@ test('images: load from a pipe, list, save, remove', async (t) => {
   assert.match(cli.fails(2, 'load', '-i', oci, oci), /one archive/);
 });
 
+test('build-image: an image out of a base, an RW layer and options', async (t) => {
+  const cli = new Cli(t);
+  const { archive, chainID } = await demoArchive(cli.directory);
+  cli.run(['load'], archive);
+  cli.ok('create', 'box', 'demo:1');
+  writeFileSync(join(cli.ok('mount', 'box'), 'made'), 'x');
+  cli.ok('umount', 'box');
+  const first = ['--cmd', '["/bin/app","-v"]', '--env', 'A=1', '--env', 'B=x=y', '--label', 'l=1', '--workdir', '/srv'];
+  const built = cli.json<{ id: string; names: string[]; chainID: string; diffIDs: string[] }>(
+    ...['build-image', '--base', 'demo:1', ...first, '--user', '1:1', '--name', 'app:1', '--name', 'app:latest', 'box'],
+  );
+  assert.deepEqual([built.names, built.diffIDs.length], [['app:1', 'app:latest'], 2]);
+  assert.notEqual(built.chainID, chainID);
+  interface Inspected {
+    config: { config: Record<string, unknown>; history: { created_by: string }[] };
+  }
+  const { config } = cli.json<Inspected>('inspect', '--type', 'image', 'app:1');
+  assert.deepEqual(config.config, {
+    Cmd: ['/bin/app', '-v'],
+    Env: ['A=1', 'B=x=y'],
+    Labels: { l: '1' },
+    User: '1:1',
+    WorkingDir: '/srv',
+  });
+  assert.deepEqual(
+    config.history.map((entry) => entry.created_by),
+    ['ADD rootfs.tar /', 'CMD ["sh"]', 'layerstore'],
+  );
+
+  // On its layers again: what is asked for replaces or joins what the base says.
+  const second = ['--entrypoint', 'exec app', '--env', 'A=2', '--label', 'm=', '--expose', '80', '--volume', '/data'];
+  const created = ['--created', '2024-01-01T00:00:00Z', '--stop-signal', 'SIGINT', '--comment', 'more'];
+  const id = cli.ok('build-image', '--base', 'app:1', ...second, ...created);
+  assert.match(id, /^sha256:[a-f0-9]{64}$/);
+  assert.equal(cli.ok('build-image', '--base', 'app:1', ...second, ...created), id, 'reproducible');
+  assert.deepEqual(cli.json<Inspected>('inspect', '--type', 'image', id).config.config, {
+    Cmd: [],
+    Entrypoint: ['/bin/sh', '-c', 'exec app'],
+    Env: ['B=x=y', 'A=2'],
+    ExposedPorts: { '80/tcp': {} },
+    Labels: { l: '1', m: '' },
+    StopSignal: 'SIGINT',
+    User: '1:1',
+    Volumes: { '/data': {} },
+    WorkingDir: '/srv',
+  });
+  assert.match(cli.ok('history', id), /more/);
+
+  assert.match(cli.fails(1, 'build-image', '--base', 'none:1', 'box'), /no image "none:1"/);
+  assert.match(cli.fails(1, 'build-image', '--base', 'demo:1', '--name', 'A B', 'box'), /no image name/);
+  assert.match(cli.fails(2, 'build-image', '--base', 'demo:1', 'app:1'), /is an image: give it as --base/);
+  assert.match(cli.fails(2, 'build-image'), /needs --base IMAGE/);
+  for (const wrong of [
+    ['--env', 'A'],
+    ['--label', '=x'],
+    ['--cmd', '["a",1]'],
+    ['--entrypoint', '["a"'],
+    ['--created', 'soon'],
+  ])
+    assert.match(cli.fails(2, 'build-image', '--base', 'demo:1', ...wrong), new RegExp(`${wrong[0] ?? ''} takes`));
+  cli.ok('rm', 'box');
+  for (const name of ['app:1', 'app:latest', id, 'demo:1']) cli.ok('rmi', name);
+  assert.deepEqual(cli.json<{ layers: unknown[] }>('ls').layers, [], 'a failed build leaves no layer');
+});
+
 test('names are taken wherever an id is: tag, history, export, verify, register, rm of several', async (t) => {
   const cli = new Cli(t);
   const { archive, layer, chainID } = await demoArchive(cli.directory);

@@ -1,6 +1,6 @@
-/** The three examples, as a person runs them. */
+/** The examples, as a person runs them. */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { request, type IncomingMessage } from 'node:http';
@@ -8,12 +8,15 @@ import { join, resolve } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { json } from 'node:stream/consumers';
 import { createInterface } from 'node:readline';
+import { openImages } from '../../src/image/index.js';
+import { openStore } from '../../src/store/open.js';
 import { buildTar, mountsBelow } from '../../src/testing/index.js';
 import { tempDir } from '../support/temp.js';
+import { entries, oci, sampleConfig, tar as packEntries } from '../unit/image/archives.js';
 
 const top = resolve(import.meta.dirname, '../..');
 const tsx = ['--import', 'tsx'];
-const env = { ...process.env, NODE_OPTIONS: '', NODE_TEST_CONTEXT: undefined };
+const env = { ...process.env, SOURCE_DATE_EPOCH: '1700000000', NODE_OPTIONS: '', NODE_TEST_CONTEXT: undefined };
 
 function prepare(t: TestContext): { directory: string; root: string; tar: string; bytes: Buffer } {
   const directory = tempDir(t, 'example');
@@ -38,7 +41,7 @@ function runExample(name: string, ...words: string[]): string {
 
 test('each example is under 100 lines', () => {
   const names = readdirSync(join(top, 'examples')).filter((name) => name.endsWith('.ts'));
-  assert.equal(names.length, 3);
+  assert.equal(names.length, 4);
   for (const name of names)
     assert.ok(readFileSync(join(top, 'examples', name), 'utf8').split('\n').length <= 100, name);
 });
@@ -65,6 +68,65 @@ test('the build cache runs steps once', (t) => {
   assert.equal(result(second), result(first));
   const third = runExample('build-cache', root, tar, steps[0] ?? '', 'mkdir $ROOT/srv');
   assert.match(third, /^cached {2}echo hi[^]*^ran {5}mkdir/m, 'only what changed runs');
+  assert.deepEqual(mountsBelow(root), []);
+});
+
+/** The shell of this machine with the libraries that it needs, as a layer's tar. */
+function shellTar(directory: string): Buffer {
+  const libraries = execFileSync('ldd', ['/bin/sh'], { encoding: 'utf8' }).match(/\/\S+/g) ?? [];
+  const path = join(directory, 'shell.tar');
+  const files = ['/bin/sh', ...libraries].map((name) => name.slice(1));
+  execFileSync('tar', ['-C', '/', '--dereference', '--mtime=@0', '-cf', path, ...files]);
+  return readFileSync(path);
+}
+
+test('the build tool makes an image out of a recipe', async (t) => {
+  const { directory, root } = prepare(t);
+  const layer = shellTar(directory);
+  const config = sampleConfig([layer], { config: { Env: ['PATH=/bin', 'A=1'], Labels: { from: 'base' } } });
+  writeFileSync(
+    join(directory, 'base.tar'),
+    await packEntries(entries(oci([layer], { name: 'shell:1', config }).files)),
+  );
+  const recipe = join(directory, 'recipe');
+  const out = join(directory, 'out.tar');
+  writeFileSync(
+    recipe,
+    `# a recipe
+FROM ${join(directory, 'base.tar')}
+ENV GREETING=hello world
+RUN echo "$GREETING from $$" > /motd; test ! -e ${directory}
+RUN echo more >> /motd; echo done
+LABEL stage=test
+NAME app:1
+CMD ["/bin/sh", "-c", "read line < /motd; echo $line"]
+`,
+  );
+  assert.match(runExample('build-image', root, recipe, out), /^done\nimage sha256:[a-f0-9]{64}$/m);
+
+  await using store = await openStore({ root: join(directory, 'other'), durability: 'relaxed' });
+  const images = await openImages(store);
+  const [image] = await images.load({ path: out });
+  assert.ok(image !== undefined);
+  assert.deepEqual([image.names, image.diffIDs.length], [['app:1'], 3]);
+  assert.deepEqual(image.config.config, {
+    Cmd: ['/bin/sh', '-c', 'read line < /motd; echo $line'],
+    Env: ['PATH=/bin', 'A=1', 'GREETING=hello world'],
+    Labels: { from: 'base', stage: 'test' },
+  });
+  assert.equal(image.config.created, '2023-11-14T22:13:20Z');
+  const box = await store.createRWLayer('box', image.chainID);
+  assert.equal(
+    readFileSync(join(await box.mount(), 'motd'), 'utf8'),
+    'hello world from 1\nmore\n',
+    'in a pid namespace',
+  );
+  await box.unmount();
+  await store.releaseRWLayer(box);
+
+  await using again = await openStore({ root });
+  assert.deepEqual(again.mounts(), new Map(), 'no RW layer is left');
+  assert.equal(again.map().size, 3);
   assert.deepEqual(mountsBelow(root), []);
 });
 

@@ -1,6 +1,7 @@
 /** Every command, in the order of the overview. */
 import type { Command } from '../command.js';
 import { bench } from './bench.js';
+import { buildImage } from './build-image.js';
 import { commit } from './commit.js';
 import { completion } from './completion.js';
 import { create } from './create.js';
@@ -36,6 +37,7 @@ export const commands: readonly Command[] = [
   umount,
   diff,
   commit,
+  buildImage,
   rm,
   verify,
   gc,
