@@ -2,7 +2,7 @@ import type { ContainerConfig, Layer } from '../../index.js';
 import { UsageError } from '../usage-error.js';
 import type { Command, Context } from '../command.js';
 import { imageJson } from '../json.js';
-import { showProgress } from '../progress.js';
+import { ProgressDisplay, tarProgress } from '../progress.js';
 import { needImage, needRWLayer, resolveTarget } from '../resolve.js';
 import type { Values } from '../values.js';
 
@@ -70,7 +70,13 @@ async function takeLayer(context: Context, text: string): Promise<Layer> {
   if (target.type === 'image')
     throw new UsageError(`"${text}" is an image: give it as --base, with an RW layer or a layer that stands on it`);
   const { rw } = await needRWLayer(store, target.info.name);
-  return store.commit(rw, { signal: context.signal, onProgress: showProgress(context.terminal, 'commit') });
+  const display = new ProgressDisplay(context.terminal, 'build-image');
+  const layer = await store.commit(rw, {
+    signal: context.signal,
+    onProgress: tarProgress(display, 'commit', 'Copying'),
+  });
+  display.end();
+  return layer;
 }
 
 interface Asked {
