@@ -26,6 +26,7 @@ import {
 import type {
   BrokenRecord,
   Descriptor,
+  FullMetadataStore,
   LoadedRecords,
   MetadataStore,
   MetadataTransaction,
@@ -49,14 +50,17 @@ export interface FileMetadataStoreOptions {
 }
 
 /** Opens, or makes, a layerdb. */
-export async function openFileMetadataStore(options: FileMetadataStoreOptions): Promise<MetadataStore> {
+export async function openFileMetadataStore(
+  options: FileMetadataStoreOptions,
+): Promise<MetadataStore & FullMetadataStore> {
   const { directory, engine, durability, readOnly = false } = options;
   const place = new RecordDirectory(directory, engine, durability === 'strict', readOnly);
   if (!readOnly) await place.prepare();
   return new FileMetadataStore(place, options);
 }
 
-class FileMetadataStore implements MetadataStore {
+class FileMetadataStore implements MetadataStore, FullMetadataStore {
+  readonly recordsAreFiles = true;
   readonly #place: RecordDirectory;
   readonly #mounts: FileMounts;
   readonly #logger: FileMetadataStoreOptions['logger'];
@@ -67,7 +71,7 @@ class FileMetadataStore implements MetadataStore {
     this.#logger = logger;
   }
 
-  async startTransaction(): Promise<MetadataTransaction> {
+  async startTransaction(): Promise<FileTransaction> {
     this.#place.mustWrite('start a record');
     return new FileTransaction(this.#place);
   }
@@ -115,7 +119,11 @@ class FileMetadataStore implements MetadataStore {
     throw corrupt(`layer ${id}`, `"${LAYER_FILES.tarSplit}" ${flaw}`, path);
   }
 
-  async replaceTarSplit(id: ChainID, transaction: MetadataTransaction): Promise<void> {
+  async tarSplit(id: ChainID): Promise<{ path: string }> {
+    return { path: await this.tarSplitPath(id) };
+  }
+
+  async replaceTarSplit(id: ChainID, transaction: Pick<MetadataTransaction, 'toString'>): Promise<void> {
     this.#place.mustWrite('repair a layer');
     if (!(transaction instanceof FileTransaction)) {
       throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${transaction.toString()}" is no transaction of this store`);

@@ -4,7 +4,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
-import type { BatchOp } from '../engine/engine.js';
+import type { BatchOp, TarSplitTarget } from '../engine/engine.js';
 
 /** The compressed form a layer came in, as image manifests describe it (OCI image-spec, descriptor.md). */
 export interface Descriptor {
@@ -182,4 +182,38 @@ export interface MetadataStore {
   replaceTarSplit?(id: ChainID, transaction: MetadataTransaction): Promise<void>;
   /** Deletes what was reported. */
   discard?(broken: BrokenRecord): Promise<void>;
+}
+
+/**
+ * The contract that a store works with: `MetadataStore` with every method there. The file store implements it;
+ * `adaptMetadataStore` (adapt.ts) makes one of what a program brings.
+ */
+export interface FullMetadataStore extends Required<
+  Omit<
+    MetadataStore,
+    | 'startTransaction'
+    | 'tarSplitReader'
+    | 'tarSplitPath'
+    | 'setMountID'
+    | 'setInitID'
+    | 'setMountParent'
+    | 'replaceTarSplit'
+    | 'quarantine'
+  >
+> {
+  /** Records are files that `setMountSteps` and `removeMountSteps` can make and move; these two reject otherwise. */
+  readonly recordsAreFiles: boolean;
+  startTransaction(): Promise<FullMetadataTransaction>;
+  /** The tar-split record: its gzip file, or its content uncompressed, which the caller destroys. */
+  tarSplit(id: ChainID): Promise<{ path: string } | Readable>;
+  /** Nothing happens where the metadata store cannot do that: then a damaged tar-split record stays. */
+  replaceTarSplit(id: ChainID, transaction: FullMetadataTransaction): Promise<void>;
+  /** `undefined` where the record stays where it is. */
+  quarantine(broken: BrokenRecord, directory: string): Promise<string | undefined>;
+}
+
+/** A {@link MetadataTransaction} as a store uses it. */
+export interface FullMetadataTransaction extends Omit<MetadataTransaction, 'tarSplitWriter' | 'tarSplitTarget'> {
+  /** Where the tar-split record goes: a file that an engine writes itself, or a stream that takes plain JSON. */
+  tarSplitTarget(): Promise<TarSplitTarget>;
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { ChainID } from '../digest.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
 import type { Engine, UnpackLimits } from '../engine/engine.js';
-import type { MetadataStore } from '../metadata/metadata-store.js';
+import type { FullMetadataStore } from '../metadata/metadata-store.js';
 import type { Flights } from '../util/flights.js';
 import type { KeyedMutex } from '../util/keyed-mutex.js';
 import type { LoggerLike } from '../util/logger.js';
@@ -22,7 +22,7 @@ export interface StoreContext {
   /** Where our own state lies. */
   readonly own: OwnPaths;
   readonly driver: GraphDriver;
-  readonly metadata: MetadataStore;
+  readonly metadata: FullMetadataStore;
   readonly engine: Engine;
   readonly durability: 'strict' | 'relaxed';
   readonly maxDepth: number;
@@ -41,6 +41,8 @@ export interface StoreContext {
   readonly flights: Flights<LayerNode>;
   /** Deletion in the background. */
   readonly background: TaskQueue;
+  /** Driver ids of layers whose removal this process will end. */
+  readonly removing: Set<string>;
   /** Ends streams and views that are still open when the store closes. */
   readonly open: Set<() => Promise<void> | void>;
 }

@@ -6,7 +6,7 @@ import { createChainID, type ChainID } from '../digest.js';
 import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
 import type { TarSource, TarSplitTarget } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
-import type { Descriptor, LayerRecord, MetadataTransaction } from '../metadata/metadata-store.js';
+import type { Descriptor, FullMetadataTransaction, LayerRecord } from '../metadata/metadata-store.js';
 import { errorFields } from '../util/logger.js';
 import { waitAtMost } from '../util/patience.js';
 import { randomID } from '../util/random-id.js';
@@ -21,7 +21,7 @@ const DISCARD_PATIENCE = 50;
 export interface Draft {
   readonly cacheID: string;
   /** Set by the filling. */
-  tx?: MetadataTransaction;
+  tx?: FullMetadataTransaction;
   record?: LayerRecord;
   result?: ApplyResult;
   /** Publication was begun: the record may be there although it failed. */
@@ -76,7 +76,9 @@ export async function fillDraft(
 ): Promise<void> {
   draft.tx = await ctx.metadata.startTransaction();
   const { tx } = draft;
-  const result = await fill(ctx.driver.capabilities.reproducesExactDiffs ? {} : { tarSplit: await target(tx) });
+  const result = await fill(
+    ctx.driver.capabilities.reproducesExactDiffs ? {} : { tarSplit: await tx.tarSplitTarget() },
+  );
   // A driver of somebody else's may have left the checks to us.
   if (expected.diffID !== undefined && result.diffID !== expected.diffID) {
     throw mismatch('diff id', expected.diffID, result.diffID);
@@ -105,10 +107,6 @@ export async function fillDraft(
     parent === undefined ? undefined : tx.setParent(parent),
     descriptor === undefined ? undefined : tx.setDescriptor(descriptor),
   ]);
-}
-
-async function target(tx: MetadataTransaction): Promise<TarSplitTarget> {
-  return tx.tarSplitTarget === undefined ? { writer: await tx.tarSplitWriter(true) } : await tx.tarSplitTarget();
 }
 
 function mismatch(what: string, expected: string, found: string): LayerStoreError {

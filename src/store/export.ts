@@ -176,8 +176,7 @@ export async function writeTar(
 /** Bytes of a layer's tar. */
 export async function tarSize(ctx: StoreContext, node: LayerNode): Promise<number> {
   if (!ctx.driver.capabilities.reproducesExactDiffs) {
-    const path = await ctx.metadata.tarSplitPath?.(node.chainID);
-    return ctx.engine.recordedSize(path === undefined ? await ctx.metadata.tarSplitReader(node.chainID) : { path });
+    return ctx.engine.recordedSize(await ctx.metadata.tarSplit(node.chainID));
   }
   let bytes = 0;
   for await (const chunk of await tarStream(ctx, node)) bytes += (chunk as Uint8Array).length;
@@ -189,8 +188,7 @@ export async function assembly(
   ctx: StoreContext,
   node: LayerNode,
 ): Promise<{ request: AssembleRequest; release: () => Promise<void> }> {
-  const path = await ctx.metadata.tarSplitPath?.(node.chainID);
-  const tarSplit = path === undefined ? await ctx.metadata.tarSplitReader(node.chainID) : { path };
+  const tarSplit = await ctx.metadata.tarSplit(node.chainID);
   try {
     const tree = await ctx.driver.diffGetter(node.cacheID);
     return { request: { tarSplit, tree, diffID: node.diffID }, release: () => tree.close() };

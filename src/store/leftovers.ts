@@ -118,9 +118,9 @@ async function addRemovals(
   named: Set<string>,
   found: Leftovers,
 ): Promise<void> {
-  for (const { chainID, cacheID } of (await ctx.metadata.listRemoving?.()) ?? []) {
-    if (ctx.layers.erasing(chainID) !== undefined || ctx.intents.isLive(cacheID)) continue; // under way right now
+  for (const { chainID, cacheID } of await ctx.metadata.listRemoving()) {
     named.add(cacheID);
+    if (ctx.removing.has(cacheID)) continue; // under way right now
     const files = there.has(cacheID) && !recorded.has(cacheID);
     found.ours.push({
       item: {
@@ -139,14 +139,14 @@ async function addRemovals(
 
 async function addBrokenRecords(ctx: StoreContext, named: Set<string>, found: Leftovers): Promise<void> {
   const { metadata } = ctx;
-  for (const broken of (await metadata.listBroken?.()) ?? []) {
+  for (const broken of await metadata.listBroken()) {
     if (broken.cacheID !== undefined) named.add(broken.cacheID);
     const disposable = broken.kind === 'temporary' || broken.kind === 'removing';
     const bytes = broken.path === undefined ? 0 : await treeBytes(broken.path);
-    if (disposable && metadata.discard !== undefined) {
+    if (disposable) {
       found.ours.push({
         item: { kind: broken.kind, what: broken.what, why: broken.why, bytes },
-        remove: async () => metadata.discard?.(broken),
+        remove: () => metadata.discard(broken),
       });
     } else {
       found.foreign.push({ what: broken.what, why: `a record that cannot be used: ${broken.why}`, bytes });

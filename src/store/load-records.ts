@@ -3,19 +3,9 @@
  * not fit is left out with a reason, never an error. Reads only.
  */
 import type { ChainID } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
-import type {
-  BrokenRecord,
-  LayerRecord,
-  LoadedRecords,
-  MetadataStore,
-  NamedMountRecord,
-} from '../metadata/metadata-store.js';
-import { mapConcurrent } from '../util/concurrent.js';
+import type { BrokenRecord, LayerRecord, NamedMountRecord } from '../metadata/metadata-store.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode } from './layer-map.js';
-
-const AT_ONCE = 16;
 
 /** What fits, bottom first, and what does not. */
 export interface Joined {
@@ -27,7 +17,7 @@ export interface Joined {
 
 export async function joinRecords(ctx: StoreContext): Promise<Joined> {
   // The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then.
-  const loaded = await loadAll(ctx.metadata);
+  const loaded = await ctx.metadata.loadAll();
   const there = new Set(await ctx.driver.list());
   const broken = [...loaded.broken];
   const layers = joinLayers(loaded.layers, there, broken);
@@ -99,74 +89,6 @@ function flawOfMount(
   if (mount.initID !== undefined && !there.has(mount.initID)) return `its init layer "${mount.initID}" is missing`;
   if (mount.parent === undefined || layers.has(mount.parent)) return undefined;
   return `its parent "${mount.parent}" is missing or damaged`;
-}
-
-async function loadAll(metadata: MetadataStore): Promise<LoadedRecords> {
-  if (metadata.loadAll !== undefined) return metadata.loadAll();
-  const broken: BrokenRecord[] = [];
-  const listed = await metadata.list();
-  const layers = await mapConcurrent(listed.layers, AT_ONCE, (id) => loadLayer(metadata, id, broken));
-  const mounts = await mapConcurrent(listed.mounts, AT_ONCE, (name) => loadMount(metadata, name, broken));
-  return {
-    layers: layers.filter((layer) => layer !== undefined),
-    mounts: mounts.filter((mount) => mount !== undefined),
-    removing: (await metadata.listRemoving?.()) ?? [],
-    broken,
-  };
-}
-
-async function loadLayer(
-  metadata: MetadataStore,
-  chainID: ChainID,
-  broken: BrokenRecord[],
-): Promise<LayerRecord | undefined> {
-  try {
-    const [diffID, cacheID, size, parent, descriptor] = await Promise.all([
-      metadata.getDiffID(chainID),
-      metadata.getCacheID(chainID),
-      metadata.getSize(chainID),
-      metadata.getParent(chainID),
-      metadata.getDescriptor(chainID),
-    ]);
-    return {
-      chainID,
-      diffID,
-      cacheID,
-      size,
-      ...(parent === undefined ? {} : { parent }),
-      ...(descriptor === undefined ? {} : { descriptor }),
-    };
-  } catch (error) {
-    // Gone since the listing (a reader beside a writer): not there, not broken.
-    if (!LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) {
-      broken.push({ kind: 'layer', what: chainID, why: messageOf(error), chainID });
-    }
-    return undefined;
-  }
-}
-
-async function loadMount(
-  metadata: MetadataStore,
-  name: string,
-  broken: BrokenRecord[],
-): Promise<NamedMountRecord | undefined> {
-  try {
-    const [id, initID, parent] = await Promise.all([
-      metadata.getMountID(name),
-      metadata.getInitID(name),
-      metadata.getMountParent(name),
-    ]);
-    return { name, id, ...(initID === undefined ? {} : { initID }), ...(parent === undefined ? {} : { parent }) };
-  } catch (error) {
-    if (!LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST')) {
-      broken.push({ kind: 'mount', what: name, why: messageOf(error), name });
-    }
-    return undefined;
-  }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** Synchronously: the maps hold exactly what `joined` says; nodes that stay the same keep their counts. */

@@ -6,7 +6,8 @@ import type { Engine } from '../engine/engine.js';
 import { openEngine } from '../engine/select.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
-import type { MetadataStore } from '../metadata/metadata-store.js';
+import { adaptMetadataStore, type RemovalJournal } from '../metadata/adapt.js';
+import type { FullMetadataStore } from '../metadata/metadata-store.js';
 import { Flights } from '../util/flights.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
@@ -109,9 +110,12 @@ async function buildContext(
     logger,
   });
   back.push('close the driver', () => driver.close());
-  const metadata = given.metadataStore ?? (await openRecords(root, driver, engine, durability, readOnly, logger));
   const intents = new Intents(own.intents, engine);
   if (!readOnly) await intents.prepare();
+  const metadata =
+    given.metadataStore === undefined
+      ? await openRecords(root, driver, engine, durability, readOnly, logger)
+      : adaptMetadataStore(given.metadataStore, removalJournal(intents, sync));
   const background = new TaskQueue(DELETIONS_AT_ONCE, (error) => {
     logger.warn(errorFields(error), 'deleting in the background failed; the next cleanup tries again');
   });
@@ -137,6 +141,7 @@ async function buildContext(
     locks: new KeyedMutex(),
     flights: new Flights(),
     background,
+    removing: new Set(),
     open,
   };
 }
@@ -158,6 +163,15 @@ async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined):
   }
 }
 
+/** Removals of layers whose metadata store cannot mark their records are intents. */
+function removalJournal(intents: Intents, sync: boolean): RemovalJournal {
+  return {
+    begin: (cacheID) => intents.begin(cacheID, { kind: 'remove' }, { sync }),
+    // A complete record outweighs an intent that stays behind, and so does nothing at all.
+    end: (cacheID) => intents.end(cacheID).catch(() => intents.abandon(cacheID)),
+  };
+}
+
 async function makeOwnDirectory(path: string): Promise<void> {
   try {
     await makeDirectory(path, 0o700);
@@ -173,7 +187,7 @@ async function openRecords(
   durability: 'strict' | 'relaxed',
   readOnly: boolean,
   logger: LoggerLike,
-): Promise<MetadataStore> {
+): Promise<FullMetadataStore> {
   const directory = join(root, 'image', driver.name, 'layerdb');
   return openFileMetadataStore({ directory, engine, durability, readOnly, logger });
 }

@@ -194,11 +194,8 @@ async function setAside(ctx: StoreContext, broken: readonly BrokenRecord[]): Pro
     const { kind, what, why, cacheID } = record;
     if (kind === 'removing' || kind === 'temporary') continue;
     try {
-      let aside: string | undefined;
-      if (metadata.quarantine !== undefined) {
-        await makeDirectory(ctx.own.quarantine, 0o700);
-        aside = await metadata.quarantine(record, ctx.own.quarantine);
-      }
+      await makeDirectory(ctx.own.quarantine, 0o700);
+      const aside = await metadata.quarantine(record, ctx.own.quarantine);
       ctx.logger.warn({ what, why, aside, files: cacheID }, 'a record cannot be used and is set aside');
     } catch (error) {
       ctx.logger.warn({ what, why, ...errorFields(error) }, 'a record cannot be used, nor set aside');
@@ -209,10 +206,7 @@ async function setAside(ctx: StoreContext, broken: readonly BrokenRecord[]): Pro
 /** Transactions that were never finished, and removals whose record no longer says of what. */
 async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRecord[]): Promise<void> {
   const { metadata } = ctx;
-  if (metadata.discard === undefined) return;
-  // Everything is read already but these; the longer list would read it all again.
-  const temporary = (await (metadata.listTemporary ?? metadata.listBroken)?.call(metadata)) ?? [];
-  for (const record of [...broken, ...temporary]) {
+  for (const record of [...broken, ...(await metadata.listTemporary())]) {
     if (record.kind !== 'temporary' && record.kind !== 'removing') continue;
     try {
       await metadata.discard(record);

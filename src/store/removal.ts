@@ -72,32 +72,32 @@ async function eraseInOrder(ctx: StoreContext, taken: readonly LayerNode[]): Pro
 
 /** Rejects only while the layer is still whole. */
 async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
-  const { metadata } = ctx;
   const { chainID, cacheID } = node;
-  if (metadata.markRemoving !== undefined && node.readers.count === 0 && ctx.driver.detach !== undefined) {
-    await metadata.markRemoving(chainID);
-    // From here on the marked record says what is left to do.
-    try {
-      const unlink = await ctx.driver.detach(cacheID);
-      void ctx.background.push(unlink);
-      await metadata.remove(chainID, cacheID);
-    } catch (error) {
-      ctx.logger.error(
-        { chainID, cacheID, ...errorFields(error) },
-        'a removal is left half done; the next cleanup ends it',
-      );
-    }
-    return;
-  }
-  await ctx.intents.begin(cacheID, { kind: 'remove' }, { sync: ctx.durability === 'strict' });
+  ctx.removing.add(cacheID);
   try {
-    if (metadata.markRemoving !== undefined) await metadata.markRemoving(chainID);
-    await metadata.remove(chainID, cacheID);
+    await ctx.metadata.markRemoving(chainID);
   } catch (error) {
-    await ctx.intents.end(cacheID).catch(() => ctx.intents.abandon(cacheID)); // a complete record outweighs its intent
+    ctx.removing.delete(cacheID);
     throw error;
   }
-  void discardFiles(ctx, cacheID, [cacheID], node.readers);
+  const ended = endErasing(ctx, node);
+  // The rename is awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
+  if (node.readers.count === 0 && ctx.driver.detach !== undefined) await ended;
+}
+
+/** The marked record says what is left to do until this has ended; never rejects. */
+async function endErasing(ctx: StoreContext, { chainID, cacheID, readers }: LayerNode): Promise<void> {
+  try {
+    // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
+    await readers.idle();
+    await removeFiles(ctx, cacheID);
+    await ctx.metadata.remove(chainID, cacheID);
+  } catch (error) {
+    ctx.intents.abandon(cacheID); // where it is noted by one
+    ctx.logger.error({ chainID, cacheID, ...errorFields(error) }, 'a removal is left half done; cleanup() ends it');
+  } finally {
+    ctx.removing.delete(cacheID);
+  }
 }
 
 /**

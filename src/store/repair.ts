@@ -52,7 +52,7 @@ export async function exchangeDraft(ctx: StoreContext, node: LayerNode, draft: D
     await exchange(node.cacheID, draft.cacheID);
     // A damaged tar-split record is put back with it, where the metadata store can.
     if (draft.tx !== undefined && !ctx.driver.capabilities.reproducesExactDiffs) {
-      await ctx.metadata.replaceTarSplit?.(node.chainID, draft.tx);
+      await ctx.metadata.replaceTarSplit(node.chainID, draft.tx);
     }
   });
 }

@@ -20,7 +20,7 @@ export async function createAtOnce(
 ): Promise<boolean> {
   const { driver, metadata, intents } = ctx;
   if (options.initFunc !== undefined || driver.sync === undefined || !intents.holdsRecords) return false;
-  if (driver.createReadWriteWith === undefined || metadata.setMountSteps === undefined) return false;
+  if (driver.createReadWriteWith === undefined || !metadata.recordsAreFiles) return false;
   const { mountLabel, storageOpt } = options;
   const place = intents.place(record.id);
   try {
@@ -46,7 +46,7 @@ export async function createAtOnce(
 export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boolean> {
   const { driver, metadata, intents } = ctx;
   if (node.initID !== undefined || node.readers.count > 0 || !intents.holdsRecords) return false;
-  if (driver.detachWith === undefined || metadata.removeMountSteps === undefined) return false;
+  if (driver.detachWith === undefined || !metadata.recordsAreFiles) return false;
   const place = intents.place(node.mountID);
   // No reader comes in from here on; where this fails its handles are as good as before.
   const owners = new Map(node.owners);

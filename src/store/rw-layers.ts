@@ -82,7 +82,7 @@ async function makeRWLayer(
     // A driver of somebody else's need not make its own files durable.
     else if (ctx.driver.sync === undefined) await syncData(ctx, [id]);
     back.push('drop its record', () => ctx.metadata.removeMount(name));
-    await writeMountRecord(ctx, name, record);
+    await ctx.metadata.setMount(name, record);
   } catch (error) {
     await back.run();
     throw error;
@@ -139,18 +139,6 @@ async function makeInitLayer(
     throw error;
   }
   await ctx.driver.put(initID);
-}
-
-async function writeMountRecord(ctx: StoreContext, name: string, record: MountRecord): Promise<void> {
-  const { metadata } = ctx;
-  if (metadata.setMount !== undefined) {
-    await metadata.setMount(name, record);
-    return;
-  }
-  // In pieces: the id comes last, since a record without one is none.
-  if (record.parent !== undefined) await metadata.setMountParent(name, record.parent);
-  if (record.initID !== undefined) await metadata.setInitID(name, record.initID);
-  await metadata.setMountID(name, record.id);
 }
 
 /** Ends a handle; the last one ends the RW layer, and parents that nothing else keeps. */

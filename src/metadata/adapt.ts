@@ -1,0 +1,277 @@
+/**
+ * Completes a program's own `MetadataStore`, of which only the required methods need to be there, to the contract that a
+ * store works with. Every fallback for a missing method is here.
+ */
+import type { Readable } from 'node:stream';
+import type { ChainID, DiffID } from '../digest.js';
+import type { TarSplitTarget } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import { mapConcurrent } from '../util/concurrent.js';
+import type {
+  BrokenRecord,
+  Descriptor,
+  FullMetadataStore,
+  FullMetadataTransaction,
+  LayerRecord,
+  LoadedRecords,
+  MetadataStore,
+  MetadataTransaction,
+  MountRecord,
+  NamedMountRecord,
+  RecordSteps,
+} from './metadata-store.js';
+
+/** Records read at once, one getter after the other for each. */
+const AT_ONCE = 16;
+
+/** Where a removal is noted durably whose records cannot be marked: recovery removes the files of what is noted. */
+export interface RemovalJournal {
+  begin(cacheID: string): Promise<void>;
+  end(cacheID: string): Promise<void>;
+}
+
+export function adaptMetadataStore(store: MetadataStore, journal: RemovalJournal): FullMetadataStore {
+  return new AdaptedMetadataStore(store, journal);
+}
+
+class AdaptedMetadataStore implements FullMetadataStore {
+  readonly #inner: MetadataStore;
+  readonly #journal: RemovalJournal;
+  /** Driver ids of removals that are noted in the journal, since the store cannot mark records. */
+  readonly #noted = new Set<string>();
+  readonly recordsAreFiles: boolean;
+
+  constructor(inner: MetadataStore, journal: RemovalJournal) {
+    this.#inner = inner;
+    this.#journal = journal;
+    this.recordsAreFiles = inner.setMountSteps !== undefined && inner.removeMountSteps !== undefined;
+  }
+
+  async startTransaction(): Promise<FullMetadataTransaction> {
+    return new AdaptedTransaction(await this.#inner.startTransaction());
+  }
+
+  getSize(id: ChainID): Promise<number> {
+    return this.#inner.getSize(id);
+  }
+
+  getParent(id: ChainID): Promise<ChainID | undefined> {
+    return this.#inner.getParent(id);
+  }
+
+  getDiffID(id: ChainID): Promise<DiffID> {
+    return this.#inner.getDiffID(id);
+  }
+
+  getCacheID(id: ChainID): Promise<string> {
+    return this.#inner.getCacheID(id);
+  }
+
+  getDescriptor(id: ChainID): Promise<Descriptor | undefined> {
+    return this.#inner.getDescriptor(id);
+  }
+
+  async tarSplit(id: ChainID): Promise<{ path: string } | Readable> {
+    const path = await this.#inner.tarSplitPath?.(id);
+    return path === undefined ? this.#inner.tarSplitReader(id) : { path };
+  }
+
+  async replaceTarSplit(id: ChainID, transaction: FullMetadataTransaction): Promise<void> {
+    if (transaction instanceof AdaptedTransaction) await this.#inner.replaceTarSplit?.(id, transaction.inner);
+  }
+
+  async setMount(name: string, record: MountRecord): Promise<void> {
+    const inner = this.#inner;
+    if (inner.setMount !== undefined) return inner.setMount(name, record);
+    // In pieces: the id comes last, since a record without one is none.
+    if (record.parent !== undefined) await inner.setMountParent(name, record.parent);
+    if (record.initID !== undefined) await inner.setInitID(name, record.initID);
+    await inner.setMountID(name, record.id);
+  }
+
+  setMountSteps(name: string, record: MountRecord, place: string): RecordSteps {
+    return this.#inner.setMountSteps?.(name, record, place) ?? noFiles();
+  }
+
+  removeMountSteps(name: string, place: string): RecordSteps {
+    return this.#inner.removeMountSteps?.(name, place) ?? noFiles();
+  }
+
+  getMountID(name: string): Promise<string> {
+    return this.#inner.getMountID(name);
+  }
+
+  getInitID(name: string): Promise<string | undefined> {
+    return this.#inner.getInitID(name);
+  }
+
+  getMountParent(name: string): Promise<ChainID | undefined> {
+    return this.#inner.getMountParent(name);
+  }
+
+  removeMount(name: string): Promise<void> {
+    return this.#inner.removeMount(name);
+  }
+
+  list(): Promise<{ layers: ChainID[]; mounts: string[] }> {
+    return this.#inner.list();
+  }
+
+  async markRemoving(id: ChainID): Promise<void> {
+    const inner = this.#inner;
+    if (inner.markRemoving !== undefined) return inner.markRemoving(id);
+    const cacheID = await inner.getCacheID(id);
+    await this.#journal.begin(cacheID);
+    try {
+      await inner.remove(id);
+    } catch (error) {
+      await this.#journal.end(cacheID);
+      throw error;
+    }
+    this.#noted.add(cacheID);
+  }
+
+  async listRemoving(): Promise<{ chainID: ChainID; cacheID: string }[]> {
+    return (await this.#inner.listRemoving?.()) ?? [];
+  }
+
+  async remove(id: ChainID, cacheID?: string): Promise<void> {
+    if (cacheID === undefined || !this.#noted.delete(cacheID)) return this.#inner.remove(id, cacheID);
+    await this.#journal.end(cacheID);
+  }
+
+  async loadAll(): Promise<LoadedRecords> {
+    const inner = this.#inner;
+    if (inner.loadAll !== undefined) return inner.loadAll();
+    const broken: BrokenRecord[] = [];
+    const listed = await inner.list();
+    const layers = await mapConcurrent(listed.layers, AT_ONCE, (id) => this.#loadLayer(id, broken));
+    const mounts = await mapConcurrent(listed.mounts, AT_ONCE, (name) => this.#loadMount(name, broken));
+    return {
+      layers: layers.filter((layer) => layer !== undefined),
+      mounts: mounts.filter((mount) => mount !== undefined),
+      removing: await this.listRemoving(),
+      broken,
+    };
+  }
+
+  async listBroken(): Promise<BrokenRecord[]> {
+    return (await this.#inner.listBroken?.()) ?? [];
+  }
+
+  async listTemporary(): Promise<BrokenRecord[]> {
+    if (this.#inner.listTemporary !== undefined) return this.#inner.listTemporary();
+    return (await this.listBroken()).filter(({ kind }) => kind === 'temporary');
+  }
+
+  async quarantine(broken: BrokenRecord, directory: string): Promise<string | undefined> {
+    return this.#inner.quarantine?.(broken, directory);
+  }
+
+  async discard(broken: BrokenRecord): Promise<void> {
+    if (this.#inner.discard !== undefined) return this.#inner.discard(broken);
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `cannot delete the unfinished record "${broken.what}": the metadata store has no "discard"; delete it there`,
+    );
+  }
+
+  async #loadLayer(chainID: ChainID, broken: BrokenRecord[]): Promise<LayerRecord | undefined> {
+    const inner = this.#inner;
+    try {
+      const [diffID, cacheID, size, parent, descriptor] = await Promise.all([
+        inner.getDiffID(chainID),
+        inner.getCacheID(chainID),
+        inner.getSize(chainID),
+        inner.getParent(chainID),
+        inner.getDescriptor(chainID),
+      ]);
+      const record: LayerRecord = { chainID, diffID, cacheID, size };
+      if (parent !== undefined) record.parent = parent;
+      if (descriptor !== undefined) record.descriptor = descriptor;
+      return record;
+    } catch (error) {
+      // Gone since the listing (a reader beside a writer): not there, not broken.
+      if (!LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) {
+        broken.push({ kind: 'layer', what: chainID, why: messageOf(error), chainID });
+      }
+      return undefined;
+    }
+  }
+
+  async #loadMount(name: string, broken: BrokenRecord[]): Promise<NamedMountRecord | undefined> {
+    const inner = this.#inner;
+    try {
+      const [id, initID, parent] = await Promise.all([
+        inner.getMountID(name),
+        inner.getInitID(name),
+        inner.getMountParent(name),
+      ]);
+      const record: NamedMountRecord = { name, id };
+      if (initID !== undefined) record.initID = initID;
+      if (parent !== undefined) record.parent = parent;
+      return record;
+    } catch (error) {
+      if (!LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST')) {
+        broken.push({ kind: 'mount', what: name, why: messageOf(error), name });
+      }
+      return undefined;
+    }
+  }
+}
+
+class AdaptedTransaction implements FullMetadataTransaction {
+  readonly inner: MetadataTransaction;
+
+  constructor(inner: MetadataTransaction) {
+    this.inner = inner;
+  }
+
+  setSize(bytes: number): Promise<void> {
+    return this.inner.setSize(bytes);
+  }
+
+  setParent(parent: ChainID): Promise<void> {
+    return this.inner.setParent(parent);
+  }
+
+  setDiffID(id: DiffID): Promise<void> {
+    return this.inner.setDiffID(id);
+  }
+
+  setCacheID(id: string): Promise<void> {
+    return this.inner.setCacheID(id);
+  }
+
+  setDescriptor(descriptor: Descriptor): Promise<void> {
+    return this.inner.setDescriptor(descriptor);
+  }
+
+  async tarSplitTarget(): Promise<TarSplitTarget> {
+    const { inner } = this;
+    return inner.tarSplitTarget === undefined ? { writer: await inner.tarSplitWriter(true) } : inner.tarSplitTarget();
+  }
+
+  commit(id: ChainID): Promise<void> {
+    return this.inner.commit(id);
+  }
+
+  cancel(): Promise<void> {
+    return this.inner.cancel();
+  }
+
+  toString(): string {
+    return this.inner.toString();
+  }
+}
+
+function noFiles(): never {
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    'the records of this metadata store are no files that steps could make',
+  );
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
