@@ -106,6 +106,7 @@ export type {
 
 export { openImages } from './image/index.js';
 export type {
+  BlobProgress,
   ContainerConfig,
   CreateImageOptions,
   HistoryEntry,
@@ -118,5 +119,12 @@ export type {
   SaveProgressListener,
   Images,
   LoadOptions,
+  PullOptions,
+  PullProgressListener,
+  PushOptions,
+  PushProgressListener,
+  RegistryCredentials,
+  RegistryHost,
+  RegistryOptions,
   SaveOptions,
 } from './image/index.js';

@@ -9,7 +9,9 @@ import { LayerStoreError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import { usingSources } from '../store/source.js';
 import type { LayerMetadata, Store } from '../store/types.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
+import { Slots } from '../util/slots.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { readConfig, type ConfigBlob } from './config.js';
 import { attempt, invalidArgument, noSuchBase, noSuchImage, noSuchLayer, quote } from './errors.js';
@@ -20,10 +22,16 @@ import { archiveLimits } from './limits.js';
 import { loadImages, type LoadedImage } from './load.js';
 import { compareImages, describeImage, topChain, type ImageRecord } from './record.js';
 import { parseName, tryParseName, type ImageName } from '../registry/reference.js';
+import { registrySettings } from '../registry/settings.js';
+import type { RegistryOptions } from '../registry/types.js';
 import { imageReferences } from './references.js';
 import { Repositories } from './repositories.js';
 import { layersOf, saveImage } from './save.js';
-import type { CreateImageOptions, Image, Images, LoadOptions, SaveOptions } from './types.js';
+import { LayerBlobs } from './layer-blobs.js';
+import { PartialBlobs } from './partial-blobs.js';
+import { pullImage, type RegistryAccess } from './pull.js';
+import { pushImage } from './push.js';
+import type { CreateImageOptions, Image, Images, LoadOptions, PullOptions, PushOptions, SaveOptions } from './types.js';
 
 const LIMITS = archiveLimits();
 const HEX_PREFIX = /^[a-f0-9]{8,64}$/;
@@ -35,25 +43,35 @@ export class DockerImages implements Images {
   readonly #repositories: Repositories;
   readonly #changes = new KeyedMutex();
   readonly #kept = new KeptChains();
+  readonly #registry: RegistryAccess;
   #records = new Map<Digest, ImageRecord>();
   #problems: string[] = [];
   /** Why names are not to be written: the file that is there was not understood. */
   #namesUnreadable: unknown;
 
-  private constructor(store: Store) {
+  private constructor(store: Store, registry: RegistryOptions) {
     const sync = store.durability === 'strict';
     this.#store = store;
+    const settings = registrySettings(registry);
+    const own = join(store.root, 'layerstore');
+    this.#registry = {
+      settings,
+      slots: new Slots(settings.concurrency),
+      partial: new PartialBlobs(own),
+      blobs: new LayerBlobs(own),
+    };
     this.#directory = join(store.root, 'image', store.driverName);
     this.#db = new ImageDb({ directory: this.#directory, sync, maxJsonBytes: LIMITS.maxJsonBytes });
     this.#repositories = new Repositories(join(this.#directory, 'repositories.json'), { sync, limits: LIMITS });
   }
 
-  static async open(store: Store): Promise<DockerImages> {
-    const images = new DockerImages(store);
+  static async open(store: Store, registry: RegistryOptions = {}): Promise<DockerImages> {
+    const images = new DockerImages(store, registry);
     // What fails here has added no source, so that the next attempt adds none twice.
     await images.refresh();
     store.addReferenceSource(imageReferences(store.root, store.driverName));
     store.addReferenceSource(async () => images.#kept.chains());
+    store.addLeftoverSource(() => images.#registry.partial.leftovers());
     return images;
   }
 
@@ -134,6 +152,28 @@ export class DockerImages implements Images {
     const id = this.#resolve(nameOrID);
     const name = this.#nameFor(nameOrID, id);
     await saveImage(this.#store, this.#recordOf(id).config, name, target, options);
+  }
+
+  async pull(reference: string, options: PullOptions = {}): Promise<Image> {
+    this.#assertWritable('pull an image');
+    const keeper = this.#kept.begin(this.#store.map().keys());
+    try {
+      return await pullImage(this.#store, this.#registry, reference, options, keeper, async (image) => {
+        const [recorded] = await this.#changes.run('records', () => this.#record([image]));
+        return recorded as Image;
+      });
+    } finally {
+      keeper.end();
+    }
+  }
+
+  async push(nameOrID: string, reference?: string, options: PushOptions = {}): Promise<Descriptor> {
+    this.#assertOpen();
+    const id = this.#resolve(nameOrID);
+    const target = reference === undefined ? this.#pushName(nameOrID, id) : parseName(reference);
+    if (target.digest !== undefined)
+      throw invalidArgument(`${quote(reference ?? nameOrID)} has a digest; an image is pushed to a tag`);
+    return pushImage(this.#store, this.#registry, this.#recordOf(id).config, target, options);
   }
 
   list(): readonly Image[] {
@@ -297,6 +337,14 @@ export class DockerImages implements Images {
   #nameFor(nameOrID: string, id: Digest): ImageName | undefined {
     const name = tryParseName(nameOrID);
     return name !== undefined && this.#repositories.get(name) === id ? name : undefined;
+  }
+
+  /** Where an image goes that is pushed without a reference: the name it was asked for by, or its only one. */
+  #pushName(nameOrID: string, id: Digest): ImageName {
+    const { names } = this.#describe(id);
+    const name = this.#nameFor(nameOrID, id) ?? (names.length === 1 ? parseName(names[0] as string) : undefined);
+    if (name !== undefined) return name;
+    throw invalidArgument(`image ${id} has ${names.length} names; say where to push it`);
   }
 
   #assertOpen(): void {

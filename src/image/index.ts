@@ -1,9 +1,12 @@
 /** Images: the public names of this room. */
+import type { RegistryOptions } from '../registry/types.js';
 import type { Store } from '../store/types.js';
 import { DockerImages } from './images.js';
 import type { Images } from './types.js';
 
+export type { RegistryCredentials, RegistryHost, RegistryOptions } from '../registry/types.js';
 export type {
+  BlobProgress,
   ContainerConfig,
   CreateImageOptions,
   HistoryEntry,
@@ -14,6 +17,10 @@ export type {
   ImageProgressListener,
   Images,
   LoadOptions,
+  PullOptions,
+  PullProgressListener,
+  PushOptions,
+  PushProgressListener,
   SaveOptions,
   SaveProgress,
   SaveProgressListener,
@@ -23,7 +30,7 @@ const opened = new WeakMap<Store, Promise<Images>>();
 
 /**
  * The images recorded under a store's root, in Docker's own format; from now on they are references for gc. Asked twice
- * for one store it gives the same object. A record that cannot be taken is left out and told by `problems()`.
+ * for one store it gives the same object, with the options of the first time. A record that cannot be taken is left out and told by `problems()`.
  *
  * ```ts
  * const images = await openImages(store);
@@ -31,10 +38,10 @@ const opened = new WeakMap<Store, Promise<Images>>();
  * const layer = await store.createRWLayer('box', image.chainID);
  * ```
  */
-export function openImages(store: Store): Promise<Images> {
+export function openImages(store: Store, options: { registry?: RegistryOptions } = {}): Promise<Images> {
   const before = opened.get(store);
   if (before !== undefined) return before;
-  const images = DockerImages.open(store);
+  const images = DockerImages.open(store, options.registry);
   opened.set(store, images);
   // A failure is not kept, so that asking again can do better.
   images.catch(() => opened.delete(store));

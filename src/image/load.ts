@@ -6,14 +6,14 @@ import type { Layer, Store } from '../store/types.js';
 import type { ConfigBlob } from './config.js';
 import { planDocker, planLegacy } from './docker-plan.js';
 import { LayerStoreError } from '../errors.js';
-import { badImage, invalidArgument, overLimit } from './errors.js';
+import { invalidArgument, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { Keeper } from './kept-chains.js';
 import { archiveLimits, type ArchiveLimits } from './limits.js';
 import { planOci } from './oci-plan.js';
 import { openFiles } from './open-files.js';
-import { mergeImages, type Offer, type Plan } from './plan.js';
-import { formatPlatform, parsePlatform, type Platform } from './platform.js';
+import { mergeImages, noImage, type Offer, type Plan } from './plan.js';
+import { parsePlatform, type Platform } from './platform.js';
 import type { ImageName } from '../registry/reference.js';
 import type { LoadOptions } from './types.js';
 import { Unpacker } from './unpack.js';
@@ -94,14 +94,10 @@ async function makePlan(files: ImageFiles, wanted: Platform | undefined, limits:
   if (images.length > limits.maxImages)
     throw overLimit(`${files.title} with its ${images.length} images`, 'maxImages', limits.maxImages);
   if (images.length > 0) return { images };
-  if (wanted !== undefined && platforms.size > 0)
-    throw invalidArgument(
-      `${files.title} has no image for ${formatPlatform(wanted)}; it has ${[...platforms].join(', ')}`,
-    );
-  throw badImage(`${files.title} holds no image: its "${first}" names none`);
+  throw noImage(files.title, `its "${first}"`, wanted, platforms);
 }
 
-function refuseForeign({ id, platform }: ConfigBlob): void {
+export function refuseForeign({ id, platform }: ConfigBlob): void {
   if (platform === undefined || platform.os === 'linux') return;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',

@@ -11,12 +11,12 @@ import type { SavePlan } from './save-plan.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
-const LAYER_TYPES: Readonly<Record<Compression, string>> = {
+export const LAYER_TYPES: Readonly<Record<Compression, string>> = {
   none: 'application/vnd.oci.image.layer.v1.tar',
   gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
   zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
 };
-const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json';
 
 export const OCI_LAYOUT = Buffer.from('{"imageLayoutVersion":"1.0.0"}');
@@ -41,11 +41,16 @@ export function manifestJson(config: ConfigBlob, layers: readonly Blob[], compre
     digest,
     size,
   }));
+  return imageManifest(config, descriptors);
+}
+
+/** @param layers base first */
+export function imageManifest(config: ConfigBlob, layers: readonly Descriptor[]): string {
   return JSON.stringify({
     schemaVersion: 2,
     mediaType: MANIFEST_TYPE,
     config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: config.id, size: config.raw.length },
-    layers: descriptors,
+    layers,
   });
 }
 

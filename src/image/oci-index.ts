@@ -48,10 +48,22 @@ export function blobName(digest: Digest): string {
   return `blobs/sha256/${digest.slice('sha256:'.length)}`;
 }
 
+/** Where manifests, indexes and configurations are read from: a layout, an archive, a registry. */
+export interface Documents {
+  /** What it is called in errors. */
+  readonly title: string;
+  /** A small blob whole, not checked; undefined where it is missing. ERR_LIMIT_EXCEEDED over `maxBytes`. */
+  read(descriptor: Descriptor, maxBytes: number): Promise<Uint8Array | undefined>;
+}
+
+export function documentsOf(files: ImageFiles): Documents {
+  return { title: files.title, read: ({ digest }, maxBytes) => files.read(blobName(digest), maxBytes) };
+}
+
 export async function readIndex(files: ImageFiles, limits: ArchiveLimits): Promise<IndexEntry[]> {
   const bytes = await files.read('index.json', limits.maxJsonBytes);
   if (bytes === undefined) throw badImage(`${files.title} has no "index.json"`);
-  const walk = new IndexWalk(files, limits);
+  const walk = new IndexWalk(documentsOf(files), limits);
   const entries: IndexEntry[] = [];
   for (const descriptor of walk.children(parseJson(bytes, '"index.json"', limits), '"index.json"')) {
     entries.push({ annotations: descriptor.annotations ?? {}, leaves: await walk.leaves(descriptor, 1) });
@@ -59,13 +71,13 @@ export async function readIndex(files: ImageFiles, limits: ArchiveLimits): Promi
   return entries;
 }
 
-class IndexWalk {
-  readonly #files: ImageFiles;
+export class IndexWalk {
+  readonly #documents: Documents;
   readonly #limits: ArchiveLimits;
   #descriptors = 0;
 
-  constructor(files: ImageFiles, limits: ArchiveLimits) {
-    this.#files = files;
+  constructor(documents: Documents, limits: ArchiveLimits) {
+    this.#documents = documents;
     this.#limits = limits;
   }
 
@@ -86,9 +98,9 @@ class IndexWalk {
     if (MANIFEST_TYPES.has(descriptor.mediaType)) return [{ descriptor, platform: readPlatform(descriptor.platform) }];
     if (!INDEX_TYPES.has(descriptor.mediaType)) return [];
     if (depth > MAX_NESTING)
-      throw badImage(`the indexes of ${this.#files.title} lie more than ${MAX_NESTING} deep in each other`);
+      throw badImage(`the indexes of ${this.#documents.title} lie more than ${MAX_NESTING} deep in each other`);
     const what = `the index ${descriptor.digest}`;
-    const bytes = await readBlob(this.#files, descriptor, what, this.#limits);
+    const bytes = await readBlob(this.#documents, descriptor, what, this.#limits);
     const found: Leaf[] = [];
     for (const child of this.children(parseJson(bytes, what, this.#limits), what))
       found.push(...(await this.leaves(child, depth + 1)));
@@ -129,7 +141,7 @@ export function readDescriptor(value: unknown, what: string): Descriptor {
 
 /** A small blob whole, its size and digest checked. */
 export async function readBlob(
-  files: ImageFiles,
+  documents: Documents,
   descriptor: Descriptor,
   what: string,
   limits: ArchiveLimits,
@@ -137,11 +149,11 @@ export async function readBlob(
   const { digest, size } = descriptor;
   if (size > limits.maxJsonBytes)
     throw overLimit(`${what} with its ${size} bytes`, 'maxJsonBytes', limits.maxJsonBytes);
-  const bytes = await files.read(blobName(digest), limits.maxJsonBytes);
+  const bytes = await documents.read(descriptor, limits.maxJsonBytes);
   if (bytes === undefined)
-    throw badImage(`${what} is missing in ${files.title}: it should lie at ${quote(blobName(digest))}`);
+    throw badImage(`${what} is missing in ${documents.title}: it should lie at ${quote(blobName(digest))}`);
   if (bytes.length !== size) throw digestMismatch(`${what} has ${bytes.length} bytes; its descriptor says ${size}`);
   const found = sha256(bytes);
-  if (found !== digest) throw digestMismatch(`${what} has the digest ${found}: ${files.title} is damaged`);
+  if (found !== digest) throw digestMismatch(`${what} has the digest ${found}: ${documents.title} is damaged`);
   return bytes;
 }

@@ -5,8 +5,19 @@ import { badImage, invalidArgument, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asObject, asString, optional, parseJson } from './json.js';
 import type { ArchiveLimits } from './limits.js';
-import { blobName, readBlob, readDescriptor, readIndex, refuseBoth, type IndexEntry, type Leaf } from './oci-index.js';
-import { checkLayerCount, type Offer, type PlannedImage } from './plan.js';
+import {
+  blobName,
+  documentsOf,
+  IndexWalk,
+  readBlob,
+  readDescriptor,
+  readIndex,
+  refuseBoth,
+  type Documents,
+  type IndexEntry,
+  type Leaf,
+} from './oci-index.js';
+import { checkLayerCount, noImage, type Offer, type PlannedImage } from './plan.js';
 import { formatPlatform, hostPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
 
@@ -26,11 +37,26 @@ export async function planOci(files: ImageFiles, wanted: Platform | undefined, l
   const offered = new Set<string>();
   for (const { name, leaves } of groups) {
     if (leaves.length === 0) continue;
-    const reader = new ManifestReader(files, limits);
+    const reader = new ManifestReader(documentsOf(files), limits);
     const chosen = await choose(leaves, wanted, reader, offered);
     if (chosen !== undefined) images.push({ ...(await reader.image(chosen)), names: name === undefined ? [] : [name] });
   }
   return { images, platforms: [...offered] };
+}
+
+/** The image of a manifest, or the one of an index that fits best. Its layers' descriptors are known. */
+export async function planManifest(
+  documents: Documents,
+  root: Descriptor,
+  wanted: Platform | undefined,
+  limits: ArchiveLimits,
+): Promise<PlannedImage> {
+  const leaves = await new IndexWalk(documents, limits).leaves(root, 1);
+  const reader = new ManifestReader(documents, limits);
+  const offered = new Set<string>();
+  const chosen = await choose(leaves, wanted, reader, offered);
+  if (chosen === undefined) throw noImage(documents.title, 'its index', wanted, offered);
+  return { ...(await reader.image(chosen)), names: [] };
 }
 
 async function checkLayoutVersion(files: ImageFiles, limits: ArchiveLimits): Promise<void> {
@@ -107,11 +133,11 @@ async function choose(
 }
 
 class ManifestReader {
-  readonly #files: ImageFiles;
+  readonly #documents: Documents;
   readonly #limits: ArchiveLimits;
 
-  constructor(files: ImageFiles, limits: ArchiveLimits) {
-    this.#files = files;
+  constructor(documents: Documents, limits: ArchiveLimits) {
+    this.#documents = documents;
     this.#limits = limits;
   }
 
@@ -123,7 +149,7 @@ class ManifestReader {
   async image({ descriptor }: Leaf): Promise<Omit<PlannedImage, 'names'>> {
     const what = `the manifest ${descriptor.digest}`;
     const manifest = asObject(
-      parseJson(await readBlob(this.#files, descriptor, what, this.#limits), what, this.#limits),
+      parseJson(await readBlob(this.#documents, descriptor, what, this.#limits), what, this.#limits),
       what,
     );
     refuseBoth(manifest, what);
@@ -142,7 +168,7 @@ class ManifestReader {
       throw overLimit(`the image with its ${entries.length} layers`, 'maxLayers', this.#limits.maxLayers);
     const descriptors = entries.map((entry, index) => readLayer(entry, `layer ${index} of ${what}`));
     const config = readConfig(
-      await readBlob(this.#files, configDescriptor, `the configuration ${configDescriptor.digest}`, this.#limits),
+      await readBlob(this.#documents, configDescriptor, `the configuration ${configDescriptor.digest}`, this.#limits),
       this.#limits,
     );
     checkLayerCount(config, descriptors.length);

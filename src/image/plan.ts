@@ -1,8 +1,10 @@
 /** What a load will do, before it does it: images with their checked configurations, and where each layer lies. */
 import type { DiffID, Digest } from '../digest.js';
+import type { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import type { ConfigBlob } from './config.js';
-import { badImage } from './errors.js';
+import { badImage, invalidArgument } from './errors.js';
+import { formatPlatform, type Platform } from './platform.js';
 import type { ImageName } from '../registry/reference.js';
 
 export interface PlannedLayer {
@@ -54,4 +56,16 @@ export function mergeImages(images: readonly PlannedImage[]): PlannedImage[] {
     merged.set(image.config.id, before === undefined ? image : { ...before, names: [...before.names, ...image.names] });
   }
   return [...merged.values()];
+}
+
+/** @param list what should name one: `its index` */
+export function noImage(
+  title: string,
+  list: string,
+  wanted: Platform | undefined,
+  offered: ReadonlySet<string>,
+): LayerStoreError {
+  if (wanted !== undefined && offered.size > 0)
+    return invalidArgument(`${title} has no image for ${formatPlatform(wanted)}; it has ${[...offered].join(', ')}`);
+  return badImage(`${title} holds no image: ${list} names none`);
 }

@@ -1,18 +1,6 @@
 /** Saving one image: as a tar in a new file or down a stream, or as an OCI layout directory. */
-import { constants, createReadStream } from 'node:fs';
-import {
-  mkdir,
-  mkdtemp,
-  open,
-  readdir,
-  realpath,
-  rename,
-  rm,
-  rmdir,
-  stat,
-  unlink,
-  type FileHandle,
-} from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
@@ -21,7 +9,7 @@ import { systemError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import { syncDirectory } from '../util/atomic-file.js';
-import { randomID } from '../util/random-id.js';
+import { openNamelessFile } from '../util/nameless-file.js';
 import { writeChunks, writeTarget } from '../util/write-target.js';
 import type { ConfigBlob } from './config.js';
 import { attempt, hasErrno, invalidArgument, quote } from './errors.js';
@@ -111,7 +99,7 @@ async function forStream(
   send: (chunks: AsyncIterable<Uint8Array>) => Promise<void>,
 ): Promise<void> {
   if (plan.compression === 'none') return send(plainArchive(plan));
-  const file = await openNameless(spoolDirectory);
+  const file = await attempt('save the image', () => openNamelessFile(spoolDirectory, 'save'));
   try {
     await writeArchive(plan, file);
     await send(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }));
@@ -121,15 +109,6 @@ async function forStream(
   } finally {
     await file.close();
   }
-}
-
-async function openNameless(directory: string): Promise<FileHandle> {
-  const path = join(directory, `save-${randomID(8)}.tmp`);
-  return attempt('save the image', async () => {
-    const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    await unlink(path);
-    return file;
-  });
 }
 
 async function saveToDirectory(plan: SavePlan, wanted: string): Promise<void> {

@@ -2,14 +2,13 @@
  * Spool: a file without a name for what a stream brings before it is needed. It is unlinked as soon as it is open, so
  * nothing is left of it however the process ends, and read back through its descriptor's path.
  */
-import { constants, createReadStream } from 'node:fs';
-import { open, statfs, unlink, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { createReadStream } from 'node:fs';
+import { statfs, type FileHandle } from 'node:fs/promises';
 import { LayerStoreError } from '../errors.js';
 import type { TarSource } from '../engine/engine.js';
 import { attempt, overLimit, withAction } from './errors.js';
 import type { ArchiveLimits } from './limits.js';
-import { randomID } from '../util/random-id.js';
+import { openNamelessFile } from '../util/nameless-file.js';
 
 const CHECK_EVERY = 64 * 1024 * 1024;
 
@@ -83,12 +82,7 @@ export class Spool {
   }
 
   async #open(): Promise<FileHandle> {
-    const path = join(this.#directory, `spool-${randomID(8)}.tmp`);
-    return attempt('keep a part of the stream on disk', async () => {
-      const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-      await unlink(path);
-      return file;
-    });
+    return attempt('keep a part of the stream on disk', () => openNamelessFile(this.#directory, 'spool'));
   }
 
   async #checkSpace(needed: number): Promise<void> {

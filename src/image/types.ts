@@ -2,6 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
 import type { LayerMetadata } from '../store/types.js';
 
 /** How a container of the image is run: `config` of an {@link ImageConfig}. Members that are not listed are kept. */
@@ -168,6 +169,48 @@ export interface SaveProgress {
 }
 export type SaveProgressListener = (progress: SaveProgress) => void;
 
+/** How far one blob of a pull or push is. Sizes are bytes, compressed ones where it is compressed. */
+export interface BlobProgress {
+  digest: Digest;
+  total: number;
+  /** Fetched or sent so far. */
+  transferred: number;
+  /** Of a pull: how many of them are unpacked. */
+  unpacked: number;
+  /**
+   * `exists`: the store, or the registry, has it. `mounted`: the registry takes it over from another repository.
+   * `unpacking`: all of it is here; unpacking begins before that.
+   */
+  state: 'exists' | 'mounted' | 'waiting' | 'downloading' | 'unpacking' | 'uploading' | 'done';
+  /** 1 until something broke. */
+  attempts: number;
+  /** Milliseconds until the next attempt, and why: `Retry-After`, a broken connection. Only while it waits. */
+  pause?: { inMs: number; reason: string };
+}
+export type PullProgressListener = (progress: BlobProgress) => void;
+export type PushProgressListener = (progress: BlobProgress) => void;
+
+export interface PullOptions {
+  /** `os/architecture[/variant]`, `linux/arm64`. Default: this machine's, where there is more than one. */
+  platform?: string;
+  /** Stops; what was fetched stays for the next pull. Rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** At most 10 reports a second for each layer's blob, and one for each change of `state` and each pause. */
+  onProgress?: PullProgressListener;
+  /** Names that the image gets, in place of the one it was pulled by. */
+  names?: readonly string[];
+  limits?: ImageLimits;
+}
+
+export interface PushOptions {
+  /** Rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** As for a pull. */
+  onProgress?: PushProgressListener;
+  /** Of layers. Default: the one in which the registry has a layer, else gzip. */
+  compression?: 'gzip' | 'zstd';
+}
+
 /**
  * The images of a store, in Docker's own records under `<root>/image/<driver>`. After the store's `close()`:
  * ERR_STORE_CLOSED; what writes, on a read-only store: ERR_READ_ONLY.
@@ -222,6 +265,30 @@ export interface Images {
    * ```
    */
   save(nameOrID: string, target: { path: string } | Writable, options?: SaveOptions): Promise<void>;
+  /**
+   * An image from a registry, by a reference as Docker takes it: `debian:12` is `docker.io/library/debian:12`; what comes
+   * by `@sha256:…` is checked against that. Layers that are there are not fetched; others are unpacked while they come. A
+   * failed pull leaves no layer and no name, but the bytes that were fetched, which the next one goes on from and `gc`
+   * removes. ERR_IMAGE_DOES_NOT_EXIST, ERR_UNAUTHORIZED, ERR_REGISTRY, ERR_DIGEST_MISMATCH, ERR_BAD_IMAGE,
+   * ERR_LIMIT_EXCEEDED; ERR_NOT_SUPPORTED for layers outside of the registry; ERR_INVALID_ARGUMENT for a platform that
+   * is not offered.
+   *
+   * ```ts no-run
+   * const image = await images.pull('debian:12', { onProgress: ({ digest, state }) => console.log(digest, state) });
+   * console.log(image.names, image.digests); // [ 'debian:12' ] [ 'debian@sha256:…' ]
+   * ```
+   */
+  pull(reference: string, options?: PullOptions): Promise<Image>;
+  /**
+   * An image to a registry, as an OCI manifest, whose descriptor it gives. `reference`: by default the name. Blobs that the
+   * registry has are not sent. ERR_LAYER_DOES_NOT_EXIST, ERR_UNAUTHORIZED, ERR_REGISTRY, ERR_LAYER_CORRUPT.
+   *
+   * ```ts no-run
+   * const { digest } = await images.push('app:1', 'localhost:5000/team/app:1');
+   * console.log(digest);
+   * ```
+   */
+  push(nameOrID: string, reference?: string, options?: PushOptions): Promise<Descriptor>;
   /** In order of first name, images without one last. */
   list(): readonly Image[];
   /**

@@ -16,11 +16,11 @@ const NOTHING_READ: Progress = { bytesRead: 0, bytesUnpacked: 0, entries: 0 };
 
 export class Unpacker {
   readonly #store: Store;
-  readonly #files: ImageFiles;
+  readonly #files: Pick<ImageFiles, 'blob'>;
   readonly #options: LoadOptions;
   readonly #keeper: Keeper;
 
-  constructor(store: Store, files: ImageFiles, options: LoadOptions, keeper: Keeper) {
+  constructor(store: Store, files: Pick<ImageFiles, 'blob'>, options: LoadOptions, keeper: Keeper) {
     this.#store = store;
     this.#files = files;
     this.#options = options;

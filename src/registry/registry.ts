@@ -349,12 +349,13 @@ export class Registry implements AsyncDisposable {
   /** One request for a blob that is sent whole; two where the registry has its beginning already. */
   async #sendFrom(
     endpoint: Endpoint,
-    { digest, size, open }: Upload,
+    blob: Upload,
     session: URL,
     offset: number,
     action: string,
     caller: Caller,
   ): Promise<'done' | LayerStoreError> {
+    const { digest, size } = blob;
     try {
       let target = session;
       if (offset > 0 && offset < size) {
@@ -363,7 +364,7 @@ export class Registry implements AsyncDisposable {
           'content-length': String(size - offset),
           'content-range': `${offset}-${size - 1}`,
         };
-        const body = (): Body => open(offset);
+        const body = (): Body => blob.open(offset);
         const part: Request = { method: 'PATCH', url: session, headers, body, action, retries: 0 };
         const answer = await this.#send(endpoint, part, caller);
         if (answer.status !== 202) return await this.#transport.failure(answer, { endpoint, action });
@@ -373,7 +374,7 @@ export class Registry implements AsyncDisposable {
       url.searchParams.set('digest', digest);
       const rest = offset > 0 ? 0 : size;
       const headers = { 'content-type': 'application/octet-stream', 'content-length': String(rest) };
-      const body = rest === 0 ? undefined : (): Body => open(0);
+      const body = rest === 0 ? undefined : (): Body => blob.open(0);
       const answer = await this.#send(endpoint, { method: 'PUT', url, headers, body, action, retries: 0 }, caller);
       if (answer.status !== 201 && answer.status !== 204)
         return await this.#transport.failure(answer, { endpoint, action });

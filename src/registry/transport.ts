@@ -4,7 +4,7 @@
  */
 import { rootCertificates } from 'node:tls';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Dispatcher } from 'undici';
+import type * as undici from 'undici';
 import { LayerStoreError } from '../errors.js';
 import { Authenticator, parseChallenges, type TokenRequest } from './auth.js';
 import type { CredentialSource } from './credentials.js';
@@ -38,7 +38,7 @@ export interface Answer {
   readonly headers: Readonly<Record<string, string | undefined>>;
   /** Where it came from, after redirects. */
   readonly url: URL;
-  readonly body: Dispatcher.ResponseData['body'];
+  readonly body: undici.Dispatcher.ResponseData['body'];
 }
 
 export interface TransportOptions {
@@ -57,7 +57,7 @@ const MAX_ERROR_BODY = 64 * 1024;
 const TOKEN_RETRIES = 2;
 const USER_AGENT = 'layerstore';
 
-type Undici = typeof import('undici');
+type Undici = typeof undici;
 
 /** The connections of one pull or push. */
 export class Transport implements AsyncDisposable {
@@ -65,10 +65,10 @@ export class Transport implements AsyncDisposable {
   readonly #options: TransportOptions;
   readonly #authenticator: Authenticator;
   /** By TLS settings. */
-  readonly #dispatchers = new Map<string, Dispatcher>();
+  readonly #dispatchers = new Map<string, undici.Dispatcher>();
 
-  private constructor(undici: Undici, credentials: CredentialSource, repository: string, options: TransportOptions) {
-    this.#undici = undici;
+  private constructor(library: Undici, credentials: CredentialSource, repository: string, options: TransportOptions) {
+    this.#undici = library;
     this.#options = options;
     this.#authenticator = new Authenticator(credentials, repository, (request, signal) =>
       this.#sendForToken(request, signal),
@@ -209,7 +209,7 @@ export class Transport implements AsyncDisposable {
     return { status: response.statusCode, headers: lower, url, body: response.body };
   }
 
-  #dispatcher(tls: TlsSettings): Dispatcher {
+  #dispatcher(tls: TlsSettings): undici.Dispatcher {
     const name = JSON.stringify(tls);
     const before = this.#dispatchers.get(name);
     if (before !== undefined) return before;

@@ -10,12 +10,23 @@ import type { LoggerLike } from '../util/logger.js';
 import type { TaskQueue } from '../util/task-queue.js';
 import type { Intents } from './intents.js';
 import type { LayerMap, LayerNode } from './layer-map.js';
+import type { FreedItem } from './reports.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { References } from './references.js';
 import type { RWMap } from './rw-map.js';
 
 /** Names the chains that somebody beside this store refers to; rejects where it cannot name all of them. */
 export type ReferenceSource = () => Promise<Iterable<ChainID>>;
+
+/** Something that lies about and is ours to remove. */
+export interface Leftover {
+  item: FreedItem;
+  /** Absent: the driver's own `cleanup` removes it. */
+  remove?: () => Promise<void>;
+}
+
+/** Names what somebody beside this store left on disk, and removes it. */
+export type LeftoverSource = () => Promise<readonly Leftover[]>;
 
 export interface StoreContext {
   readonly root: string;
@@ -34,6 +45,7 @@ export interface StoreContext {
   readonly rwLayers: RWMap;
   readonly references: References;
   readonly referenceSources: ReferenceSource[];
+  readonly leftoverSources: LeftoverSource[];
   readonly intents: Intents;
   /** `layer:CHAINID`, `rw:NAME`: state changes of one name, one after the other. */
   readonly locks: KeyedMutex;

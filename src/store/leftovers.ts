@@ -5,16 +5,10 @@
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LayerStoreError } from '../errors.js';
-import type { StoreContext } from './context.js';
+import type { Leftover, StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
 import { withoutDeadMount } from './removal.js';
 import type { CleanupReport, FreedItem } from './types.js';
-
-export interface Leftover {
-  item: FreedItem;
-  /** Absent: the driver's own `cleanup` removes it. */
-  remove?: () => Promise<void>;
-}
 
 export interface Leftovers {
   ours: Leftover[];
@@ -67,6 +61,7 @@ export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   await addBrokenRecords(ctx, named, found);
   for (const item of await driverLeftovers(ctx)) found.ours.push({ item });
   await addRecordIndexes(ctx, found);
+  for (const source of ctx.leftoverSources) found.ours.push(...(await source()));
   await addForeign(ctx, there, recorded, named, found);
   return found;
 }

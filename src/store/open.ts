@@ -137,6 +137,7 @@ async function buildContext(
     rwLayers: new RWMap(),
     references: new References(own.references, { sync }),
     referenceSources: [],
+    leftoverSources: [],
     intents,
     locks: new KeyedMutex(),
     flights: new Flights(),

@@ -5,7 +5,7 @@ import type { Descriptor } from '../metadata/metadata-store.js';
 import * as check from './arguments.js';
 import { registerChain } from './chain.js';
 import { commit, type CommitOptions } from './commit.js';
-import type { ReferenceSource, StoreContext } from './context.js';
+import type { LeftoverSource, ReferenceSource, StoreContext } from './context.js';
 import type { Operation, OperationDetails } from './diagnostics.js';
 import { cleanup, gc } from './gc.js';
 import { createHandle, lend, releaseHandle } from './layer-handle.js';
@@ -189,6 +189,13 @@ export class LayerStore implements Store {
     if (typeof source !== 'function')
       throw check.invalid(`a reference source must be a function, not ${check.shown(source)}`);
     this.#ctx.referenceSources.push(source);
+  }
+
+  addLeftoverSource(source: LeftoverSource): void {
+    this.#ctx.lifecycle.check('addLeftoverSource');
+    if (typeof source !== 'function')
+      throw check.invalid(`a leftover source must be a function, not ${check.shown(source)}`);
+    this.#ctx.leftoverSources.push(source);
   }
 
   async createRWLayer(name: string, parent?: ChainID, options?: CreateRWLayerOptions): Promise<RWLayer> {

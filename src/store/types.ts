@@ -7,6 +7,7 @@ import type { ChainLink, CloseOptions, CreateRWLayerOptions, ExportOptions, Regi
 import type {
   CleanupReport,
   Exported,
+  FreedItem,
   GcReport,
   LayerMetadata,
   Reference,
@@ -344,4 +345,6 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * source names is a reference like any other, so `release` of a last handle asks too, and keeps the layer.
    */
   addReferenceSource(source: () => Promise<Iterable<ChainID>>): void;
+  /** Where `image/` adds the files that broken pulls left: `cleanup` and `gc` report and remove them. */
+  addLeftoverSource(source: () => Promise<readonly { item: FreedItem; remove?: () => Promise<void> }[]>): void;
 }

@@ -81,6 +81,10 @@ export class FakeStore {
     this.sources.push(source);
   }
 
+  addLeftoverSource(): void {
+    // Nothing is pulled into it.
+  }
+
   map(): ReadonlyMap<ChainID, Layer> {
     return new Map([...this.nodes].map(([chain, node]) => [chain, this.#layer(node)]));
   }

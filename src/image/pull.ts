@@ -1,0 +1,287 @@
+/**
+ * Pulling: the manifest says which blobs; they are fetched side by side into files, and layers are unpacked from those
+ * while they grow. Nothing is recorded before all of it is good; what breaks leaves partial files alone.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import type { ChainID, Digest } from '../digest.js';
+import type { TarSource } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import { Download } from '../registry/download.js';
+import { locationOf, parseName, type ImageName } from '../registry/reference.js';
+import { Registry, type Caller, type Manifest } from '../registry/registry.js';
+import type { RegistrySettings } from '../registry/settings.js';
+import { releaseAndLog } from '../store/log.js';
+import type { Layer, Store } from '../store/types.js';
+import type { Slots } from '../util/slots.js';
+import { BlobReports } from './blob-progress.js';
+import { chainIDs } from './config.js';
+import { invalidArgument } from './errors.js';
+import type { Keeper } from './kept-chains.js';
+import type { LayerBlobs } from './layer-blobs.js';
+import { archiveLimits } from './limits.js';
+import { refuseForeign, type LoadedImage } from './load.js';
+import type { Documents } from './oci-index.js';
+import { planManifest } from './oci-plan.js';
+import type { PartialBlobs } from './partial-blobs.js';
+import type { PlannedImage } from './plan.js';
+import { parsePlatform } from './platform.js';
+import type { PullOptions } from './types.js';
+import { Unpacker } from './unpack.js';
+
+/** What all pulls and pushes of one `Images` share. */
+export interface RegistryAccess {
+  readonly settings: RegistrySettings;
+  /** As many as blobs may be on their way at once. */
+  readonly slots: Slots;
+  readonly partial: PartialBlobs;
+  readonly blobs: LayerBlobs;
+}
+
+/** @param record takes the handle over; where it throws it is released like that of a failed pull */
+export async function pullImage<T>(
+  store: Store,
+  access: RegistryAccess,
+  reference: string,
+  options: PullOptions,
+  keeper: Keeper,
+  record: (image: LoadedImage) => Promise<T>,
+): Promise<T> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const name = parseName(reference);
+  const names = options.names?.map(parseTag);
+  const wanted = options.platform === undefined ? undefined : parsePlatform(options.platform);
+  const limits = archiveLimits(options.limits);
+  const reports = new BlobReports(options.onProgress);
+  await using registry = await Registry.open(locationOf(name), access.settings, 'pull');
+  const caller: Caller = { signal, onRetry: (pause) => reports.pause(pause) };
+  const manifest = await registry.manifest(name.digest ?? name.tag ?? 'latest', limits.maxJsonBytes, caller);
+  const root: Descriptor = { mediaType: manifest.mediaType, digest: manifest.digest, size: manifest.bytes.length };
+  const planned = await planManifest(documentsOf(registry, manifest, caller), root, wanted, limits);
+  refuseForeign(planned.config);
+  refuseElsewhere(planned);
+  const layer = await unpack(store, access, registry, planned, options, keeper, reports);
+  try {
+    signal?.throwIfAborted();
+    await note(store, access, registry, planned);
+    return await record({
+      config: planned.config,
+      names: names ?? namesOf(name, manifest.digest),
+      layer,
+    });
+  } catch (error) {
+    if (layer !== undefined) await releaseAndLog(store, layer);
+    throw error;
+  }
+}
+
+function parseTag(text: string): ImageName {
+  const name = parseName(text);
+  if (name.digest === undefined) return name;
+  throw invalidArgument(`${JSON.stringify(text)} has a digest; a name that is given must have a tag`);
+}
+
+/** As Docker records them: what was asked for, and the digest by which it can be asked for again. */
+function namesOf({ repository, tag, digest }: ImageName, found: Digest): ImageName[] {
+  const byDigest = { repository, digest: found };
+  return tag === undefined || digest !== undefined ? [byDigest] : [{ repository, tag }, byDigest];
+}
+
+/** Manifests are asked for as such; a configuration is a blob, which only the manifest that names it tells. */
+function documentsOf(registry: Registry, root: Manifest, caller: Caller): Documents {
+  return {
+    title: `${registry.host}/${registry.path}`,
+    read: async ({ digest, mediaType }, maxBytes) => {
+      if (digest === root.digest) return root.bytes;
+      if (/\.(?:index|manifest|manifest\.list)\.v[0-9]/.test(mediaType))
+        return (await registry.manifest(digest, maxBytes, caller)).bytes;
+      return registry.blob(digest, maxBytes, caller);
+    },
+  };
+}
+
+/** Layers that the manifest says to fetch from a URL of its choice are not fetched: what a registry serves is all we ask for. */
+function refuseElsewhere({ config, layers }: PlannedImage): void {
+  for (const { descriptor } of layers) {
+    if (descriptor === undefined) continue;
+    const { urls = [], mediaType, digest } = descriptor;
+    if (urls.length === 0 && !/\.(?:foreign|nondistributable)\./.test(mediaType)) continue;
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `image ${config.id} has the layer ${digest} at other places than its registry; such layers are not fetched`,
+    );
+  }
+}
+
+/** Unpacks what the store does not have. Bytes that turn out wrong and were put together from several answers get one more try. */
+async function unpack(
+  store: Store,
+  access: RegistryAccess,
+  registry: Registry,
+  planned: PlannedImage,
+  options: PullOptions,
+  keeper: Keeper,
+  reports: BlobReports,
+): Promise<Layer | undefined> {
+  const digests = planned.layers.map(({ descriptor }) => (descriptor as Descriptor).digest);
+  for (const { descriptor } of planned.layers)
+    reports.begin((descriptor as Descriptor).digest, (descriptor as Descriptor).size);
+  for (let tries = 1; ; tries++) {
+    const fetches = new LayerFetches(store, access, registry, planned, options, reports);
+    const unpacker = new Unpacker(
+      store,
+      fetches,
+      {
+        ...options,
+        onProgress: ({ layer, status, bytesRead }) => reports.unpacked(digests[layer] as Digest, status, bytesRead),
+      },
+      keeper,
+    );
+    try {
+      const layer = await unpacker.image(planned);
+      await fetches.finish();
+      return layer;
+    } catch (error) {
+      const doubtful = await fetches.fail(error);
+      options.signal?.throwIfAborted();
+      if (!doubtful || tries > 1) throw error;
+    }
+  }
+}
+
+const WRONG_BYTES = new Set(['ERR_DIGEST_MISMATCH', 'ERR_BAD_IMAGE', 'ERR_LIMIT_EXCEEDED']);
+
+/** The downloads of one image, begun when the first byte of one of them is wanted: until then another pull may make its layers. */
+class LayerFetches {
+  readonly #store: Store;
+  readonly #access: RegistryAccess;
+  readonly #registry: Registry;
+  readonly #planned: PlannedImage;
+  readonly #options: PullOptions;
+  readonly #reports: BlobReports;
+  readonly #downloads = new Map<Digest, { download: Download; resumable: boolean; release: () => void }>();
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>[] = [];
+  #started: Promise<void> | undefined;
+
+  constructor(
+    store: Store,
+    access: RegistryAccess,
+    registry: Registry,
+    planned: PlannedImage,
+    options: PullOptions,
+    reports: BlobReports,
+  ) {
+    this.#store = store;
+    this.#access = access;
+    this.#registry = registry;
+    this.#planned = planned;
+    this.#options = options;
+    this.#reports = reports;
+  }
+
+  /** A source that can be read again: it begins anew each time. */
+  blob(file: string): Promise<TarSource> {
+    const digest: Digest = `sha256:${file.slice(file.lastIndexOf('/') + 1)}`;
+    return Promise.resolve({ [Symbol.asyncIterator]: () => this.#bytes(digest) });
+  }
+
+  /** All layers are in the store: their files go. */
+  async finish(): Promise<void> {
+    await this.#end(async ({ download }) => download.discard());
+  }
+
+  /** Files stay for the next pull, but those that hold wrong bytes. Whether a try from the beginning may end otherwise. */
+  async fail(reason: unknown): Promise<boolean> {
+    const wrong = reason instanceof LayerStoreError && WRONG_BYTES.has(reason.code);
+    let again = false;
+    await this.#end(async ({ download, resumable }) => {
+      const { complete, mixed } = download;
+      await download.close(reason);
+      const keep = resumable && !(wrong && (complete ? await hasOtherDigest(download) : mixed));
+      if (keep) return;
+      await download.discard();
+      again ||= wrong && mixed;
+    });
+    return again;
+  }
+
+  async *#bytes(digest: Digest): AsyncGenerator<Uint8Array> {
+    this.#started ??= this.#start();
+    await this.#started;
+    const entry = this.#downloads.get(digest);
+    if (entry === undefined) throw new Error(`the blob ${digest} was not expected to be read`);
+    yield* entry.download.bytes();
+  }
+
+  async #start(): Promise<void> {
+    const missing = this.#missing();
+    const bytes = missing.reduce((sum, { size }) => sum + size, 0);
+    await this.#access.partial.prepare(bytes, this.#options.limits?.minFreeBytes);
+    for (const { digest, size } of missing) {
+      const { path, resumable, release } = this.#access.partial.claim(digest);
+      const download = new Download({
+        digest,
+        size,
+        path,
+        sources: this.#registry.blobSources(digest),
+        retries: this.#access.settings.retries,
+        ranges: this.#access.settings.ranges,
+        onProgress: (progress) => this.#reports.fetched(digest, progress),
+      });
+      this.#downloads.set(digest, { download, resumable, release });
+      const running = this.#access.slots.run(this.#stop.signal, () => download.run());
+      // Whoever reads its bytes hears of it; one that never got a slot is closed with the others.
+      this.#running.push(running.catch(() => undefined));
+    }
+  }
+
+  /** What nobody has made yet. From here on nobody else will: the chain's registration has begun. */
+  #missing(): Descriptor[] {
+    const there = this.#store.map();
+    const chains = chainIDs(this.#planned.config.diffIDs);
+    const missing = new Map<Digest, Descriptor>();
+    for (const [index, { descriptor }] of this.#planned.layers.entries()) {
+      if (descriptor !== undefined && !there.has(chains[index] as ChainID)) missing.set(descriptor.digest, descriptor);
+    }
+    return [...missing.values()];
+  }
+
+  async #end(each: (entry: { download: Download; resumable: boolean }) => Promise<void>): Promise<void> {
+    await this.#started?.catch(() => undefined); // its failure was the registration's
+    this.#stop.abort(new Error('the pull has ended'));
+    for (const entry of this.#downloads.values()) {
+      try {
+        await each(entry);
+      } finally {
+        entry.release();
+      }
+    }
+    await Promise.all(this.#running);
+  }
+}
+
+async function hasOtherDigest({ path, digest }: Download): Promise<boolean> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) hash.update(chunk as Buffer);
+  return `sha256:${hash.digest('hex')}` !== digest;
+}
+
+/** For the next push: these blobs are there already. */
+async function note(store: Store, access: RegistryAccess, registry: Registry, { layers }: PlannedImage): Promise<void> {
+  const repository = `${registry.host}/${registry.path}`;
+  const found = layers.flatMap(({ diffID, descriptor }) =>
+    descriptor === undefined
+      ? []
+      : [
+          {
+            diffID,
+            blob: { digest: descriptor.digest, size: descriptor.size, mediaType: descriptor.mediaType },
+            repository,
+          },
+        ],
+  );
+  await access.blobs.add(found, new Set([...store.map().values()].map(({ diffID }) => diffID)));
+}
