@@ -3,9 +3,8 @@
  * with peers and charts, is `npm run bench` in the sources.
  */
 import { createCipheriv } from 'node:crypto';
-import { open, rm } from 'node:fs/promises';
+import { open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { TarWriter } from '../image/tar-writer.js';
 import { hashFile, openStore, type Store } from '../index.js';
 
 export interface BenchResult {
@@ -27,18 +26,16 @@ const BIG_SIZE = 16 << 20;
 /** Writes a tar of many small and a few big files, the same bytes each time. Gives its size. */
 export async function writeSampleTar(path: string): Promise<void> {
   const noise = createCipheriv('aes-256-ctr', Buffer.alloc(32, 7), Buffer.alloc(16)).update(Buffer.alloc(BIG_SIZE));
-  const file = await open(path, 'wx');
-  try {
-    const tar = new TarWriter(file);
-    for (let i = 0; i < SMALL_FILES; i++) {
-      const content = noise.subarray(i * 64, i * 64 + 200 + ((i * 37) % 6000));
-      await tar.entry(`modules/m${i % 200}/file-${i}.js`, content);
-    }
-    for (let i = 0; i < BIG_FILES; i++) await tar.entry(`bin/program-${i}`, noise);
-    await tar.end();
-  } finally {
-    await file.close();
+  const { pack } = await import('tar-stream');
+  const tar = pack();
+  const mtime = new Date(0);
+  for (let i = 0; i < SMALL_FILES; i++) {
+    const content = noise.subarray(i * 64, i * 64 + 200 + ((i * 37) % 6000));
+    tar.entry({ name: `modules/m${i % 200}/file-${i}.js`, mtime }, content);
   }
+  for (let i = 0; i < BIG_FILES; i++) tar.entry({ name: `bin/program-${i}`, mtime }, noise);
+  tar.finalize();
+  await writeFile(path, tar as AsyncIterable<Uint8Array>, { flag: 'wx' });
 }
 
 interface Trial {

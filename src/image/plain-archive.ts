@@ -21,13 +21,13 @@ export async function* plainArchive(plan: SavePlan): AsyncGenerator<Uint8Array> 
     plan.layers.map(({ diffID }) => blobs.get(diffID) as Blob),
   );
   for (const { name, content } of json.front) yield* smallFile(name, content);
-  yield directoryHeader('blobs');
-  yield directoryHeader('blobs/sha256');
+  yield await directoryHeader('blobs');
+  yield await directoryHeader('blobs/sha256');
   for (const { name, content } of json.blobs) yield* smallFile(name, content);
   for (const [diffID, layer] of distinct) {
     const { onBytes } = await layerProgress(plan, layer);
     const { size } = blobs.get(diffID) as Blob;
-    yield fileHeader(blobName(diffID), size);
+    yield await fileHeader(blobName(diffID), size);
     let written = 0;
     let reported = performance.now();
     for await (const chunk of (await layer.tarStream()) as AsyncIterable<Uint8Array>) {
@@ -49,8 +49,8 @@ export async function* plainArchive(plan: SavePlan): AsyncGenerator<Uint8Array> 
   yield END_OF_ARCHIVE;
 }
 
-function* smallFile(name: string, content: Uint8Array): Generator<Uint8Array> {
-  yield fileHeader(name, content.length);
+async function* smallFile(name: string, content: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield await fileHeader(name, content.length);
   yield content;
   yield padding(content.length);
 }

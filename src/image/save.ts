@@ -1,5 +1,4 @@
 /** Saving one image: as a tar in a new file or down a stream, or as an OCI layout directory. */
-import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -102,7 +101,7 @@ async function forStream(
   const file = await attempt('save the image', () => openNamelessFile(spoolDirectory, 'save'));
   try {
     await writeArchive(plan, file);
-    await send(createReadStream(`/proc/self/fd/${file.fd}`, { highWaterMark: 1024 * 1024 }));
+    await send(file.createReadStream({ start: 0, highWaterMark: 1024 * 1024, autoClose: false }));
   } catch (error) {
     plan.signal?.throwIfAborted();
     throw error;

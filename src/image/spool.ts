@@ -2,7 +2,6 @@
  * Spool: a file without a name for what a stream brings before it is needed. It is unlinked as soon as it is open, so
  * nothing is left of it however the process ends, and read back through its descriptor's path.
  */
-import { createReadStream } from 'node:fs';
 import { statfs, type FileHandle } from 'node:fs/promises';
 import { LayerStoreError } from '../errors.js';
 import type { TarSource } from '../engine/engine.js';
@@ -61,19 +60,24 @@ export class Spool {
   }
 
   source(offset: number, size: number): TarSource {
-    if (this.#file === undefined) throw new RangeError('nothing was kept yet');
-    return { path: `/proc/self/fd/${this.#file.fd}`, offset, length: size };
+    return { path: `/proc/self/fd/${this.#kept.fd}`, offset, length: size };
+  }
+
+  get #kept(): FileHandle {
+    if (this.#file === undefined) throw new RangeError('nothing was kept, or the spool is closed');
+    return this.#file;
   }
 
   /** The same bytes for a reader in this language. */
   async *read(offset: number, size: number): AsyncGenerator<Uint8Array> {
     if (size === 0) return;
-    const file = createReadStream(`/proc/self/fd/${this.#file?.fd ?? -1}`, {
+    const chunks = this.#kept.createReadStream({
       start: offset,
       end: offset + size - 1,
       highWaterMark: 1024 * 1024,
+      autoClose: false,
     });
-    yield* withAction('read what was kept of the stream', file);
+    yield* withAction('read what was kept of the stream', chunks);
   }
 
   async close(): Promise<void> {

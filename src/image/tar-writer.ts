@@ -1,13 +1,12 @@
 /**
  * A tar of blobs, written front to back into a file. What is known only later (the size of a blob, a digest in a name) is
- * left open and filled in afterwards in its place. ustar throughout; owner 0:0, times 0: the same image, the same bytes.
+ * left open and filled in afterwards in its place. Owner 0:0, times 0: the same image, the same bytes. Headers come from
+ * tar-stream; contents do not pass through it, since the engine writes layers to a descriptor by itself
+ * (docs/decisions/0012-tar-stream-for-archives.md).
  */
 import type { FileHandle } from 'node:fs/promises';
 import { attempt } from './errors.js';
 import { BLOCK } from '../tar/header.js';
-
-/** Octal digits of ustar's size field end at 8 GiB; beyond that its GNU form is used, which every reader knows. */
-const OCTAL_LIMIT = 8 ** 11;
 
 export interface EntryPlace {
   /** Of the header. */
@@ -25,12 +24,12 @@ export class TarWriter {
   }
 
   async directory(name: string): Promise<void> {
-    await this.#append(directoryHeader(name));
+    await this.#append(await directoryHeader(name));
   }
 
   async entry(name: string, content: Uint8Array): Promise<EntryPlace> {
     const place = { offset: this.#position };
-    await this.#append(fileHeader(name, content.length));
+    await this.#append(await fileHeader(name, content.length));
     await this.#append(content);
     await this.#pad(content.length);
     return place;
@@ -47,7 +46,7 @@ export class TarWriter {
   }
 
   async fillHeader({ offset }: EntryPlace, name: string, size: number): Promise<void> {
-    await this.#put(fileHeader(name, size), offset);
+    await this.#put(await fileHeader(name, size), offset);
   }
 
   /** @param content as long as what was written there */
@@ -85,12 +84,12 @@ export async function writeAll(file: FileHandle, bytes: Uint8Array, position: nu
 /** The two blocks that end an archive. */
 export const END_OF_ARCHIVE: Uint8Array = new Uint8Array(2 * BLOCK);
 
-export function directoryHeader(name: string): Uint8Array {
-  return header(`${name}/`, 0, '5');
+export function directoryHeader(name: string): Promise<Uint8Array> {
+  return header({ name: `${name}/`, type: 'directory', mode: 0o755 });
 }
 
-export function fileHeader(name: string, size: number): Uint8Array {
-  return header(name, size, '0');
+export function fileHeader(name: string, size: number): Promise<Uint8Array> {
+  return header({ name, size, mode: 0o644 });
 }
 
 /** What brings an entry's content to a whole number of blocks. */
@@ -98,24 +97,11 @@ export function padding(size: number): Uint8Array {
   return new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 }
 
-function header(name: string, size: number, type: '0' | '5'): Uint8Array {
-  const block = Buffer.alloc(BLOCK);
-  block.write(name, 0, 100, 'latin1');
-  block.write(type === '5' ? '0000755\0' : '0000644\0', 100, 'latin1');
-  block.write('0000000\0', 108, 'latin1');
-  block.write('0000000\0', 116, 'latin1');
-  if (size < OCTAL_LIMIT) {
-    block.write(`${size.toString(8).padStart(11, '0')}\0`, 124, 'latin1');
-  } else {
-    block[124] = 0x80;
-    block.writeBigUInt64BE(BigInt(size), 128);
-  }
-  block.write('00000000000\0', 136, 'latin1');
-  block.write('        ', 148, 'latin1');
-  block.write(type, 156, 'latin1');
-  block.write('ustar\u000000', 257, 'latin1');
-  let sum = 0;
-  for (const byte of block) sum += byte;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
-  return block;
+/** One block, made by tar-stream: what a pack gives before the content of its entry. */
+async function header(fields: { name: string; size?: number; type?: 'directory'; mode: number }): Promise<Uint8Array> {
+  const { pack } = await import('tar-stream'); // loaded by the first save only
+  const tar = pack();
+  tar.entry({ ...fields, uid: 0, gid: 0, mtime: new Date(0) }).on('error', () => undefined); // it gets no content
+  for await (const block of tar as AsyncIterable<Uint8Array>) return block; // leaving the loop destroys the pack
+  throw new Error('tar-stream gave no header');
 }
