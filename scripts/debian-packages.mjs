@@ -23,6 +23,8 @@ export const GROUPS = {
     zstd: 'makes zstd layers',
     pigz: 'makes gzip layers',
     jq: 'reads image configurations',
+    zsh: 'completion of the command line',
+    fish: 'completion of the command line',
   },
   peers: {
     'docker.io': 'reads and writes the same root',
