@@ -2,18 +2,26 @@
 /** The `layerstore` command: the process around {@link run}. */
 import { Interrupted, run, signalExitCode } from './run.js';
 
-const interrupted = new AbortController();
+const stop = new AbortController();
+const hurry = new AbortController();
+/** Milliseconds that a command has to end in after a second signal. */
+const PATIENCE = 1000;
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => {
-    // The first one stops the work cleanly, the second one ends the process at once.
-    if (!interrupted.signal.aborted) {
-      interrupted.abort(new Interrupted(name));
+    // The first one stops the work and waits until what was begun is removed; the second one ends that wait.
+    if (!stop.signal.aborted) {
+      stop.abort(new Interrupted(name));
       return;
     }
-    process.stderr.write(
-      'layerstore: stopped at once: what was not taken away yet is removed by the next command that changes this store\n',
-    );
-    process.exit(signalExitCode(name));
+    const exit = (): never => {
+      process.stderr.write(
+        'layerstore: ended at once; what was begun is removed by the next command that changes this store\n',
+      );
+      process.exit(signalExitCode(name));
+    };
+    if (hurry.signal.aborted) exit();
+    hurry.abort();
+    setTimeout(exit, PATIENCE).unref();
   });
 }
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -25,5 +33,5 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 process.exitCode = await run(
   process.argv.slice(2),
   { stdout: process.stdout, stderr: process.stderr, env: process.env },
-  interrupted.signal,
+  { signal: stop.signal, hurry: hurry.signal },
 );

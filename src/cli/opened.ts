@@ -29,7 +29,10 @@ export class Opened {
   async #open(access: Access): Promise<Store> {
     const { json: _, ...options } = this.#options;
     if (access !== 'make') requireStore(options.root);
-    const say = (_fields: object, message: string): void => this.#terminal.note(message);
+    // What is left at the end is told by whoever closes, in words of the command line.
+    const say = (fields: object, message: string): void => {
+      if (!('pendingRemovals' in fields)) this.#terminal.note(message);
+    };
     const quiet = (): void => undefined;
     return openStore({
       ...options,
@@ -38,9 +41,12 @@ export class Opened {
     });
   }
 
-  async close(): Promise<void> {
+  /** Gives the number of removed or unfinished layers that still have files on disk; `hurry` ends the wait for them. */
+  async close(hurry: AbortSignal): Promise<number> {
+    let pending = 0;
     const store = await this.#store?.catch(() => undefined); // a failed open was reported by the command itself
-    await store?.close();
+    await store?.close({ signal: hurry, onPending: (removals) => (pending = removals) });
+    return pending;
   }
 }
 

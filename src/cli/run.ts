@@ -27,7 +27,19 @@ export function signalExitCode(signal: Interrupted['signal']): number {
   return 128 + constants.signals[signal];
 }
 
-export async function run(words: readonly string[], streams: TerminalStreams, signal: AbortSignal): Promise<number> {
+/** How a running command is stopped. */
+export interface Stop {
+  /** Ends the work; what was begun is removed. Its reason is an {@link Interrupted}. */
+  readonly signal: AbortSignal;
+  /** Ends that removal, too. */
+  readonly hurry: AbortSignal;
+}
+
+export async function run(
+  words: readonly string[],
+  streams: TerminalStreams,
+  { signal, hurry }: Stop,
+): Promise<number> {
   const terminal = new Terminal(streams, words.includes('--json'));
   let parsed: Parsed;
   try {
@@ -59,6 +71,7 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
   };
   let code = 0;
   let failure: unknown;
+  let pending = 0;
   try {
     code = (await command.run(context, positionals, values)) ?? 0;
   } catch (error) {
@@ -67,10 +80,15 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
   terminal.done();
   try {
     // What a failed command made is taken away before anything is said of it.
-    await opened.close();
+    pending = await opened.close(hurry);
   } catch (error) {
     failure ??= error;
   }
+  const left =
+    pending === 0
+      ? ''
+      : `files of ${pending} removed or unfinished layers are still on disk: the next command that changes this store removes them`;
+  if (left !== '' && !signal.aborted) terminal.note(`layerstore: ${left}`);
   if (failure === undefined) return code;
   if (failure instanceof UsageError) {
     const message = `${failure.message} (\`layerstore ${command.name} --help\` shows how)`;
@@ -78,7 +96,8 @@ export async function run(words: readonly string[], streams: TerminalStreams, si
   }
   const reason: unknown = signal.reason;
   if (reason instanceof Interrupted) {
-    return fail(terminal, signalExitCode(reason.signal), 'ABORT_ERR', `interrupted by ${reason.signal}`);
+    const message = `interrupted by ${reason.signal}${left === '' ? '' : `; ${left}`}`;
+    return fail(terminal, signalExitCode(reason.signal), 'ABORT_ERR', message);
   }
   return fail(
     terminal,

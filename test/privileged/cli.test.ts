@@ -161,87 +161,13 @@ test('a damaged layer: verify says where and exits 1', async (t) => {
 
 test('wrong usage exits 2, failures exit 1, each with one line that helps', async (t) => {
   const cli = new Cli(t);
-  const tar = await tarFile(join(cli.directory, 'a.tar'), { a: 'a'.repeat(600) });
-  for (const [words, pattern] of [
-    [['nonsense'], /no command "nonsense"/],
-    [['register'], /register takes/],
-    [['ls', '--wrong'], /^layerstore: ls has no option "--wrong" \(/],
-    [['--driver', 'zfs', 'ls'], /--driver takes overlay2 or vfs, not "zfs"/],
-    [['inspect', '--type', 'thing', 'x'], /--type takes rw, layer or image/],
-  ] as const) {
-    assert.match(cli.fails(2, ...words), pattern);
-  }
-  cli.ok('rm', cli.ok('register', tar));
-  const truncated = join(cli.directory, 'truncated.tar');
-  writeFileSync(truncated, readFileSync(tar).subarray(0, 700));
-  for (const [words, pattern] of [
-    [['register', join(cli.directory, 'missing')], /missing.*ENOENT/],
-    [['register', cli.directory], /EISDIR/],
-    [['register', main], /checksum|tar/],
-    [['register', truncated], /truncated|ends/],
-    [['register', '--diff-id', `sha256:${'0'.repeat(64)}`, tar], /0{64}/],
-    [['register', '--parent', 'feedbeef', tar], /called "feedbeef"/],
-    [['mount', 'nobody'], /no RW layer named "nobody".*`layerstore ls`/],
-    [['umount', 'nobody'], /no RW layer named "nobody"/],
-    [['diff', 'nobody'], /no RW layer named "nobody"/],
-    [['commit', 'nobody'], /no RW layer named "nobody"/],
-    [['save', 'nobody'], /no image "nobody".*`layerstore images`/],
-    [['tag', 'nobody', 'somebody'], /no image "nobody"/],
-    [['history', 'nobody'], /no image "nobody"/],
-    [['export', 'nobody'], /nothing here is called "nobody"/],
-    [['verify', 'nobody'], /nothing here is called "nobody"/],
-    [['rm', '--type', 'layer', 'feedbeef'], /no layer "feedbeef"/],
-    [['create', '../evil'], /evil/],
-    [['create', 'box', 'feedbeef'], /feedbeef/],
-    [['create', 'box', '--size', '1G'], /cannot limit the size .*project quota, which .*Omit the size/],
-    [['rm', 'nothing'], /nothing/],
-    [['load', tar], /image/],
-  ] as const) {
-    assert.match(cli.fails(1, ...words), pattern, words.join(' '));
-  }
+  assert.match(cli.fails(2, 'nonsense'), /no command "nonsense"/);
+  cli.ok('rm', cli.ok('register', await tarFile(join(cli.directory, 'a.tar'), { a: 'a' })));
+  assert.match(cli.fails(1, 'register', join(cli.directory, 'missing')), /missing.*ENOENT/);
   const failed = cli.run(['--json', 'mount', 'nobody']);
   assert.equal(failed.code, 1);
   assert.deepEqual(Object.keys((JSON.parse(failed.stdout) as { error: object }).error), ['code', 'message']);
   assert.deepEqual(cli.json('ls'), { layers: [], rwLayers: [] });
-  const file = join(cli.directory, 'a-file');
-  writeFileSync(file, '');
-  const onFile = spawnSync(process.execPath, [main, '--root', file, 'create', 'x'], { cwd: top, encoding: 'utf8' });
-  assert.equal(onFile.status, 1);
-  assert.match(onFile.stderr, /a-file/);
-});
-
-test('only what brings content in makes a store: a mistyped root is told', async (t) => {
-  const cli = new Cli(t);
-  for (const words of [
-    ['ls'],
-    ['images'],
-    ['df'],
-    ['gc'],
-    ['gc', '--dry-run'],
-    ['verify'],
-    ['inspect', 'x'],
-    ['mount', 'x'],
-    ['umount', 'x'],
-    ['diff', 'x'],
-    ['commit', 'x'],
-    ['rm', 'x'],
-    ['rm', '-f', 'x'],
-    ['tag', 'x', 'y'],
-    ['history', 'x'],
-    ['export', 'x'],
-    ['save', 'x'],
-  ]) {
-    assert.match(cli.fails(1, ...words), /there is no store in ".*root": name its place with --root/, words.join(' '));
-    assert.ok(!existsSync(cli.root), words.join(' '));
-  }
-  mkdirSync(cli.root, { mode: 0o710 });
-  assert.match(cli.fails(1, 'gc'), /there is no store in/);
-  assert.deepEqual(readdirSync(cli.root), []);
-  const { driver, engine } = cli.json<{ driver?: string; engine: string }>('info');
-  assert.deepEqual([driver, engine], [undefined, 'native'], 'what this machine can, without a store');
-  assert.deepEqual(readdirSync(cli.root), []);
-  assert.equal(cli.ok('create', 'box'), 'box');
-  assert.equal(cli.json<{ driver?: string }>('info').driver, 'overlay2');
 });
 
 /** An archive as `docker save` writes it, of one layer with the name `demo:1`. */
