@@ -57,10 +57,11 @@ export async function run(
     return 0;
   }
   const { command, options, positionals, values } = parsed;
-  signal.addEventListener('abort', () => {
+  const stopping = (): void => {
     if (terminal.interactive)
       terminal.note('layerstore: stopping, and removing what was begun; Ctrl-C again ends at once');
-  });
+  };
+  signal.addEventListener('abort', stopping);
   const opened = new Opened(options, terminal);
   const context: Context = {
     options,
@@ -84,6 +85,7 @@ export async function run(
   } catch (error) {
     failure ??= error;
   }
+  signal.removeEventListener('abort', stopping);
   const left =
     pending === 0
       ? ''
