@@ -10,7 +10,7 @@ import type { MountRecord, RecordSteps } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
 import { exists } from './record-directory.js';
 import { corrupt } from './record-errors.js';
-import { Flaw, readDigest, readMountID } from './record-text.js';
+import { InvalidRecordError, readDigest, readMountID } from './record-text.js';
 
 export class FileMounts {
   readonly #place: RecordDirectory;
@@ -130,7 +130,7 @@ export class FileMounts {
       const value = read(path);
       if (value !== undefined || (await exists(path))) return value;
     } catch (error) {
-      if (!(error instanceof Flaw)) throw systemError(error, `read the record of RW layer "${name}"`);
+      if (!(error instanceof InvalidRecordError)) throw systemError(error, `read the record of RW layer "${name}"`);
       if (await exists(path)) throw corrupt(`RW layer "${name}"`, error.message, path);
     }
     throw new LayerStoreError('ERR_MOUNT_DOES_NOT_EXIST', `there is no RW layer "${name}"`);

@@ -8,7 +8,15 @@ import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, remov
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { irregularity } from '../util/regular-file.js';
 import { DESCRIPTOR_LIMIT, SMALL_LIMIT, readRecordFile } from './record-file.js';
-import { Flaw, checkChain, readCacheID, readDescriptor, readDigest, readMountID, readSize } from './record-text.js';
+import {
+  InvalidRecordError,
+  checkChain,
+  readCacheID,
+  readDescriptor,
+  readDigest,
+  readMountID,
+  readSize,
+} from './record-text.js';
 
 /** Gives one file of one record, by name; `undefined` where it is not there. */
 type FileOf = (name: string) => string | undefined;
@@ -16,10 +24,10 @@ type FileOf = (name: string) => string | undefined;
 /** Troubles of the machine, not of a record: reporting every layer as broken because of them would be a disaster. */
 const MACHINE_TROUBLE = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'EPERM', 'EINTR']);
 
-/** The value that `read` makes of a file; a `Flaw` names the file. */
+/** The value that `read` makes of a file; a `InvalidRecordError` names the file. */
 export function required<T>(files: FileOf, name: string, read: (text: string) => T): T {
   const value = optional(files, name, read);
-  if (value === undefined) throw new Flaw(`"${name}" is missing`);
+  if (value === undefined) throw new InvalidRecordError(`"${name}" is missing`);
   return value;
 }
 
@@ -28,7 +36,7 @@ export function optional<T>(files: FileOf, name: string, read: (text: string) =>
     const text = files(name);
     return text === undefined ? undefined : read(text);
   } catch (error) {
-    if (error instanceof Flaw) throw new Flaw(`"${name}" ${error.message}`);
+    if (error instanceof InvalidRecordError) throw new InvalidRecordError(`"${name}" ${error.message}`);
     throw error;
   }
 }
@@ -164,7 +172,7 @@ function attempt<T>(files: FilesOfRecord, read: () => T): T | { why: string } | 
   try {
     return read();
   } catch (error) {
-    if (error instanceof Flaw) return files.gone() ? undefined : { why: error.message };
+    if (error instanceof InvalidRecordError) return files.gone() ? undefined : { why: error.message };
     const code = (error as NodeJS.ErrnoException).code;
     if (code === undefined || MACHINE_TROUBLE.has(code)) throw error;
     return { why: `cannot be read: ${code}` };

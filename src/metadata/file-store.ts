@@ -36,7 +36,7 @@ import type {
 import { RecordDirectory, exists, removeAll } from './record-directory.js';
 import type { RecordEngine } from './record-directory.js';
 import { corrupt } from './record-errors.js';
-import { Flaw, readCacheID, readDescriptor, readSize } from './record-text.js';
+import { InvalidRecordError, readCacheID, readDescriptor, readSize } from './record-text.js';
 
 export interface FileMetadataStoreOptions {
   /** Absolute path of the layerdb; made if missing (0700), except with `readOnly`, where a missing one is an empty one. */
@@ -271,7 +271,7 @@ class FileMetadataStore implements MetadataStore, FullMetadataStore {
     try {
       return read(path);
     } catch (error) {
-      if (!(error instanceof Flaw)) throw systemError(error, `read the record of layer ${id}`);
+      if (!(error instanceof InvalidRecordError)) throw systemError(error, `read the record of layer ${id}`);
       await this.#layerMustExist(id);
       throw corrupt(`layer ${id}`, error.message, path);
     }

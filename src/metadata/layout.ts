@@ -41,7 +41,7 @@ export function mountName(name: string): string {
   if (!isMountName(name)) {
     throw new LayerStoreError(
       'ERR_INVALID_ARGUMENT',
-      `${JSON.stringify(String(name).slice(0, 200))} is no name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
+      `${JSON.stringify(String(name).slice(0, 200))} is not a valid name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
     );
   }
   return join(MOUNTS, name);

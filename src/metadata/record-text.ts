@@ -1,13 +1,13 @@
 /**
  * What stands in the files of a record: text to value and back, pure. Readers take what Docker's take (blanks around
- * digests and ids, none around sizes); everything else is a `Flaw`, which says in one clause what is wrong.
+ * digests and ids, none around sizes); everything else is a `InvalidRecordError`, which says in one clause what is wrong.
  */
 import * as crypto from 'node:crypto';
 import type { ChainID, Digest, DiffID } from '../digest.js';
 import type { Descriptor } from './metadata-store.js';
 
 /** Thrown by the readers here; the stores turn it into ERR_LAYER_CORRUPT with the record's name. */
-export class Flaw extends Error {}
+export class InvalidRecordError extends Error {}
 
 const DIGEST = /^sha256:[a-f0-9]{64}$/;
 /** Docker's builder registers ids of its own, which are no digests; the rest is what no path can be made of. */
@@ -31,32 +31,32 @@ function shown(text: string): string {
 }
 
 function notEmpty(text: string): string {
-  if (text === '') throw new Flaw('is empty');
+  if (text === '') throw new InvalidRecordError('is empty');
   return text;
 }
 
 export function readDigest(text: string): Digest {
   const digest = trim(notEmpty(text));
-  if (!DIGEST.test(digest)) throw new Flaw(`holds ${shown(digest)}, no "sha256:" and 64 hex digits`);
+  if (!DIGEST.test(digest)) throw new InvalidRecordError(`holds ${shown(digest)}, no "sha256:" and 64 hex digits`);
   return digest as Digest;
 }
 
 export function readCacheID(text: string): string {
   const id = trim(notEmpty(text));
-  if (!CACHE_ID.test(id)) throw new Flaw(`holds ${shown(id)}, no driver id`);
+  if (!CACHE_ID.test(id)) throw new InvalidRecordError(`holds ${shown(id)}, no driver id`);
   return id;
 }
 
 export function readMountID(text: string): string {
   const id = trim(notEmpty(text));
-  if (!MOUNT_ID.test(id)) throw new Flaw(`holds ${shown(id)}, not 64 hex digits`);
+  if (!MOUNT_ID.test(id)) throw new InvalidRecordError(`holds ${shown(id)}, not 64 hex digits`);
   return id;
 }
 
 /** Bytes. Go's ParseInt trims nothing; a negative size, or one that no file system can hold, is nobody's layer. */
 export function readSize(text: string): number {
   const size = /^\+?[0-9]{1,19}$/.test(notEmpty(text)) ? Number(text) : NaN;
-  if (!Number.isSafeInteger(size)) throw new Flaw(`holds ${shown(text)}, no count of bytes`);
+  if (!Number.isSafeInteger(size)) throw new InvalidRecordError(`holds ${shown(text)}, no count of bytes`);
   return size;
 }
 
@@ -66,25 +66,26 @@ export function readDescriptor(text: string): Descriptor | undefined {
   try {
     value = JSON.parse(notEmpty(text));
   } catch (error) {
-    if (error instanceof Flaw) throw error;
-    throw new Flaw('is no JSON');
+    if (error instanceof InvalidRecordError) throw error;
+    throw new InvalidRecordError('is no JSON');
   }
-  if (!isObject(value)) throw new Flaw('holds no JSON object');
+  if (!isObject(value)) throw new InvalidRecordError('holds no JSON object');
   if (value['digest'] === undefined || value['digest'] === '') return undefined;
   const { mediaType = '', digest, size = 0, urls, annotations, platform } = value;
-  if (typeof digest !== 'string' || !DIGEST.test(digest)) throw new Flaw('has a "digest" that is none');
-  if (typeof mediaType !== 'string') throw new Flaw('has a "mediaType" that is no text');
-  if (!Number.isSafeInteger(size) || (size as number) < 0) throw new Flaw('has a "size" that is no count of bytes');
+  if (typeof digest !== 'string' || !DIGEST.test(digest)) throw new InvalidRecordError('has a "digest" that is none');
+  if (typeof mediaType !== 'string') throw new InvalidRecordError('has a "mediaType" that is no text');
+  if (!Number.isSafeInteger(size) || (size as number) < 0)
+    throw new InvalidRecordError('has a "size" that is no count of bytes');
   // JSON null is what Go writes nowhere and reads as absent.
   const known: Descriptor = { mediaType, digest: digest as Digest, size: size as number };
   if (urls !== undefined && urls !== null) {
     if (!Array.isArray(urls) || !urls.every((url) => typeof url === 'string'))
-      throw new Flaw('has "urls" that are no texts');
+      throw new InvalidRecordError('has "urls" that are no texts');
     known.urls = urls;
   }
   if (annotations !== undefined && annotations !== null) {
     if (!isObject(annotations) || !Object.values(annotations).every((text) => typeof text === 'string')) {
-      throw new Flaw('has "annotations" that are no texts');
+      throw new InvalidRecordError('has "annotations" that are no texts');
     }
     known.annotations = annotations as Record<string, string>;
   }
@@ -130,6 +131,8 @@ const sha256 = (text: string): string =>
 export function checkChain(chainID: ChainID, diffID: DiffID, parent: ChainID | undefined): void {
   const expected = parent === undefined ? diffID : `sha256:${sha256(`${parent} ${diffID}`)}`;
   if (expected !== (chainID as string)) {
-    throw new Flaw(`does not fit its name: "diff"${parent === undefined ? '' : ' and "parent"'} give ${expected}`);
+    throw new InvalidRecordError(
+      `does not fit its name: "diff"${parent === undefined ? '' : ' and "parent"'} give ${expected}`,
+    );
   }
 }

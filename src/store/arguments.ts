@@ -4,23 +4,17 @@ import type { TarSource } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import type { ChainLink, CreateRWLayerOptions, ExportOptions, RegisterOptions, VerifyOptions } from './types.js';
+import { formatValue } from '../util/quote.js';
 
 export function invalid(message: string): LayerStoreError {
   return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
-}
-
-/** A value in a message: short, and quoted where it is text. */
-export function shown(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
-  if (value === null || typeof value !== 'object') return String(value);
-  return `a value of type ${Array.isArray(value) ? 'array' : (value.constructor?.name ?? 'object')}`;
 }
 
 /** An options object with no other keys than `known`. */
 export function checkOptions(options: unknown, what: string, known: readonly string[]): void {
   if (options === undefined) return;
   if (options === null || typeof options !== 'object' || Array.isArray(options)) {
-    throw invalid(`${what} must be an object, not ${shown(options)}`);
+    throw invalid(`${what} must be an object, not ${formatValue(options)}`);
   }
   const unknown = Object.keys(options).find((key) => !known.includes(key));
   if (unknown !== undefined)
@@ -33,23 +27,23 @@ export function checkParent(parent: unknown): ChainID | undefined {
 
 export function checkFunction(value: unknown, what: string): void {
   if (value !== undefined && typeof value !== 'function')
-    throw invalid(`${what} must be a function, not ${shown(value)}`);
+    throw invalid(`${what} must be a function, not ${formatValue(value)}`);
 }
 
 export function checkBoolean(value: unknown, what: string): void {
   if (value !== undefined && typeof value !== 'boolean')
-    throw invalid(`${what} must be true or false, not ${shown(value)}`);
+    throw invalid(`${what} must be true or false, not ${formatValue(value)}`);
 }
 
 export function checkText(value: unknown, what: string): void {
   if (typeof value !== 'string' || value === '' || value.includes('\0')) {
-    throw invalid(`${what} must be a text that is not empty and holds no NUL, not ${shown(value)}`);
+    throw invalid(`${what} must be a string that is not empty and holds no NUL, not ${formatValue(value)}`);
   }
 }
 
 export function checkSignal(value: unknown): void {
   if (value !== undefined && !(value instanceof AbortSignal)) {
-    throw invalid(`"signal" must be an AbortSignal, not ${shown(value)}`);
+    throw invalid(`"signal" must be an AbortSignal, not ${formatValue(value)}`);
   }
 }
 
@@ -72,7 +66,7 @@ export function checkLimits(limits: unknown): void {
   checkOptions(limits, 'limits', LIMITS);
   for (const [name, value] of Object.entries((limits ?? {}) as Record<string, unknown>)) {
     if (value !== undefined && (typeof value !== 'number' || !(value >= 0))) {
-      throw invalid(`limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${shown(value)}`);
+      throw invalid(`limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${formatValue(value)}`);
     }
   }
 }
@@ -105,7 +99,7 @@ export function checkSource(tar: unknown, what = 'the tar'): TarSource {
       return tar as TarSource;
     }
   }
-  throw invalid(`${what} must be a readable stream, an async iterable of bytes or { path }, not ${shown(tar)}`);
+  throw invalid(`${what} must be a readable stream, an async iterable of bytes or { path }, not ${formatValue(tar)}`);
 }
 
 function checkRange(offset: unknown, length: unknown): void {
@@ -120,18 +114,18 @@ export function checkDescriptor(descriptor: unknown): Descriptor {
   if (descriptor === undefined) throw invalid('the descriptor is missing: give { mediaType, digest, size }');
   const { mediaType, digest, size, urls, annotations } = descriptor as Descriptor;
   if (typeof mediaType !== 'string')
-    throw invalid(`a descriptor's "mediaType" must be a text, not ${shown(mediaType)}`);
+    throw invalid(`a descriptor's "mediaType" must be a string, not ${formatValue(mediaType)}`);
   parseDigest(digest);
   if (!Number.isSafeInteger(size) || size < 0) {
-    throw invalid(`a descriptor's "size" must be a count of bytes, not ${shown(size)}`);
+    throw invalid(`a descriptor's "size" must be a count of bytes, not ${formatValue(size)}`);
   }
   if (urls !== undefined && !(Array.isArray(urls) && urls.every((url) => typeof url === 'string'))) {
-    throw invalid(`a descriptor's "urls" must be an array of texts, not ${shown(urls)}`);
+    throw invalid(`a descriptor's "urls" must be an array of strings, not ${formatValue(urls)}`);
   }
   if (annotations !== undefined) {
     const texts = typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations);
     if (!texts || !Object.values(annotations).every((text) => typeof text === 'string')) {
-      throw invalid(`a descriptor's "annotations" must be an object of texts, not ${shown(annotations)}`);
+      throw invalid(`a descriptor's "annotations" must be an object of strings, not ${formatValue(annotations)}`);
     }
   }
   return descriptor as Descriptor;
@@ -142,14 +136,14 @@ const RW_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 export function checkRWName(name: unknown): string {
   if (typeof name === 'string' && RW_NAME.test(name)) return name;
   throw invalid(
-    `${shown(name)} is no name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
+    `${formatValue(name)} is not a valid name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
   );
 }
 
 export function checkMountLabel(label: unknown): string | undefined {
   if (label === undefined || label === '') return undefined;
   if (typeof label !== 'string' || /[\0"\n]/.test(label)) {
-    throw invalid(`a mount label must be a text without quotes and line ends, not ${shown(label)}`);
+    throw invalid(`a mount label must be a string without quotes and line ends, not ${formatValue(label)}`);
   }
   return label;
 }
@@ -174,7 +168,7 @@ export function checkExportOptions(options: unknown): ExportOptions {
   checkSignal(given.signal);
   checkFunction(given.onProgress, '"onProgress"');
   if (given.compression !== undefined && given.compression !== 'gzip' && given.compression !== 'zstd')
-    throw invalid(`"compression" must be "gzip" or "zstd", not ${shown(given.compression)}`);
+    throw invalid(`"compression" must be "gzip" or "zstd", not ${formatValue(given.compression)}`);
   return given;
 }
 
@@ -184,10 +178,10 @@ export function checkVerifyOptions(options: unknown): VerifyOptions {
   checkSignal(given.signal);
   const { concurrency, bytesPerSecond } = given;
   if (concurrency !== undefined && !(Number.isSafeInteger(concurrency) && concurrency >= 1)) {
-    throw invalid(`"concurrency" must be a whole number of 1 or more, not ${shown(concurrency)}`);
+    throw invalid(`"concurrency" must be a whole number of 1 or more, not ${formatValue(concurrency)}`);
   }
   if (bytesPerSecond !== undefined && !(typeof bytesPerSecond === 'number' && bytesPerSecond > 0)) {
-    throw invalid(`"bytesPerSecond" must be a number above 0, not ${shown(bytesPerSecond)}`);
+    throw invalid(`"bytesPerSecond" must be a number above 0, not ${formatValue(bytesPerSecond)}`);
   }
   return given;
 }
@@ -201,10 +195,11 @@ export function checkChainOptions(options: unknown): RegisterOptions {
 
 /** A copy, so that what the caller does with the array later changes nothing. */
 export function checkLinks(layers: unknown): ChainLink[] {
-  if (!Array.isArray(layers)) throw invalid(`the layers must be an array of { tar, diffID }, not ${shown(layers)}`);
+  if (!Array.isArray(layers))
+    throw invalid(`the layers must be an array of { tar, diffID }, not ${formatValue(layers)}`);
   return layers.map((link: unknown, index) => {
     const what = `layer ${index}`;
-    if (link === undefined || link === null) throw invalid(`${what} must be { tar, diffID }, not ${shown(link)}`);
+    if (link === undefined || link === null) throw invalid(`${what} must be { tar, diffID }, not ${formatValue(link)}`);
     checkOptions(link, `keys of ${what}`, ['tar', 'diffID', 'descriptor', 'onProgress']);
     const { tar, diffID, descriptor, onProgress } = link as ChainLink;
     checkSource(tar, `the tar of ${what}`);

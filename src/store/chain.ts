@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { createChainID, type ChainID } from '../digest.js';
 import type { Progress } from '../engine/engine.js';
-import { anySignal, orAbort } from '../util/abort.js';
+import { anySignal, raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import { atMostEvery } from '../util/throttle.js';
 import { invalid } from './arguments.js';
@@ -110,16 +110,16 @@ async function registerLinks(
     }
     const flight = ctx.flights.of(link.chainID);
     if (flight !== undefined) {
-      await orAbort(flight, options.signal);
+      await raceAbort(flight, options.signal);
       continue;
     }
     // Nobody makes this one, so nobody makes one above it: those would need it as their parent.
     const rest = links.slice(index);
-    const land = ctx.flights.start(rest.map(({ chainID }) => chainID));
+    const finish = ctx.flights.start(rest.map(({ chainID }) => chainID));
     try {
       await makeLinks(ctx, rest, pins, options);
     } finally {
-      land();
+      finish();
     }
     index = links.length;
   }

@@ -4,7 +4,7 @@ import type { ChainID } from '../digest.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
 import type { Engine, UnpackLimits } from '../engine/engine.js';
 import type { FullMetadataStore } from '../metadata/metadata-store.js';
-import type { Flights } from '../util/flights.js';
+import type { SingleFlight } from '../util/single-flight.js';
 import type { KeyedMutex } from '../util/keyed-mutex.js';
 import type { LoggerLike } from '../util/logger.js';
 import type { TaskQueue } from '../util/task-queue.js';
@@ -50,7 +50,7 @@ export interface StoreContext {
   /** `layer:CHAINID`, `rw:NAME`: state changes of one name, one after the other. */
   readonly locks: KeyedMutex;
   /** Registrations under way. */
-  readonly flights: Flights<LayerNode>;
+  readonly flights: SingleFlight<LayerNode>;
   /** Deletion in the background. */
   readonly background: TaskQueue;
   /** Driver ids of layers whose removal this process will end. */

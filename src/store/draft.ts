@@ -8,7 +8,7 @@ import type { TarSource, TarSplitTarget } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, FullMetadataTransaction, LayerRecord } from '../metadata/metadata-store.js';
 import { errorFields } from '../util/logger.js';
-import { waitAtMost } from '../util/patience.js';
+import { withTimeout } from '../util/timeout.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
 import type { Intent } from './intents.js';
@@ -196,5 +196,5 @@ async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
     return;
   }
   const unlinked = ctx.background.push(await ctx.driver.detach(id));
-  await waitAtMost(unlinked, DISCARD_PATIENCE);
+  await withTimeout(unlinked, DISCARD_PATIENCE);
 }

@@ -8,10 +8,11 @@ import { compressTo } from '../engine/js/compress.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { atMostEvery } from '../util/throttle.js';
 import { writeChunks, writeTarget } from '../util/write-target.js';
-import { checkExportOptions, checkOptions, checkText, invalid, shown } from './arguments.js';
+import { checkExportOptions, checkOptions, checkText, invalid } from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode, Readers } from './layer-map.js';
 import type { Exported, ExportOptions } from './types.js';
+import { formatValue } from '../util/quote.js';
 
 /** Milliseconds between two reports of progress. */
 export const PROGRESS_INTERVAL = 100;
@@ -110,7 +111,7 @@ export function checkTarget(target: unknown): { path: string; fd?: undefined } |
     return { path: path as string };
   }
   if (!Number.isSafeInteger(fd) || (fd as number) < 0)
-    throw invalid(`the target's "fd" must be an open descriptor, not ${shown(fd)}`);
+    throw invalid(`the target's "fd" must be an open descriptor, not ${formatValue(fd)}`);
   return { fd: fd as number };
 }
 

@@ -1,7 +1,7 @@
 /** Freeing space: what crashes left, and layers that nothing refers to; each byte explained, on a dry run too. */
 import type { ChainID } from '../digest.js';
 import { errorFields } from '../util/logger.js';
-import { waitAtMost } from '../util/patience.js';
+import { withTimeout } from '../util/timeout.js';
 import type { StoreContext } from './context.js';
 import { externalReferences } from './external-references.js';
 import type { LayerNode } from './layer-map.js';
@@ -13,7 +13,7 @@ import type { CleanupReport, FreedItem, GcReport, LayerMetadata } from './types.
 const PATIENCE = 50;
 
 export async function cleanup(ctx: StoreContext): Promise<CleanupReport> {
-  await waitAtMost(ctx.background.idle(), PATIENCE);
+  await withTimeout(ctx.background.idle(), PATIENCE);
   const found = await findLeftovers(ctx);
   const removed = await removeLeftovers(ctx, found);
   await ctx.driver.cleanup();

@@ -8,11 +8,11 @@ import { LayerStoreError, systemError } from '../errors.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
 import { adaptMetadataStore, type RemovalJournal } from '../metadata/adapt.js';
 import type { FullMetadataStore } from '../metadata/metadata-store.js';
-import { Flights } from '../util/flights.js';
+import { SingleFlight } from '../util/single-flight.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
-import { waitAtMost } from '../util/patience.js';
+import { withTimeout } from '../util/timeout.js';
 import { Rollback } from '../util/rollback.js';
 import { TaskQueue } from '../util/task-queue.js';
 import { checkStoreOptions } from './options.js';
@@ -140,7 +140,7 @@ async function buildContext(
     leftoverSources: [],
     intents,
     locks: new KeyedMutex(),
-    flights: new Flights(),
+    flights: new SingleFlight(),
     background,
     removing: new Set(),
     open,
@@ -199,7 +199,7 @@ async function openRecords(
  */
 async function shutDown(ctx: StoreContext, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
   for (const end of [...ctx.open]) await end();
-  await waitAtMost(ctx.background.idle(), DELETION_PATIENCE, signal);
+  await withTimeout(ctx.background.idle(), DELETION_PATIENCE, signal);
   const pendingRemovals = ctx.readOnly ? 0 : await stopRemovals(ctx, signal);
   if (pendingRemovals > 0) {
     ctx.logger.warn(

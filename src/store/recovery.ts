@@ -10,12 +10,12 @@ import { systemError } from '../errors.js';
 import { TEMPORARY_SUFFIX } from '../util/atomic-file.js';
 import { errorFields } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
-import { waitAtMost } from '../util/patience.js';
+import { withTimeout } from '../util/timeout.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
 import { recordedIDs } from './leftovers.js';
-import { joinRecords, populate, type Joined } from './load-records.js';
+import { reconcileRecords, populate, type ReconciledRecords } from './reconcile-records.js';
 import { withoutDeadMount } from './removal.js';
 
 /** An open waits so long for what may also run on behind it. */
@@ -25,7 +25,7 @@ const PATIENCE = 50;
 export async function loadReadOnly(ctx: StoreContext): Promise<void> {
   const problem = await ctx.references.load();
   if (problem !== undefined) ctx.logger.warn({ why: problem }, 'the named references cannot be read completely');
-  const joined = await joinRecords(ctx);
+  const joined = await reconcileRecords(ctx);
   const taken = await takenOver(ctx);
   populate(ctx, { ...joined, mounts: joined.mounts.filter(({ id }) => !taken.has(id)) });
   for (const { what, why } of joined.broken) ctx.logger.debug({ what, why }, 'a record is left out');
@@ -52,7 +52,7 @@ async function takenOver(ctx: StoreContext): Promise<Set<string>> {
 export async function recover(ctx: StoreContext): Promise<void> {
   await removeTemporaries(ctx);
   await loadReferences(ctx);
-  const joined = await joinRecords(ctx);
+  const joined = await reconcileRecords(ctx);
   populate(ctx, joined);
   const intents = await ctx.intents.stored();
   // Whose directories are to stay is asked only about what an intent or a begun removal names.
@@ -70,7 +70,7 @@ export async function recover(ctx: StoreContext): Promise<void> {
   await dropTemporaryRecords(ctx, settled.broken);
   await adoptMounts(ctx);
   reportDangling(ctx);
-  await waitAtMost(
+  await withTimeout(
     ctx.background.push((signal) => ctx.driver.cleanup(signal)),
     PATIENCE,
   );
@@ -104,8 +104,8 @@ async function settleConsumed(
   ctx: StoreContext,
   intents: readonly StoredIntent[],
   recorded: Set<string>,
-  joined: Joined,
-): Promise<Joined | undefined> {
+  joined: ReconciledRecords,
+): Promise<ReconciledRecords | undefined> {
   if (!intents.some(({ kind }) => kind === 'consume')) return undefined;
   let changed = false;
   const published = new Set(joined.layers.map(({ cacheID }) => cacheID));
@@ -120,7 +120,7 @@ async function settleConsumed(
         for (const files of [rwID, rw?.initID ?? `${rwID}-init`]) {
           if (await ctx.driver.exists(files)) await ctx.driver.remove(files);
         }
-      } else if (joinedRW(ctx, joined, name, rwID)) {
+      } else if (hasRWRecord(ctx, joined, name, rwID)) {
         await ctx.driver.undoConsume?.(id, rwID);
       } else {
         // The layer was there already, so the RW layer was dropped and its files, which nobody needs, were to go next.
@@ -138,14 +138,14 @@ async function settleConsumed(
     }
   }
   if (!changed) return undefined;
-  const again = await joinRecords(ctx);
+  const again = await reconcileRecords(ctx);
   populate(ctx, again);
   for (const id of recordedIDs(ctx)) recorded.add(id);
   return again;
 }
 
 /** Whether a record, be it a damaged one, still says that the RW layer is there. */
-function joinedRW(ctx: StoreContext, joined: Joined, name: string, rwID: string): boolean {
+function hasRWRecord(ctx: StoreContext, joined: ReconciledRecords, name: string, rwID: string): boolean {
   if (ctx.rwLayers.find(name)?.mountID === rwID) return true;
   return joined.broken.some((one) => one.kind === 'mount' && (one.name === name || one.cacheID === rwID));
 }
@@ -173,7 +173,11 @@ async function discard(ctx: StoreContext, id: string): Promise<void> {
   });
 }
 
-async function finishRemovals(ctx: StoreContext, joined: Joined, recorded: ReadonlySet<string>): Promise<void> {
+async function finishRemovals(
+  ctx: StoreContext,
+  joined: ReconciledRecords,
+  recorded: ReadonlySet<string>,
+): Promise<void> {
   for (const { chainID, cacheID } of joined.removing) {
     try {
       if (!recorded.has(cacheID)) await discard(ctx, cacheID);

@@ -6,8 +6,9 @@ import type { ChainID } from '../digest.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
-import { invalid, shown } from './arguments.js';
+import { invalid } from './arguments.js';
 import type { Reference } from './types.js';
+import { formatValue } from '../util/quote.js';
 
 interface Entry {
   readonly name: string;
@@ -24,13 +25,13 @@ const CONTROL = /[\u0000-\u001f\u007f]/;
 
 export function checkReferenceName(name: unknown): string {
   if (typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= 1024 && !CONTROL.test(name)) return name;
-  throw invalid(`${shown(name)} is no name for a reference: use 1 to 1,024 bytes of text without control characters`);
+  throw invalid(`${formatValue(name)} is not a valid reference name: use 1 to 1,024 bytes without control characters`);
 }
 
 export function checkExpiry(expires: unknown): Date | undefined {
   if (expires === undefined) return undefined;
   if (expires instanceof Date && Number.isFinite(expires.getTime())) return expires;
-  throw invalid(`"expires" must be a valid Date, not ${shown(expires)}`);
+  throw invalid(`"expires" must be a valid Date, not ${formatValue(expires)}`);
 }
 
 export class References {
@@ -129,7 +130,7 @@ export class References {
     }
     if (typeof value !== 'object' || value === null) return 'it holds no object';
     const { version, incomplete, references } = value as Record<string, unknown>;
-    if (version !== FORMAT) return `its version is ${shown(version)}, not ${FORMAT}`;
+    if (version !== FORMAT) return `its version is ${formatValue(version)}, not ${FORMAT}`;
     if (!Array.isArray(references)) return 'it has no list of references';
     if (incomplete !== undefined)
       this.#incomplete = typeof incomplete === 'string' ? incomplete : 'its list is marked as incomplete';
@@ -236,7 +237,7 @@ class Write {
 export function noSuchReference(name: string): LayerStoreError {
   return new LayerStoreError(
     'ERR_LAYER_NOT_RETAINED',
-    `there is no reference named ${shown(name)}: references() lists the ones that are`,
+    `there is no reference named ${formatValue(name)}: references() lists the ones that are`,
   );
 }
 

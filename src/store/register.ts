@@ -3,7 +3,7 @@ import { createChainID, type ChainID } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, LayerRecord } from '../metadata/metadata-store.js';
-import { orAbort } from '../util/abort.js';
+import { raceAbort } from '../util/abort.js';
 import type { StoreContext } from './context.js';
 import { applyOptions, beginDraft, discardDraft, endDraft, publishDraft, unpackDraft, type Draft } from './draft.js';
 import { syncData } from './durability.js';
@@ -77,17 +77,17 @@ async function registerOnce(
     }
     const flight = key === undefined ? undefined : ctx.flights.of(key);
     if (flight === undefined) break;
-    const outcome = await orAbort(flight, signal);
+    const outcome = await raceAbort(flight, signal);
     joined = true;
     if (outcome !== undefined && !outcome.gone && outcome.parent === parent) return createHandle(ctx, outcome);
   }
-  const land = key === undefined ? undefined : ctx.flights.start([key]);
+  const finish = key === undefined ? undefined : ctx.flights.start([key]);
   let node: LayerNode | undefined;
   try {
     node = await registerDraft(ctx, tar, parent, options, descriptor);
     return createHandle(ctx, node);
   } finally {
-    land?.(node);
+    finish?.(node);
     await unpin(ctx, node);
   }
 }

@@ -38,6 +38,7 @@ import type {
 import { errorFields } from '../util/logger.js';
 import { usage } from './usage.js';
 import { verify } from './verify.js';
+import { formatValue } from '../util/quote.js';
 
 export class LayerStore implements Store {
   readonly #ctx: StoreContext;
@@ -187,14 +188,14 @@ export class LayerStore implements Store {
   addReferenceSource(source: ReferenceSource): void {
     this.#ctx.lifecycle.check('addReferenceSource');
     if (typeof source !== 'function')
-      throw check.invalid(`a reference source must be a function, not ${check.shown(source)}`);
+      throw check.invalid(`a reference source must be a function, not ${formatValue(source)}`);
     this.#ctx.referenceSources.push(source);
   }
 
   addLeftoverSource(source: LeftoverSource): void {
     this.#ctx.lifecycle.check('addLeftoverSource');
     if (typeof source !== 'function')
-      throw check.invalid(`a leftover source must be a function, not ${check.shown(source)}`);
+      throw check.invalid(`a leftover source must be a function, not ${formatValue(source)}`);
     this.#ctx.leftoverSources.push(source);
   }
 

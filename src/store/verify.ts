@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream';
 import type { ChainID } from '../digest.js';
 import type { TreeProblem } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
-import { orAbort } from '../util/abort.js';
+import { raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import type { StoreContext } from './context.js';
 import { assembly, tarStream } from './export.js';
@@ -111,7 +111,7 @@ async function drain(stream: Readable, signal: AbortSignal | undefined): Promise
     for await (const chunk of stream) void chunk;
   })();
   try {
-    await orAbort(ended, signal);
+    await raceAbort(ended, signal);
   } finally {
     stream.destroy();
   }

@@ -1,5 +1,5 @@
 /** Rejects with `signal.reason`, as it is, when the signal fires before `promise` settles; the promise runs on. */
-export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   promise.catch(() => undefined); // after an abort nobody else hears of its failure
   signal.throwIfAborted();

@@ -4,10 +4,10 @@ import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { anySignal, orAbort } from '../../../src/util/abort.js';
+import { anySignal, raceAbort } from '../../../src/util/abort.js';
 import { writeFileAtomic } from '../../../src/util/atomic-file.js';
 import { mapConcurrent } from '../../../src/util/concurrent.js';
-import { Flights } from '../../../src/util/flights.js';
+import { SingleFlight } from '../../../src/util/single-flight.js';
 import { KeyedMutex } from '../../../src/util/keyed-mutex.js';
 import { randomID } from '../../../src/util/random-id.js';
 import { Rollback } from '../../../src/util/rollback.js';
@@ -48,12 +48,12 @@ test('a rollback runs in reverse, goes on after a failing step, and forgets what
   assert.equal(seen.length, 3);
 });
 
-test('flights are shared until they land', async () => {
-  const flights = new Flights<number>();
-  const land = flights.start(['a', 'b']);
+test('flights are shared until they finish', async () => {
+  const flights = new SingleFlight<number>();
+  const finish = flights.start(['a', 'b']);
   const waiting = flights.of('b');
   assert.equal(flights.of('c'), undefined);
-  land(7);
+  finish(7);
   assert.equal(await waiting, 7);
   assert.equal(flights.size, 0);
 });
@@ -118,10 +118,10 @@ test('a concurrent map keeps order and bounds, and ends with the first failure',
 test('an abort gives its reason as it is', async () => {
   const reason = { why: 'tired' };
   const controller = new AbortController();
-  const waiting = orAbort(new Promise(() => undefined), controller.signal);
+  const waiting = raceAbort(new Promise(() => undefined), controller.signal);
   controller.abort(reason);
   await assert.rejects(waiting, (error) => error === (reason as unknown));
-  assert.equal(await orAbort(Promise.resolve(1), undefined), 1);
+  assert.equal(await raceAbort(Promise.resolve(1), undefined), 1);
   assert.equal(anySignal(undefined, undefined), undefined);
   assert.equal(anySignal(undefined, controller.signal), controller.signal);
   assert.equal(anySignal(new AbortController().signal, controller.signal)?.aborted, true);

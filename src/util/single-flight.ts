@@ -2,7 +2,7 @@
  * Work in flight by key, so that equal work is done once. A flight ends with its outcome, or with nothing where it
  * failed: whoever waited then does the work himself.
  */
-export class Flights<T> {
+export class SingleFlight<T> {
   readonly #flights = new Map<string, Promise<T | undefined>>();
 
   get size(): number {

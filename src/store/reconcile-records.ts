@@ -8,22 +8,22 @@ import type { StoreContext } from './context.js';
 import type { LayerNode } from './layer-map.js';
 
 /** What fits, bottom first, and what does not. */
-export interface Joined {
+export interface ReconciledRecords {
   layers: LayerRecord[];
   mounts: NamedMountRecord[];
   broken: BrokenRecord[];
   removing: { chainID: ChainID; cacheID: string }[];
 }
 
-export async function joinRecords(ctx: StoreContext): Promise<Joined> {
+export async function reconcileRecords(ctx: StoreContext): Promise<ReconciledRecords> {
   // The records, then the directories they name: a layer that a writer publishes meanwhile has its directory by then.
   const loaded = await ctx.metadata.loadAll();
   const there = new Set(await ctx.driver.list());
   const broken = [...loaded.broken];
-  const layers = joinLayers(loaded.layers, there, broken);
+  const layers = reconcileLayers(loaded.layers, there, broken);
   const known = new Set(loaded.mounts.length === 0 ? [] : layers.map(({ chainID }) => chainID));
   const mounts = loaded.mounts.filter((mount) => {
-    const why = flawOfMount(mount, known, there);
+    const why = validateMount(mount, known, there);
     if (why === undefined) return true;
     broken.push({ kind: 'mount', what: `mounts/${mount.name}`, why, name: mount.name, cacheID: mount.id });
     return false;
@@ -32,21 +32,21 @@ export async function joinRecords(ctx: StoreContext): Promise<Joined> {
 }
 
 /** Parents before children; a chain that does not reach its base is broken from the break upwards. */
-function joinLayers(
+function reconcileLayers(
   records: readonly LayerRecord[],
   there: ReadonlySet<string>,
   broken: BrokenRecord[],
 ): LayerRecord[] {
   // One table by chain id, and everything else by object: text is slow to look up, and there may be many layers.
-  const byChain = new Map<ChainID, Judged>();
+  const byChain = new Map<ChainID, CheckedRecord>();
   for (const record of records) byChain.set(record.chainID, { record, below: undefined, fits: undefined });
   const all = [...byChain.values()];
   for (const one of all) if (one.record.parent !== undefined) one.below = byChain.get(one.record.parent);
   const joined: LayerRecord[] = [];
   for (const start of all) {
     // Down to the first layer that is judged, then back up: chains may be deep, so no recursion.
-    const path: Judged[] = [];
-    let next: Judged | undefined = start;
+    const path: CheckedRecord[] = [];
+    let next: CheckedRecord | undefined = start;
     while (next !== undefined && next.fits === undefined) {
       // Until it is judged it does not fit, so a chain that leads into itself ends and is broken.
       next.fits = false;
@@ -55,7 +55,7 @@ function joinLayers(
     }
     for (const one of path.reverse()) {
       const { record } = one;
-      const why = flawOfLayer(one, there);
+      const why = validateLayer(one, there);
       one.fits = why === undefined;
       if (why === undefined) {
         joined.push(record);
@@ -68,19 +68,19 @@ function joinLayers(
   return joined;
 }
 
-interface Judged {
+interface CheckedRecord {
   record: LayerRecord;
-  below: Judged | undefined;
+  below: CheckedRecord | undefined;
   fits: boolean | undefined;
 }
 
-function flawOfLayer({ record, below }: Judged, there: ReadonlySet<string>): string | undefined {
+function validateLayer({ record, below }: CheckedRecord, there: ReadonlySet<string>): string | undefined {
   if (!there.has(record.cacheID)) return `the driver has no directory "${record.cacheID}" for it`;
   if (record.parent === undefined || below?.fits === true) return undefined;
   return `its parent "${record.parent}" is missing or damaged`;
 }
 
-function flawOfMount(
+function validateMount(
   mount: NamedMountRecord,
   layers: ReadonlySet<ChainID>,
   there: ReadonlySet<string>,
@@ -92,7 +92,7 @@ function flawOfMount(
 }
 
 /** Synchronously: the maps hold exactly what `joined` says; nodes that stay the same keep their counts. */
-export function populate(ctx: StoreContext, joined: Joined): void {
+export function populate(ctx: StoreContext, joined: ReconciledRecords): void {
   const empty = ctx.layers.count === 0;
   const wanted = new Map(empty ? [] : joined.layers.map((record) => [record.chainID, record]));
   const mounts = new Map(joined.mounts.map((mount) => [mount.name, mount]));

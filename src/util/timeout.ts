@@ -2,7 +2,7 @@
  * Waits for `work`, but no longer than `milliseconds`, nor beyond an abort of `signal`; the work runs on. Rejects as the
  * work does while it waits.
  */
-export async function waitAtMost(work: Promise<unknown>, milliseconds: number, signal?: AbortSignal): Promise<void> {
+export async function withTimeout(work: Promise<unknown>, milliseconds: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted === true) return;
   let timer: NodeJS.Timeout | undefined;
   let stop!: () => void;
