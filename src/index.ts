@@ -106,15 +106,19 @@ export type {
 
 export { openImages } from './image/index.js';
 export type {
+  AnalyzedFile,
   BlobProgress,
   ContainerConfig,
   CreateImageOptions,
+  DuplicateContent,
   HistoryEntry,
   Image,
+  ImageAnalysis,
   ImageConfig,
   ImageLimits,
   ImageProgress,
   ImageProgressListener,
+  LayerAnalysis,
   SaveProgress,
   SaveProgressListener,
   Images,
@@ -127,4 +131,5 @@ export type {
   RegistryHost,
   RegistryOptions,
   SaveOptions,
+  WastedPath,
 } from './image/index.js';

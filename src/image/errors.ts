@@ -39,10 +39,11 @@ export function noSuchImage(nameOrID: string): LayerStoreError {
   );
 }
 
-export function noSuchBase(nameOrID: string): LayerStoreError {
+/** For calls that came after the code of their own; the older ones keep ERR_LAYER_DOES_NOT_EXIST, {@link noSuchImage}. */
+export function imageDoesNotExist(nameOrID: string): LayerStoreError {
   return new LayerStoreError(
     'ERR_IMAGE_DOES_NOT_EXIST',
-    `the base image ${quote(nameOrID)} does not exist; load or pull it first`,
+    `the image ${quote(nameOrID)} does not exist; load or pull it first`,
   );
 }
 

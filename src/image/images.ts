@@ -13,8 +13,9 @@ import type { Descriptor } from '../metadata/metadata-store.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { Slots } from '../util/slots.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { analyzeImage } from './analyze.js';
 import { readConfig, type ConfigBlob } from './config.js';
-import { attempt, invalidArgument, noSuchBase, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { attempt, invalidArgument, imageDoesNotExist, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
 import { KeptChains } from './kept-chains.js';
@@ -31,7 +32,16 @@ import { LayerBlobs } from './layer-blobs.js';
 import { PartialBlobs } from './partial-blobs.js';
 import { pullImage, type RegistryAccess } from './pull.js';
 import { pushImage } from './push.js';
-import type { CreateImageOptions, Image, Images, LoadOptions, PullOptions, PushOptions, SaveOptions } from './types.js';
+import type {
+  CreateImageOptions,
+  Image,
+  ImageAnalysis,
+  Images,
+  LoadOptions,
+  PullOptions,
+  PushOptions,
+  SaveOptions,
+} from './types.js';
 
 const LIMITS = archiveLimits();
 const HEX_PREFIX = /^[a-f0-9]{8,64}$/;
@@ -117,7 +127,7 @@ export class DockerImages implements Images {
     this.#assertWritable('make an image');
     checkCreateOptions(options);
     const names = (options.names ?? []).map(nameToGive);
-    const base = options.base === undefined ? undefined : this.#base(options.base);
+    const base = options.base === undefined ? undefined : this.#configOf(options.base);
     const baseChain = base === undefined ? undefined : topChain(base);
     const chainID = options.chainID ?? baseChain;
     // A handle from the beginning: the base or the layer may be removed meanwhile.
@@ -138,11 +148,25 @@ export class DockerImages implements Images {
     }
   }
 
-  #base(nameOrID: string): ConfigBlob {
+  async analyze(nameOrID: string, { signal }: { signal?: AbortSignal } = {}): Promise<ImageAnalysis> {
+    this.#assertOpen();
+    signal?.throwIfAborted();
+    const config = this.#configOf(nameOrID);
+    const chain = topChain(config);
+    // A handle of our own: the image may be removed meanwhile.
+    const top = chain === undefined ? undefined : await this.#store.get(chain);
+    try {
+      return await analyzeImage(config, layersOf(top), signal);
+    } finally {
+      if (top !== undefined) await releaseAndLog(this.#store, top);
+    }
+  }
+
+  #configOf(nameOrID: string): ConfigBlob {
     try {
       return this.#recordOf(this.#resolve(nameOrID)).config;
     } catch (error) {
-      if (LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) throw noSuchBase(nameOrID);
+      if (LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) throw imageDoesNotExist(nameOrID);
       throw error;
     }
   }

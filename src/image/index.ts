@@ -6,16 +6,20 @@ import type { Images } from './types.js';
 
 export type { RegistryCredentials, RegistryHost, RegistryOptions } from '../registry/types.js';
 export type {
+  AnalyzedFile,
   BlobProgress,
   ContainerConfig,
   CreateImageOptions,
+  DuplicateContent,
   HistoryEntry,
   Image,
+  ImageAnalysis,
   ImageConfig,
   ImageLimits,
   ImageProgress,
   ImageProgressListener,
   Images,
+  LayerAnalysis,
   LoadOptions,
   PullOptions,
   PullProgressListener,
@@ -24,6 +28,7 @@ export type {
   SaveOptions,
   SaveProgress,
   SaveProgressListener,
+  WastedPath,
 } from './types.js';
 
 const opened = new WeakMap<Store, Promise<Images>>();

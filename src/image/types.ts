@@ -141,6 +141,68 @@ export interface CreateImageOptions {
   comment?: string;
 }
 
+/** One file that a layer adds, changes or removes. Directories are not listed. */
+export interface AnalyzedFile {
+  /** Without a leading slash. Bytes that are no UTF-8 are replaced. */
+  path: string;
+  /** `modify`: a layer below, or this one before, had something at the path. */
+  kind: 'add' | 'modify' | 'delete';
+  /** `link` is a further name of a file, without bytes of its own. Of what a layer removes it is `other`. */
+  type: 'file' | 'link' | 'symlink' | 'other';
+  /** Bytes of content; of what is removed, those of everything below it. */
+  size: number;
+}
+
+/** What one layer does to the image. */
+export interface LayerAnalysis {
+  chainID: ChainID;
+  diffID: DiffID;
+  /** The step that made it, where the configuration tells. */
+  history: HistoryEntry | undefined;
+  added: { files: number; bytes: number };
+  changed: { files: number; bytes: number };
+  removed: { files: number; bytes: number };
+  /** In the order of the layer's tar. */
+  files: readonly AnalyzedFile[];
+}
+
+/** Bytes at one path that later layers replaced or removed. */
+export interface WastedPath {
+  path: string;
+  bytes: number;
+  /** How often the path was written in vain. */
+  times: number;
+}
+
+/** One content that lies in the image several times, as files of their own. */
+export interface DuplicateContent {
+  /** Of one copy. */
+  size: number;
+  /** Of all copies but one. */
+  bytes: number;
+  /** `layer`: position from 0 for the base. */
+  files: readonly { path: string; layer: number }[];
+}
+
+/** What an image is made of, by {@link Images.analyze}. */
+export interface ImageAnalysis {
+  image: Digest;
+  /** Base first. */
+  layers: readonly LayerAnalysis[];
+  /** Bytes of all files of all layers. */
+  bytes: number;
+  /** Bytes that were written, and later replaced or removed. */
+  wastedBytes: number;
+  /** From 0 to 1: the part of `bytes` that is not wasted. */
+  efficiency: number;
+  /** The 100 paths that waste most. */
+  wasted: readonly WastedPath[];
+  /** The 100 contents of 512 bytes or more whose copies take most. */
+  duplicates: readonly DuplicateContent[];
+  /** The 100 biggest files of all layers, also those that a later layer removes. */
+  biggest: readonly { path: string; size: number; layer: number }[];
+}
+
 export interface SaveOptions {
   /**
    * Default `docker`: what `docker save` writes since version 25: `manifest.json` beside an OCI layout, in one tar.
@@ -289,6 +351,17 @@ export interface Images {
    * ```
    */
   push(nameOrID: string, reference?: string, options?: PushOptions): Promise<Descriptor>;
+  /**
+   * What each layer adds, changes and removes, and which bytes are there in vain. Reads the tar of every layer once.
+   * ERR_IMAGE_DOES_NOT_EXIST, ERR_LAYER_CORRUPT; `signal` stops it with its reason.
+   *
+   * ```ts
+   * await images.load({ path: 'debian.tar' });
+   * const { layers, efficiency, wasted } = await images.analyze('debian:12');
+   * console.log(layers.length, efficiency, wasted[0]?.path);
+   * ```
+   */
+  analyze(nameOrID: string, options?: { signal?: AbortSignal }): Promise<ImageAnalysis>;
   /** In order of first name, images without one last. */
   list(): readonly Image[];
   /**
