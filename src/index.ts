@@ -70,7 +70,7 @@ export type {
   OverlayMount,
   Progress,
   ProgressListener,
-  SealRequest,
+  CommitTreeRequest,
   SmallFilesRow,
   TarSource,
   TarSplitTarget,

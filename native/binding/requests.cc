@@ -62,7 +62,7 @@ Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
   const std::string text = guard.Text(value, "whiteouts");
   if (text == "overlay") return Whiteouts::kOverlay;
   if (text == "overlay-user") return Whiteouts::kOverlayUser;
-  if (text != "apply") guard.Fail("whiteouts", "\"overlay\", \"overlay-user\" or \"apply\"");
+  if (text != "plain") guard.Fail("whiteouts", "\"overlay\", \"overlay-user\" or \"plain\"");
   return Whiteouts::kApply;
 }
 

@@ -79,9 +79,9 @@ export interface UnpackLimits {
 
 /**
  * How a whiteout of the tar reaches the directory. `overlay`: a 0:0 character device and `trusted.overlay.opaque`;
- * `overlay-user`: the same with `user.overlay.opaque`; `apply`: what it hides is removed (the directory holds the parent's tree too).
+ * `overlay-user`: the same with `user.overlay.opaque`; `plain`: what it hides is removed (the directory holds the parent's tree too).
  */
-export type WhiteoutForm = 'overlay' | 'overlay-user' | 'apply';
+export type WhiteoutForm = 'overlay' | 'overlay-user' | 'plain';
 
 /** Where the gzipped tar-split record goes: a file the engine makes itself (0600, fails if it is there), or a stream of plain JSON lines. */
 export type TarSplitTarget = { path: string } | { writer: Writable };
@@ -170,13 +170,13 @@ export interface Assembled {
 export interface TreeStack {
   /** Upper first. */
   directories: readonly string[];
-  /** `overlay` and `overlay-user`: whiteouts and opaque directories as overlayfs knows them; `apply`: one plain directory. */
+  /** `overlay` and `overlay-user`: whiteouts and opaque directories as overlayfs knows them; `plain`: one plain directory. */
   whiteouts: WhiteoutForm;
 }
 
 /**
  * What differs between `upper` and `lower`.
- * In overlay form `upper` holds only what changed, and lies on top of `lower`; in `apply` form both are whole trees.
+ * In overlay form `upper` holds only what changed, and lies on top of `lower`; in `plain` form both are whole trees.
  */
 export interface DiffRequest {
   upper: TreeStack;
@@ -190,20 +190,23 @@ export interface TreeTarRequest extends DiffRequest {
   /** Holes as GNU PAX 1.0 sparse entries instead of zeros. */
   sparse?: boolean;
   /**
-   * Where given: a whiteout is written (and sealed into a layer) only if this tree has the name that it hides. Of an RW layer
+   * Where given: a whiteout is written (and committed to a layer) only if this tree has the name that it hides. Of an RW layer
    * on an init layer `lower` is both, and this is the parent alone: a commit onto the parent then carries no whiteout of a
    * file that only the init layer had. Absent: nothing is compared.
    */
   whiteoutsOf?: TreeStack;
 }
 
-export interface SealRequest extends TreeTarRequest {
+export interface CommitTreeRequest extends TreeTarRequest {
   /** Receives the changes of `upper` (its first directory) as a layer's directory; made by the engine unless `consume`. */
   directory: string;
   /** The first directory of `upper` was already renamed to `directory`: take overlay's own xattrs off, copy nothing. */
   consume: boolean;
-  /** `consume`, `whiteoutsOf`: where a tar of the whiteouts that go lies, on disk before the first is gone; none, no file. */
-  dropped?: string;
+  /**
+   * With `consume` and `whiteoutsOf`: path of a tar of the whiteouts to be removed, synced before the first is removed. Not
+   * created if there are none.
+   */
+  removedWhiteoutsTar?: string;
   tarSplit: TarSplitTarget;
   onProgress?: ProgressListener;
 }
@@ -289,8 +292,8 @@ export interface Engine {
   /** Apparent size of what `upper` adds, in Docker's terms. */
   diffSize(request: DiffRequest): Promise<number>;
   treeTar(request: TreeTarRequest): Promise<Readable>;
-  /** A difference made a layer's directory: hashed, recorded, cloned or taken over in one pass. */
-  seal(request: SealRequest): Promise<IngestResult>;
+  /** Makes a layer's directory of a difference: hashed, recorded, cloned or taken over in one pass. */
+  commitTree(request: CommitTreeRequest): Promise<IngestResult>;
 
   usage(directory: string, options?: { signal?: AbortSignal }): Promise<TreeUsage>;
   /** Copies the content of `source` into the existing directory `target`, by reflink where the file system can; metadata of `target` too. */

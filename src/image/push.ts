@@ -2,7 +2,7 @@
  * Pushing: layers are compressed once and remembered by their digests; what the registry has is not sent, what it has in
  * another repository is taken over, everything else goes up in one streaming request. The manifest comes last.
  */
-import { createReadStream } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Digest } from '../digest.js';
@@ -119,7 +119,7 @@ class Push {
       const blob = { digest, size, mediaType: LAYER_TYPES[compression] };
       this.#reports.begin(digest, size);
       if ((await this.#registry.blobSize(digest, this.caller)) === size) return this.#done(blob, 'exists');
-      const open = (offset: number): AsyncIterable<Uint8Array> => this.#read(file.fd, digest, offset);
+      const open = (offset: number): AsyncIterable<Uint8Array> => this.#read(file, digest, offset);
       await this.#registry.upload({ digest, size, open }, this.caller);
       return this.#done(blob, 'done');
     } finally {
@@ -127,9 +127,8 @@ class Push {
     }
   }
 
-  async *#read(fd: number, digest: Digest, offset: number): AsyncGenerator<Uint8Array> {
-    // A descriptor of its own, with a position of its own.
-    const stream = createReadStream(`/proc/self/fd/${fd}`, { start: offset, highWaterMark: 256 * 1024 });
+  async *#read(file: FileHandle, digest: Digest, offset: number): AsyncGenerator<Uint8Array> {
+    const stream = file.createReadStream({ start: offset, highWaterMark: 256 * 1024, autoClose: false });
     let sent = offset;
     for await (const chunk of stream as AsyncIterable<Buffer>) {
       yield chunk;

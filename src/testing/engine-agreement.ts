@@ -79,7 +79,7 @@ export async function checkSameIngest(
   return undefined;
 }
 
-/** Changes, sizes and tars of a difference (or of a whole tree), and the layers that sealing it makes. */
+/** Changes, sizes and tars of a difference (or of a whole tree), and the layers that committing it makes. */
 export async function checkSameDifference(
   engines: readonly [Engine, Engine],
   request: { upper: TreeStack; lower?: TreeStack },
@@ -88,22 +88,22 @@ export async function checkSameDifference(
   const answers = [];
   for (const [i, engine] of engines.entries()) {
     const tar = await buffer(await engine.treeTar(request));
-    const sealed = join(directory, `sealed${i}`);
-    if (request.upper.whiteouts === 'apply') mkdirSync(directory, { recursive: true });
-    const record = join(directory, `sealed${i}.gz`);
-    const { blobDigest, ...seal } = await engine.seal({
+    const committed = join(directory, `committed${i}`);
+    if (request.upper.whiteouts === 'plain') mkdirSync(directory, { recursive: true });
+    const record = join(directory, `committed${i}.gz`);
+    const { blobDigest, ...result } = await engine.commitTree({
       ...request,
-      directory: sealed,
+      directory: committed,
       consume: false,
       tarSplit: { path: record },
     });
-    assert.equal(seal.diffID, digestOf(tar), 'what is sealed is what the tar holds');
+    assert.equal(result.diffID, digestOf(tar), 'what is committed is what the tar holds');
     // Nobody asked for it; where it is there it is that of the plain tar.
-    if (blobDigest !== undefined) assert.equal(blobDigest, seal.diffID);
+    if (blobDigest !== undefined) assert.equal(blobDigest, result.diffID);
     const back = await engine.assemble({
       tarSplit: { path: record },
-      tree: directoryGetter(sealed),
-      diffID: seal.diffID,
+      tree: directoryGetter(committed),
+      diffID: result.diffID,
     });
     assert.ok((await buffer(back)).equals(tar));
     answers.push({
@@ -111,7 +111,7 @@ export async function checkSameDifference(
       size: await engine.diffSize(request),
       tar: digestOf(tar),
       length: tar.length,
-      seal,
+      result,
     });
   }
   assert.deepEqual(answers[1], answers[0]);

@@ -15,7 +15,7 @@ import { expectedChanges, expectedSize } from './expected-changes.js';
 import { rootLayers, sampleLayers, xattrLayers } from './sample-changes.js';
 import { assertSameTree, snapshotTree } from './tree-snapshot.js';
 
-const plain = (directory: string): TreeStack => ({ directories: [directory], whiteouts: 'apply' });
+const plain = (directory: string): TreeStack => ({ directories: [directory], whiteouts: 'plain' });
 
 /** Two whole trees: after all but the last list, and after all of them. */
 function twoTrees(directory: string, layers: readonly (readonly TreeChange[])[]): { before: string; after: string } {
@@ -67,17 +67,17 @@ export function engineTreeTests({ test, privileged }: EngineTestContext): void {
       const difference = await buffer(await engine.treeTar({ upper: plain(after), lower: plain(before) }));
       const onTop = join(directory, 'on-top');
       execFileSync('cp', ['-a', before, onTop]);
-      await engine.ingest(Readable.from([difference]), { directory: onTop, whiteouts: 'apply' });
+      await engine.ingest(Readable.from([difference]), { directory: onTop, whiteouts: 'plain' });
       assertSameTree(snapshotTree(after, { mtime: false }), snapshotTree(onTop, { mtime: false }), 'the difference');
     });
 
-    test(`seals a tree as a layer: ${what}`, async (engine, directory) => {
+    test(`commits a tree as a layer: ${what}`, async (engine, directory) => {
       const { after } = twoTrees(directory, layers);
       const tar = await buffer(await engine.treeTar({ upper: plain(after) }));
-      const [sealed, record] = [join(directory, 'sealed'), join(directory, 'sealed.gz')];
-      const result = await engine.seal({
+      const [committed, record] = [join(directory, 'committed'), join(directory, 'committed.gz')];
+      const result = await engine.commitTree({
         upper: plain(after),
-        directory: sealed,
+        directory: committed,
         consume: false,
         tarSplit: { path: record },
       });
@@ -86,7 +86,7 @@ export function engineTreeTests({ test, privileged }: EngineTestContext): void {
       assert.equal(result.size, expectedSize(snapshotTree(after).values()));
       const back = await engine.assemble({
         tarSplit: { path: record },
-        tree: directoryGetter(sealed),
+        tree: directoryGetter(committed),
         diffID: result.diffID,
       });
       assert.ok((await buffer(back)).equals(tar));

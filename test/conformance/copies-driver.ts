@@ -56,7 +56,7 @@ export class CopiesDriver implements GraphDriver {
     source: TarSource,
     options: ApplyOptions,
   ): Promise<ApplyResult> {
-    return this.#engine.ingest(source, { ...options, directory: await this.#existing(id), whiteouts: 'apply' });
+    return this.#engine.ingest(source, { ...options, directory: await this.#existing(id), whiteouts: 'plain' });
   }
 
   async get(id: string): Promise<string> {
@@ -142,9 +142,9 @@ export class CopiesDriver implements GraphDriver {
   }
 
   async #difference(id: string, parent: string | undefined): Promise<Parameters<Engine['changes']>[0]> {
-    const stack = async (each: string): Promise<{ directories: string[]; whiteouts: 'apply' }> => ({
+    const stack = async (each: string): Promise<{ directories: string[]; whiteouts: 'plain' }> => ({
       directories: [await this.#existing(each)],
-      whiteouts: 'apply',
+      whiteouts: 'plain',
     });
     const upper = await stack(id);
     return parent === undefined ? { upper } : { upper, lower: await stack(parent) };

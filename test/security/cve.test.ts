@@ -67,7 +67,7 @@ attackTest('CVE-2018-15664: a directory becomes a link out of the layer while fi
       ]).flat();
       const tar = buildTar(entries);
       // It may fail in any way, as its tree is taken from under it; it must not get out.
-      await engine.ingest(streamOf([tar]), { directory: tree, whiteouts: 'apply' }).catch(() => undefined);
+      await engine.ingest(streamOf([tar]), { directory: tree, whiteouts: 'plain' }).catch(() => undefined);
       victim.assertUntouched(`round ${round}`);
     }
   } finally {
@@ -108,7 +108,7 @@ attackTest('CVE-2025-47290: a checked directory is replaced by a link later in t
     [link('d', '/proc/1/root'), file(`d${victim.file}`, 'x')],
   ];
   for (const [i, entries] of archives.entries()) {
-    for (const whiteouts of ['overlay', 'apply'] as const) {
+    for (const whiteouts of ['overlay', 'plain'] as const) {
       // Refused, or contained in the layer.
       await attack(entries, { whiteouts }).catch(refusal('ERR_BAD_TAR', 'ERR_UNSAFE_PATH'));
       victim.assertUntouched(`archive ${i}, ${whiteouts}`);
@@ -262,7 +262,7 @@ attackTest('CVE-2024-23652: taking away what a link points to', async (scene) =>
     [directory('d'), link('d/l', out), file('d', 'replaced')],
   ];
   for (const entries of archives) {
-    for (const whiteouts of ['overlay', 'apply'] as const) {
+    for (const whiteouts of ['overlay', 'plain'] as const) {
       await attack(entries, { whiteouts }).catch(refusal('ERR_BAD_TAR', 'ERR_UNSAFE_PATH'));
       victim.assertUntouched();
     }

@@ -3,7 +3,7 @@
  * renamed and hashed where they lie.
  */
 import { LayerStoreError } from '../../errors.js';
-import type { BatchOp, SealRequest } from '../../engine/engine.js';
+import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
@@ -14,7 +14,7 @@ import type { OverlayMounts } from './mounts.js';
 import { active } from './table.js';
 import type { Removal } from './removal.js';
 
-export type Difference = Pick<SealRequest, 'upper' | 'lower' | 'whiteoutsOf'>;
+export type Difference = Pick<CommitTreeRequest, 'upper' | 'lower' | 'whiteoutsOf'>;
 
 export class Commits {
   readonly #layout: Layout;
@@ -31,7 +31,7 @@ export class Commits {
     this.#removal = removal;
   }
 
-  /** Seals `difference`, whose first directory is the RW layer's own, as the layer `id` on `lower`. */
+  /** Commits `difference`, whose first directory is the RW layer's own, as the layer `id` on `lower`. */
   async run(
     id: string,
     lower: Lower | undefined,
@@ -48,11 +48,11 @@ export class Commits {
     }
     const link = newLinkID();
     const steps = creationSteps(this.#layout, { id, link, lower, diff: false, sync: false });
-    const request: SealRequest = {
+    const request: CommitTreeRequest = {
       ...difference,
       directory: this.#layout.diff(id),
       consume,
-      ...(consume ? { dropped: this.#layout.dropped(rwID) } : {}),
+      ...(consume ? { removedWhiteoutsTar: this.#layout.removedWhiteoutsTar(rwID) } : {}),
       tarSplit,
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
@@ -75,7 +75,7 @@ export class Commits {
     }
     this.#chains.add(id, link, lower, true);
     try {
-      const result = await this.#context.engine.seal(request);
+      const result = await this.#context.engine.commitTree(request);
       if (diffID !== undefined && result.diffID !== diffID) {
         throw new LayerStoreError(
           'ERR_DIGEST_MISMATCH',
@@ -107,7 +107,7 @@ export class Commits {
             ? ([{ op: 'fsync', path: this.#layout.directory(rwID) }] as const)
             : []),
           // Only now: until here a second attempt needs it.
-          { op: 'unlink', path: this.#layout.dropped(rwID), missingOk: true },
+          { op: 'unlink', path: this.#layout.removedWhiteoutsTar(rwID), missingOk: true },
         ]);
       } catch (error) {
         // The RW layer itself is gone: its files are all that is left, and they stay where they are.
@@ -120,11 +120,11 @@ export class Commits {
     await unlink();
   }
 
-  /** What a seal removed from the consumed directory comes back; putting it back twice is no harm. */
+  /** What a commit removed from the consumed directory comes back; putting it back twice is no harm. */
   async #restoreWhiteouts(id: string, rwID: string): Promise<void> {
-    const dropped = this.#layout.dropped(rwID);
-    if ((await kindOf(dropped)) !== 'file') return;
-    await this.#context.engine.ingest({ path: dropped }, { directory: this.#layout.diff(id), whiteouts: 'overlay' });
+    const removed = this.#layout.removedWhiteoutsTar(rwID);
+    if ((await kindOf(removed)) !== 'file') return;
+    await this.#context.engine.ingest({ path: removed }, { directory: this.#layout.diff(id), whiteouts: 'overlay' });
   }
 
   async #takeBack(id: string, rwID: string, consume: boolean): Promise<void> {

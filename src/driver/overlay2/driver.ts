@@ -106,7 +106,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
     const mounted = this.#mounts.writable(id);
     const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
-    return this.context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'apply' : WHITEOUTS });
+    return this.context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'plain' : WHITEOUTS });
   }
 
   async get(id: string, mountLabel = ''): Promise<string> {

@@ -51,7 +51,7 @@ export class Layout {
     return `${this.home}/${id}/merged`;
   }
   /** In the directory of an RW layer while it is consumed: the whiteouts that its layer does without. */
-  dropped(id: string): string {
+  removedWhiteoutsTar(id: string): string {
     return `${this.home}/${id}/dropped-whiteouts.tar`;
   }
   link(link: string): string {

@@ -24,7 +24,7 @@ import { TreeGetter } from '../tree-getter.js';
 import { TreeRemoval } from '../tree-removal.js';
 import { VfsViews } from './views.js';
 
-const WHITEOUTS = 'apply';
+const WHITEOUTS = 'plain';
 
 export class VfsDriver extends TreeDriver implements GraphDriver {
   readonly name = 'vfs';

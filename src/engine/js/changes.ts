@@ -77,7 +77,7 @@ function sameTime(a: bigint, b: bigint): boolean {
 
 /** See {@link Engine.diffSize}. */
 export async function diffSize(request: DiffRequest): Promise<number> {
-  const plain = request.upper.whiteouts === 'apply';
+  const plain = request.upper.whiteouts === 'plain';
   const comparison = await TreeComparison.open(request, plain);
   try {
     let size = 0;

@@ -67,8 +67,8 @@ export class TreeComparison {
   static async open(request: DiffRequest, lookBelow = true): Promise<TreeComparison> {
     const { upper, lower, signal } = request;
     signal?.throwIfAborted();
-    const overlay = checkStack(upper) !== 'apply';
-    if (lower !== undefined && lower.directories.length > 0 && (checkStack(lower) !== 'apply') !== overlay) {
+    const overlay = checkStack(upper) !== 'plain';
+    if (lower !== undefined && lower.directories.length > 0 && (checkStack(lower) !== 'plain') !== overlay) {
       throw new LayerStoreError(
         'ERR_INVALID_ARGUMENT',
         'the two trees to compare must have whiteouts of the same form',
@@ -205,7 +205,7 @@ export class TreeComparison {
 function checkStack(stack: TreeStack): TreeStack['whiteouts'] {
   if (stack.directories.length === 0)
     throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a tree needs at least one directory');
-  if (stack.whiteouts === 'apply' && stack.directories.length > 1) {
+  if (stack.whiteouts === 'plain' && stack.directories.length > 1) {
     throw new LayerStoreError(
       'ERR_INVALID_ARGUMENT',
       'a plain tree is one directory; only trees in overlay form are stacked',

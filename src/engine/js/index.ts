@@ -11,7 +11,7 @@ import { removeTree, usage } from './remove.js';
 import { lockFile, syncFileSystems } from './sync.js';
 import { changes, diffSize } from './changes.js';
 import { treeTar } from './tree-tar.js';
-import { seal } from './seal.js';
+import { commitTree } from './commit-tree.js';
 import { copyTree } from './copy.js';
 import { verifyTree } from './verify.js';
 
@@ -29,7 +29,7 @@ export function createJsEngine(): Engine {
     changes,
     diffSize,
     treeTar,
-    seal,
+    commitTree,
     usage,
     copyTree,
     removeTree,

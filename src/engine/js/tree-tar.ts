@@ -35,7 +35,7 @@ export async function treeTar(request: TreeTarRequest): Promise<Readable> {
 
 /** The comparison that {@link tarPieces} walks. In overlay form the lower tree is not looked at. */
 export function openForTar(request: TreeTarRequest): Promise<TreeComparison> {
-  return TreeComparison.open(request, request.upper.whiteouts === 'apply');
+  return TreeComparison.open(request, request.upper.whiteouts === 'plain');
 }
 
 async function* joined(request: TreeTarRequest, comparison: TreeComparison): AsyncGenerator<Buffer> {
@@ -82,7 +82,7 @@ export async function* tarPieces(
   comparison: TreeComparison,
   dropped: DroppedWhiteout[] = [],
 ): AsyncGenerator<TarPiece> {
-  const all = request.upper.whiteouts === 'apply' ? await plainItems(comparison) : await overlayItems(comparison);
+  const all = request.upper.whiteouts === 'plain' ? await plainItems(comparison) : await overlayItems(comparison);
   const items = await withoutNeedless(request, all, dropped);
   items.sort((a, b) => byBytes(a.key, b.key));
   const names = new Map<string, string>();

@@ -61,11 +61,11 @@ export class TreeWriter {
   readonly #gid = process.getegid?.() ?? 0;
   /** Directories that no entry named yet. */
   readonly #implied = new Set<string>();
-  /** In `apply` form: what this layer made, since all else is the parent's. */
+  /** In `plain` form: what this layer made, since all else is the parent's. */
   readonly #made: Set<string> | undefined;
   readonly #directoryTimes = new Map<string, TarTime>();
   readonly #opaque = new Set<string>();
-  /** In `apply` form: directories whose opaque marker was seen. */
+  /** In `plain` form: directories whose opaque marker was seen. */
   readonly #opaqueMarkers = new Set<string>();
   /** A whiteout that others are links to. */
   #whiteoutNode: string | undefined;
@@ -76,7 +76,7 @@ export class TreeWriter {
   constructor(root: TreeRoot, options: TreeWriterOptions) {
     this.#root = root;
     this.#options = options;
-    this.#made = options.whiteouts === 'apply' ? new Set() : undefined;
+    this.#made = options.whiteouts === 'plain' ? new Set() : undefined;
   }
 
   /** Apparent size of what was made and is still there. */
@@ -258,7 +258,7 @@ export class TreeWriter {
 
   /** Hides a name of the layers below. True where there was something to hide, or a mark was made. */
   async whiteout(path: string, entry: TarEntry): Promise<boolean> {
-    if (this.#options.whiteouts === 'apply') return this.#applyWhiteout(path);
+    if (this.#options.whiteouts === 'plain') return this.#applyWhiteout(path);
     return this.#at(path, async (place) => {
       const existing = await this.#existing(place);
       if (existing !== undefined) {
@@ -313,7 +313,7 @@ export class TreeWriter {
     // The place of "." in it: so the directory is made where it is missing, as a parent is.
     const inside = path === '' ? '.' : `${path}/.`;
     const real = await this.#at(inside, (place) => Promise.resolve(place.parent));
-    if (this.#options.whiteouts === 'apply') {
+    if (this.#options.whiteouts === 'plain') {
       await this.#removeForeign(real);
       // It leaves nothing to be found by: the record must name each once all the same.
       if (this.#opaqueMarkers.has(inside)) return false;
@@ -431,7 +431,7 @@ export class TreeWriter {
 
   /** Whether what is there is a whiteout to overlayfs. */
   #hides(stat: BigIntStats): boolean {
-    return this.#options.whiteouts !== 'apply' && isWhiteout(stat);
+    return this.#options.whiteouts !== 'plain' && isWhiteout(stat);
   }
 
   #madeHere(path: string): boolean {

@@ -276,7 +276,7 @@ class Verification {
   }
 
   async #compareWhiteout(path: string): Promise<void> {
-    if (this.#request.whiteouts === 'apply') return;
+    if (this.#request.whiteouts === 'plain') return;
     const stat = await this.#layer.lstat(path);
     if (stat === undefined) this.#report(path, 'missing', 'whiteout', 'nothing');
     else if (!isWhiteout(stat) && !this.#implied.has(path)) this.#report(path, 'type', 'whiteout', 'something else');
@@ -284,7 +284,7 @@ class Verification {
 
   /** Names that no entry made. A plain tree holds its parents' files too: there nothing can be said. */
   async #findExtra(path: string): Promise<void> {
-    if (this.#request.whiteouts === 'apply') return;
+    if (this.#request.whiteouts === 'plain') return;
     for (const { name, stat } of await this.#layer.list(path)) {
       this.#request.signal?.throwIfAborted();
       const child = path === '' ? name : `${path}/${name}`;

@@ -113,7 +113,7 @@ export interface TarReader {
   destroy(): Promise<void>;
 }
 
-export interface NativeSealRequest extends NativeDiffRequest {
+export interface NativeCommitTreeRequest extends NativeDiffRequest {
   directory: string;
   consume: boolean;
   tarSplit: string;
@@ -186,7 +186,8 @@ export interface Binding {
   hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
   changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;
   diffSize(request: NativeDiffRequest, token: CancelToken): Promise<number>;
-  seal(request: NativeSealRequest, token: CancelToken): Promise<NativeIngestResult>;
+  /** {@link Engine.commitTree}; `dropped` is its `removedWhiteoutsTar`. */
+  seal(request: NativeCommitTreeRequest, token: CancelToken): Promise<NativeIngestResult>;
   usage(directory: string, token: CancelToken): Promise<TreeUsage>;
   copyTree(source: string, target: string, token: CancelToken): Promise<void>;
   removeTree(path: string, token: CancelToken): Promise<void>;

@@ -23,7 +23,7 @@ import type {
   MountEntry,
   MountTier,
   OverlayMount,
-  SealRequest,
+  CommitTreeRequest,
   SmallFilesRow,
   TarSource,
   TreeProblem,
@@ -157,8 +157,8 @@ class NativeEngine implements Engine {
     return openTarStream(this.#binding, { kind: 'tree', ...nativeDiff(request) }, { action: 'write the tar', signal });
   }
 
-  async seal(request: SealRequest): Promise<IngestResult> {
-    const { directory, consume, dropped, upper, signal, onProgress } = request;
+  async commitTree(request: CommitTreeRequest): Promise<IngestResult> {
+    const { directory, consume, removedWhiteoutsTar, upper, signal, onProgress } = request;
     // Where it is taken over, the first directory of `upper` lies under its new name.
     const diff = consume ? { ...request, upper: { ...upper, directories: [directory, ...upper.directories.slice(1)] } } : request;
     signal?.throwIfAborted();
@@ -166,7 +166,7 @@ class NativeEngine implements Engine {
     try {
       const native = await withRecordFile(request.tarSplit, (tarSplit) =>
         runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
-          this.#binding.seal({ ...nativeDiff(diff), directory, consume, dropped, tarSplit: tarSplit ?? '' }, token),
+          this.#binding.seal({ ...nativeDiff(diff), directory, consume, dropped: removedWhiteoutsTar, tarSplit: tarSplit ?? '' }, token),
         ),
       );
       return toResult(native);

@@ -7,7 +7,7 @@ import type {
   IngestResult,
   MountEntry,
   OverlayMount,
-  SealRequest,
+  CommitTreeRequest,
   TreeTarRequest,
 } from '../../../src/engine/engine.js';
 import { LayerStoreError, systemError } from '../../../src/errors.js';
@@ -125,11 +125,11 @@ export class FakeEngine {
     return result;
   }
 
-  async seal(request: SealRequest): Promise<IngestResult> {
-    await this.#note(`seal ${request.directory} ${request.consume ? 'consume' : 'copy'}`);
+  async commitTree(request: CommitTreeRequest): Promise<IngestResult> {
+    await this.#note(`commit ${request.directory} ${request.consume ? 'consume' : 'copy'}`);
     this.tarRequests.push(request);
     if (!request.consume) await fs.cp(request.upper.directories[0] as string, request.directory, { recursive: true });
-    await this.#note('sealed');
+    await this.#note('committed');
     return result;
   }
 

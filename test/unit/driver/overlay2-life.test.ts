@@ -291,7 +291,7 @@ test('a tar goes into the upper directory, or through the mount where there is o
   await driver.applyDiff('rw', 'base', { path: '/x' }, {});
   assert.deepEqual(
     engine.log.filter((step) => step.startsWith('ingest')),
-    [`ingest ${home}/rw/diff overlay`, `ingest ${home}/rw/merged apply`],
+    [`ingest ${home}/rw/diff overlay`, `ingest ${home}/rw/merged plain`],
   );
   await assert.rejects(driver.applyDiff('gone', undefined, { path: '/x' }, {}), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
 });

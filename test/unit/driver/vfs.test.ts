@@ -8,7 +8,7 @@ import { modeOf, snapshot, vfs } from './fixture.js';
 const tarSplit = { path: '/nowhere/tar-split.json.gz' };
 const tree = (directory: string): { directories: string[]; whiteouts: string } => ({
   directories: [directory],
-  whiteouts: 'apply',
+  whiteouts: 'plain',
 });
 
 test('a layer is a whole tree that begins as a copy of its parent', async (t) => {

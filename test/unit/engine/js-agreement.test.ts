@@ -138,7 +138,7 @@ const CASES: Record<string, TarEntry[]> = {
 };
 
 for (const [name, entries] of Object.entries(CASES)) {
-  for (const whiteouts of ['overlay', 'apply'] as const) {
+  for (const whiteouts of ['overlay', 'plain'] as const) {
     test(`${name}, ${whiteouts}`, async (t) => {
       await checkSameIngest(engines, buildTar(entries), tempDir(t), { wholeSeconds: true, whiteouts });
     });
@@ -170,7 +170,7 @@ for (const [name, tar] of Object.entries(ODD)) {
   });
 }
 
-test('differences between stacks: changes, sizes, tars, sealed layers', async (t) => {
+test('differences between stacks: changes, sizes, tars, committed layers', async (t) => {
   const base = tempDir(t);
   const take = async (name: string, entries: TarEntry[]): Promise<string> => {
     const tree = join(base, name);
@@ -221,8 +221,8 @@ test('differences between stacks: changes, sizes, tars, sealed layers', async (t
     { upper: stack(top, middle), lower: stack(low) },
     { upper: stack(top, middle, low) },
     {
-      upper: { directories: [plain], whiteouts: 'apply' as const },
-      lower: { directories: [low], whiteouts: 'apply' as const },
+      upper: { directories: [plain], whiteouts: 'plain' as const },
+      lower: { directories: [low], whiteouts: 'plain' as const },
     },
   ];
   for (const [index, request] of requests.entries()) {

@@ -95,7 +95,7 @@ const HOSTILE: readonly (() => unknown)[] = [
   ...[undefined, null, true, false, '', 'a\0b', '\ud800', 'x'.repeat(70_000), 'relative', tree, file].map(
     (value) => () => value,
   ),
-  ...['overlay', 'apply', 'auto', 'classic', 'gzip', 'zstd', 'none', 'tree', 'assemble', DIFF_ID].map(
+  ...['overlay', 'plain', 'auto', 'classic', 'gzip', 'zstd', 'none', 'tree', 'assemble', DIFF_ID].map(
     (value) => () => value,
   ),
   ...['sha256:00', `sha256:${'G'.repeat(64)}`, Symbol('s'), 1n, 2n ** 70n].map((value) => () => value),

@@ -1,10 +1,10 @@
-/** Seal: the changes of an RW layer become a read-only layer's directory. */
+/** The changes of an RW layer become a read-only layer's directory. */
 import { createHash } from 'node:crypto';
 import { mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { DiffID } from '../../digest.js';
 import { LayerStoreError, systemError } from '../../errors.js';
-import type { IngestResult, SealRequest } from '../engine.js';
+import type { IngestResult, CommitTreeRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { ingest } from './ingest.js';
@@ -14,13 +14,13 @@ import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './split-writer.js';
 import { type DroppedWhiteout, openForTar, tarPieces, treeTar, whiteoutTar } from './tree-tar.js';
 
-/** See {@link Engine.seal}. */
-export async function seal(request: SealRequest): Promise<IngestResult> {
+/** See {@link Engine.commitTree}. */
+export async function commitTree(request: CommitTreeRequest): Promise<IngestResult> {
   return request.consume ? takeOver(request) : cloneChanges(request);
 }
 
 /** By definition the result is that of the tar registered; so that is what is done, in one pass. */
-async function cloneChanges(request: SealRequest): Promise<IngestResult> {
+async function cloneChanges(request: CommitTreeRequest): Promise<IngestResult> {
   const { directory, tarSplit, signal, onProgress } = request;
   const source = await treeTar(request);
   try {
@@ -55,13 +55,13 @@ const LIFTED = {
 };
 
 /** The upper directory was renamed to the layer's: it is read once for the digest and the record, and nothing is copied. */
-async function takeOver(request: SealRequest): Promise<IngestResult> {
+async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
   const { directory, signal } = request;
   const upper = { ...request.upper, directories: [directory, ...request.upper.directories.slice(1)] };
-  if (upper.directories.length !== 1 || upper.whiteouts === 'apply') {
+  if (upper.directories.length !== 1 || upper.whiteouts === 'plain') {
     throw new LayerStoreError(
       'ERR_INVALID_ARGUMENT',
-      'only one directory in overlay form can be taken over as a layer; seal it without "consume"',
+      'only one directory in overlay form can be taken over as a layer; commit it without "consume"',
     );
   }
   const comparison = await openForTar({ ...request, upper });
@@ -109,7 +109,7 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
       size: () => Promise.resolve(undefined), // nothing is replaced in a tree that is read
     });
     split = undefined;
-    await dropWhiteouts(dropped, request.dropped);
+    await dropWhiteouts(dropped, request.removedWhiteoutsTar);
     await stripOverlayXattrs(directory, signal);
   } catch (error) {
     signal?.throwIfAborted();
@@ -133,7 +133,7 @@ async function takeOver(request: SealRequest): Promise<IngestResult> {
   };
 }
 
-/** Last of all, and written down first: a seal that is stopped before leaves each of them where it was. */
+/** Last of all, and written down first: a commit that is stopped before leaves each of them where it was. */
 async function dropWhiteouts(dropped: readonly DroppedWhiteout[], list: string | undefined): Promise<void> {
   if (dropped.length === 0) return;
   if (list !== undefined) {
