@@ -27,7 +27,7 @@ import { registrySettings } from '../registry/settings.js';
 import type { RegistryOptions } from '../registry/types.js';
 import { imageReferences } from './references.js';
 import { Repositories } from './repositories.js';
-import { layersOf, saveImage } from './save.js';
+import { layersOf, saveImages } from './save.js';
 import { LayerBlobs } from './layer-blobs.js';
 import { PartialBlobs } from './partial-blobs.js';
 import { pullImage, type RegistryAccess } from './pull.js';
@@ -171,11 +171,22 @@ export class DockerImages implements Images {
     }
   }
 
-  async save(nameOrID: string, target: { path: string } | Writable, options: SaveOptions = {}): Promise<void> {
+  async save(
+    nameOrID: string | readonly string[],
+    target: { path: string } | Writable,
+    options: SaveOptions = {},
+  ): Promise<void> {
     this.#assertOpen();
-    const id = this.#resolve(nameOrID);
-    const name = this.#nameFor(nameOrID, id);
-    await saveImage(this.#store, this.#recordOf(id).config, name, target, options);
+    const wanted = new Set(typeof nameOrID === 'string' ? [nameOrID] : nameOrID);
+    if (wanted.size === 0) throw invalidArgument('there is no image to save: give at least one name or id');
+    const names = new Map<Digest, ImageName[]>();
+    for (const each of wanted) {
+      const id = this.#resolve(each);
+      const name = this.#nameFor(each, id);
+      names.set(id, [...(names.get(id) ?? []), ...(name === undefined ? [] : [name])]);
+    }
+    const images = [...names].map(([id, own]) => ({ config: this.#recordOf(id).config, names: own }));
+    await saveImages(this.#store, images, target, options);
   }
 
   async pull(reference: string, options: PullOptions = {}): Promise<Image> {

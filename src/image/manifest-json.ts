@@ -7,7 +7,6 @@ import type { Descriptor } from '../metadata/metadata-store.js';
 import { sha256, type ConfigBlob } from './config.js';
 import { blobName } from './oci-index.js';
 import { fullName, type ImageName } from '../registry/reference.js';
-import type { SavePlan } from './save-plan.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -27,11 +26,6 @@ export const UNKNOWN_BLOB: Blob = { digest: `sha256:${'0'.repeat(64)}`, size: Nu
 export interface Blob {
   readonly digest: Digest;
   readonly size: number;
-}
-
-export interface NamedFile {
-  readonly name: string;
-  readonly content: Uint8Array;
 }
 
 /** @param layers base first */
@@ -54,53 +48,39 @@ export function imageManifest(config: ConfigBlob, layers: readonly Descriptor[])
   });
 }
 
-export function indexJson(manifest: Blob, config: ConfigBlob, name: ImageName | undefined): string {
-  const annotations =
-    name === undefined
-      ? {}
-      : {
-          annotations: {
-            'io.containerd.image.name': fullName(name),
-            'org.opencontainers.image.ref.name': name.tag ?? name.digest ?? 'latest',
-          },
-        };
-  const platform = config.platform === undefined ? {} : { platform: config.platform };
-  return JSON.stringify({
-    schemaVersion: 2,
-    mediaType: INDEX_TYPE,
-    manifests: [
-      { mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform, ...annotations },
-    ],
+/** The index of a layout: an entry a name of each image, one for an image without names. */
+export function indexJson(
+  images: readonly { manifest: Blob; config: ConfigBlob; names: readonly ImageName[] }[],
+): string {
+  const manifests = images.flatMap(({ manifest, config, names }) => {
+    const platform = config.platform === undefined ? {} : { platform: config.platform };
+    const entry = { mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform };
+    return names.length === 0 ? [entry] : names.map((name) => ({ ...entry, annotations: nameAnnotations(name) }));
   });
+  return JSON.stringify({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests });
 }
 
-/** Docker's own `manifest.json`. */
-export function dockerJson(config: ConfigBlob, layers: readonly Blob[], name: ImageName | undefined): string {
-  const tags = name?.tag === undefined ? null : [`${name.repository}:${name.tag}`];
-  return JSON.stringify([
-    { Config: blobName(config.id), RepoTags: tags, Layers: layers.map(({ digest }) => blobName(digest)) },
-  ]);
-}
-
-/** The files beside the layers, in their order: at the top of the archive, and below `blobs`. */
-export function archiveJson(
-  { config, name, format, compression }: Pick<SavePlan, 'config' | 'name' | 'format' | 'compression'>,
-  layers: readonly Blob[],
-): { front: NamedFile[]; blobs: NamedFile[] } {
-  const manifest = Buffer.from(manifestJson(config, layers, compression));
-  const front = [
-    { name: 'oci-layout', content: OCI_LAYOUT },
-    { name: 'index.json', content: Buffer.from(indexJson(blobOf(manifest), config, name)) },
-  ];
-  if (format === 'docker')
-    front.push({ name: 'manifest.json', content: Buffer.from(dockerJson(config, layers, name)) });
+function nameAnnotations(name: ImageName): Record<string, string> {
   return {
-    front,
-    blobs: [
-      { name: blobName(blobOf(manifest).digest), content: manifest },
-      { name: blobName(config.id), content: config.raw },
-    ],
+    'io.containerd.image.name': fullName(name),
+    'org.opencontainers.image.ref.name': name.tag ?? name.digest ?? 'latest',
   };
+}
+
+/** Docker's own `manifest.json`: an entry an image. */
+export function dockerJson(
+  images: readonly { config: ConfigBlob; names: readonly ImageName[]; layers: readonly Blob[] }[],
+): string {
+  return JSON.stringify(
+    images.map(({ config, names, layers }) => {
+      const tags = names.flatMap(({ repository, tag }) => (tag === undefined ? [] : [`${repository}:${tag}`]));
+      return {
+        Config: blobName(config.id),
+        RepoTags: tags.length === 0 ? null : tags,
+        Layers: layers.map(({ digest }) => blobName(digest)),
+      };
+    }),
+  );
 }
 
 /** Blanks behind JSON mean nothing. */

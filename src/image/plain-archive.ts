@@ -4,7 +4,7 @@
  */
 import type { DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
-import { archiveJson, type Blob } from './manifest-json.js';
+import { blobOf, dockerJson, indexJson, manifestJson, OCI_LAYOUT, type Blob } from './manifest-json.js';
 import { blobName } from './oci-index.js';
 import { distinctLayers, layerProgress, type SavePlan } from './save-plan.js';
 import { directoryHeader, END_OF_ARCHIVE, fileHeader, padding } from './tar-writer.js';
@@ -13,13 +13,10 @@ import { directoryHeader, END_OF_ARCHIVE, fileHeader, padding } from './tar-writ
 const REPORT_INTERVAL = 100;
 
 export async function* plainArchive(plan: SavePlan): AsyncGenerator<Uint8Array> {
-  const distinct = distinctLayers(plan.layers);
+  const distinct = distinctLayers(plan.images);
   const blobs = new Map<DiffID, Blob>();
   for (const [diffID, layer] of distinct) blobs.set(diffID, { digest: diffID, size: await layer.tarSize() });
-  const json = archiveJson(
-    plan,
-    plan.layers.map(({ diffID }) => blobs.get(diffID) as Blob),
-  );
+  const json = archiveJson(plan, blobs);
   for (const { name, content } of json.front) yield* smallFile(name, content);
   yield await directoryHeader('blobs');
   yield await directoryHeader('blobs/sha256');
@@ -53,4 +50,31 @@ async function* smallFile(name: string, content: Uint8Array): AsyncGenerator<Uin
   yield await fileHeader(name, content.length);
   yield content;
   yield padding(content.length);
+}
+
+interface NamedFile {
+  readonly name: string;
+  readonly content: Uint8Array;
+}
+
+/** The files beside the layers, in their order: at the top of the archive, and below `blobs`. */
+function archiveJson(
+  { images, format, compression }: SavePlan,
+  written: ReadonlyMap<DiffID, Blob>,
+): { front: NamedFile[]; blobs: NamedFile[] } {
+  const described = images.map(({ config, names, layers }) => {
+    const blobs = layers.map(({ diffID }) => written.get(diffID) as Blob);
+    const bytes = Buffer.from(manifestJson(config, blobs, compression));
+    return { config, names, layers: blobs, bytes, manifest: blobOf(bytes) };
+  });
+  const front = [
+    { name: 'oci-layout', content: OCI_LAYOUT },
+    { name: 'index.json', content: Buffer.from(indexJson(described)) },
+  ];
+  if (format === 'docker') front.push({ name: 'manifest.json', content: Buffer.from(dockerJson(described)) });
+  const blobs = described.flatMap(({ config, bytes, manifest }) => [
+    { name: blobName(manifest.digest), content: bytes },
+    { name: blobName(config.id), content: config.raw },
+  ]);
+  return { front, blobs };
 }

@@ -21,25 +21,28 @@ import { TarWriter } from './tar-writer.js';
 
 /** @param file new and empty; stays the caller's */
 export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<void> {
-  const { config, name, layers, compression } = plan;
-  const unknown = layers.map(() => UNKNOWN_BLOB);
-  const manifestLength = manifestJson(config, unknown, compression).length;
-  const index = (manifest: Blob): string => indexJson(manifest, config, name);
+  const { images, compression } = plan;
+  const unknown = images.map((image) => {
+    const layers = image.layers.map(() => UNKNOWN_BLOB);
+    const manifest = { ...UNKNOWN_BLOB, size: manifestJson(image.config, layers, compression).length };
+    return { ...image, layers, manifest };
+  });
   const tar = new TarWriter(file);
 
   await tar.entry('oci-layout', OCI_LAYOUT);
-  const indexPlace = await tar.entry('index.json', Buffer.from(index({ ...UNKNOWN_BLOB, size: manifestLength })));
+  const indexPlace = await tar.entry('index.json', Buffer.from(indexJson(unknown)));
   const dockerPlace =
-    plan.format === 'docker'
-      ? await tar.entry('manifest.json', Buffer.from(dockerJson(config, unknown, name)))
-      : undefined;
+    plan.format === 'docker' ? await tar.entry('manifest.json', Buffer.from(dockerJson(unknown))) : undefined;
   await tar.directory('blobs');
   await tar.directory('blobs/sha256');
-  const manifestPlace = await tar.entry(blobName(UNKNOWN_BLOB.digest), fitted('', manifestLength));
-  await tar.entry(blobName(config.id), config.raw);
+  const manifestPlaces = [];
+  for (const { config, manifest } of unknown) {
+    manifestPlaces.push(await tar.entry(blobName(UNKNOWN_BLOB.digest), fitted('', manifest.size)));
+    await tar.entry(blobName(config.id), config.raw);
+  }
 
   const blobs = new Map<DiffID, Blob>();
-  for (const layer of distinctLayers(layers).values()) {
+  for (const layer of distinctLayers(images).values()) {
     const progress = await layerProgress(plan, layer);
     let blob: Blob = UNKNOWN_BLOB;
     const place = await tar.stream(async ({ fd }) => (blob = await writeLayer(layer, fd, compression, progress)).size);
@@ -48,10 +51,16 @@ export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<vo
   }
   await tar.end();
 
-  const written = layers.map(({ diffID }) => blobs.get(diffID) as Blob);
-  const manifest = fitted(manifestJson(config, written, compression), manifestLength);
-  await tar.fillContent(manifestPlace, manifest);
-  await tar.fillHeader(manifestPlace, blobName(blobOf(manifest).digest), manifestLength);
-  await tar.fillContent(indexPlace, Buffer.from(index(blobOf(manifest))));
-  if (dockerPlace !== undefined) await tar.fillContent(dockerPlace, Buffer.from(dockerJson(config, written, name)));
+  const written = images.map((image, i) => {
+    const layers = image.layers.map(({ diffID }) => blobs.get(diffID) as Blob);
+    const bytes = fitted(manifestJson(image.config, layers, compression), unknown[i]?.manifest.size ?? 0);
+    return { ...image, layers, bytes, manifest: blobOf(bytes) };
+  });
+  for (const [i, place] of manifestPlaces.entries()) {
+    const { bytes, manifest } = written[i] as (typeof written)[number];
+    await tar.fillContent(place, bytes);
+    await tar.fillHeader(place, blobName(manifest.digest), manifest.size);
+  }
+  await tar.fillContent(indexPlace, Buffer.from(indexJson(written)));
+  if (dockerPlace !== undefined) await tar.fillContent(dockerPlace, Buffer.from(dockerJson(written)));
 }

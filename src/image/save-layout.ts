@@ -11,13 +11,13 @@ import { distinctLayers, layerProgress, type SavePlan } from './save-plan.js';
 
 /** @param directory empty */
 export async function writeLayout(plan: SavePlan, directory: string): Promise<void> {
-  const { config, name, layers, compression, sync } = plan;
+  const { images, compression, sync } = plan;
   const blobsDirectory = join(directory, 'blobs', 'sha256');
   const put = (file: string, bytes: Uint8Array): Promise<void> =>
     attempt('save the image', () => writeFile(join(directory, file), bytes, { flush: sync }));
   await attempt('save the image', () => mkdir(blobsDirectory, { recursive: true }));
   const blobs = new Map<DiffID, Blob>();
-  for (const layer of distinctLayers(layers).values()) {
+  for (const layer of distinctLayers(images).values()) {
     const progress = await layerProgress(plan, layer);
     const temporary = join(blobsDirectory, 'layer.tmp');
     const file = await attempt('save the image', () => open(temporary, 'wx'));
@@ -31,11 +31,17 @@ export async function writeLayout(plan: SavePlan, directory: string): Promise<vo
     blobs.set(layer.diffID, blob);
     await attempt('save the image', () => rename(temporary, join(directory, blobName(blob.digest))));
   }
-  await put(blobName(config.id), config.raw);
-  const written = layers.map(({ diffID }) => blobs.get(diffID) as Blob);
-  const manifest = Buffer.from(manifestJson(config, written, compression));
-  await put(blobName(blobOf(manifest).digest), manifest);
-  await put('index.json', Buffer.from(indexJson(blobOf(manifest), config, name)));
+  const written = [];
+  for (const image of images) {
+    const { config, layers } = image;
+    await put(blobName(config.id), config.raw);
+    const described = layers.map(({ diffID }) => blobs.get(diffID) as Blob);
+    const bytes = Buffer.from(manifestJson(config, described, compression));
+    const manifest = blobOf(bytes);
+    await put(blobName(manifest.digest), bytes);
+    written.push({ ...image, manifest });
+  }
+  await put('index.json', Buffer.from(indexJson(written)));
   await put('oci-layout', OCI_LAYOUT);
   if (!sync) return;
   for (const path of [blobsDirectory, join(directory, 'blobs'), directory])

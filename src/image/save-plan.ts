@@ -7,12 +7,19 @@ import type { Compression } from './manifest-json.js';
 import type { ImageName } from '../registry/reference.js';
 import type { SaveProgressListener } from './types.js';
 
-/** What is written, wherever it goes. */
-export interface SavePlan {
+/** One image of what is written. */
+export interface SavedImage {
   readonly config: ConfigBlob;
-  readonly name: ImageName | undefined;
+  /** Names that it is saved under; none for one that was asked for by its id. */
+  readonly names: readonly ImageName[];
   /** Base first. */
   readonly layers: readonly Layer[];
+}
+
+/** What is written, wherever it goes. */
+export interface SavePlan {
+  /** Each image once, whatever the number of its names. */
+  readonly images: readonly SavedImage[];
   readonly format: 'docker' | 'oci';
   readonly compression: Compression;
   /** On disk when it is done. */
@@ -21,21 +28,23 @@ export interface SavePlan {
   readonly onProgress: SaveProgressListener | undefined;
 }
 
-/** Layers by diff id: one that comes twice is written once. */
-export function distinctLayers(layers: readonly Layer[]): Map<DiffID, Layer> {
-  return new Map(layers.map((layer) => [layer.diffID, layer]));
+/** The layers of all images by diff id: one that comes twice is written once. */
+export function distinctLayers(images: readonly SavedImage[]): Map<DiffID, Layer> {
+  return new Map(images.flatMap(({ layers }) => layers.map((layer) => [layer.diffID, layer])));
 }
 
-/** The listener's part for one layer, and the signal. */
+/** The listener's part for one layer, told as one of the first image that has it; and the signal. */
 export async function layerProgress(plan: SavePlan, layer: Layer): Promise<LayerProgress> {
-  const { config, layers, signal, onProgress } = plan;
+  const { images, signal, onProgress } = plan;
   signal?.throwIfAborted();
-  if (onProgress === undefined) return { signal };
+  const position = ({ layers }: SavedImage): number => layers.findIndex(({ diffID }) => diffID === layer.diffID);
+  const image = images.find((each) => position(each) !== -1);
+  if (onProgress === undefined || image === undefined) return { signal };
   const about = {
-    image: config.id,
+    image: image.config.id,
     diffID: layer.diffID,
-    layer: layers.findIndex(({ diffID }) => diffID === layer.diffID),
-    layers: layers.length,
+    layer: position(image),
+    layers: image.layers.length,
     totalBytes: await layer.tarSize(),
   };
   onProgress({ ...about, bytesWritten: 0 });

@@ -1,4 +1,4 @@
-/** Saving one image: as a tar in a new file or down a stream, or as an OCI layout directory. */
+/** Saving images: as a tar in a new file or down a stream, or as an OCI layout directory. */
 import { mkdir, mkdtemp, readdir, realpath, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -17,13 +17,13 @@ import type { ImageName } from '../registry/reference.js';
 import { topChain } from './record.js';
 import { writeArchive } from './save-archive.js';
 import { writeLayout } from './save-layout.js';
-import type { SavePlan } from './save-plan.js';
+import type { SavedImage, SavePlan } from './save-plan.js';
 import type { SaveOptions } from './types.js';
 
-export async function saveImage(
+/** @param images each once, with the names that it is saved under */
+export async function saveImages(
   store: Store,
-  config: ConfigBlob,
-  name: ImageName | undefined,
+  images: readonly { config: ConfigBlob; names: readonly ImageName[] }[],
   target: { path: string } | Writable,
   options: SaveOptions,
 ): Promise<void> {
@@ -33,18 +33,24 @@ export async function saveImage(
   if (!['none', 'gzip', 'zstd'].includes(compression))
     throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
   signal?.throwIfAborted();
-  // A handle of our own: the image may be removed while it is written.
-  const chain = topChain(config);
-  const top = chain === undefined ? undefined : await store.get(chain);
+  // Handles of our own: an image may be removed while it is written.
+  const handles: Layer[] = [];
   try {
+    const saved: SavedImage[] = [];
+    for (const { config, names } of images) {
+      const chain = topChain(config);
+      const top = chain === undefined ? undefined : await store.get(chain);
+      if (top !== undefined) handles.push(top);
+      saved.push({ config, names, layers: layersOf(top) });
+    }
     const sync = store.durability === 'strict';
-    const plan: SavePlan = { config, name, layers: layersOf(top), format, compression, sync, signal, onProgress };
+    const plan: SavePlan = { images: saved, format, compression, sync, signal, onProgress };
     const spoolDirectory = store.readOnly ? tmpdir() : join(store.root, 'layerstore');
     if (!('path' in target)) await saveToStream(plan, target, spoolDirectory);
     else if (await isLayoutTarget(target.path, format)) await saveToDirectory(plan, resolve(target.path));
     else await saveToPath(plan, target.path, spoolDirectory);
   } finally {
-    if (top !== undefined) await releaseAndLog(store, top);
+    for (const top of handles) await releaseAndLog(store, top);
   }
 }
 

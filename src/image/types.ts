@@ -318,7 +318,8 @@ export interface Images {
    */
   create(options: CreateImageOptions): Promise<Image>;
   /**
-   * By name: under that name; by id: without a name. A target path appears only when it is complete.
+   * One image, or several in one archive or layout, whose layers are written once. By name: under that name; by id: without a
+   * name. A target path appears only when it is complete.
    * ERR_LAYER_DOES_NOT_EXIST, ERR_LAYER_CORRUPT, ERR_SYSTEM.
    *
    * ```ts
@@ -326,7 +327,7 @@ export interface Images {
    * await images.save('debian:12', { path: 'saved.tar' }, { format: 'oci', compression: 'gzip' });
    * ```
    */
-  save(nameOrID: string, target: { path: string } | Writable, options?: SaveOptions): Promise<void>;
+  save(nameOrID: string | readonly string[], target: { path: string } | Writable, options?: SaveOptions): Promise<void>;
   /**
    * An image from a registry, by a reference as Docker takes it: `debian:12` is `docker.io/library/debian:12`; what comes
    * by `@sha256:…` is checked against that. Layers that are there are not fetched; others are unpacked while they come. A

@@ -5,10 +5,10 @@ import { UsageError } from '../usage-error.js';
 
 export const save: Command = {
   name: 'save',
-  summary: 'write an image to an archive',
-  usage: '[-q] IMAGE -o FILE [--format docker|oci] [--compression none|gzip|zstd]',
+  summary: 'write images to an archive',
+  usage: '[-q] IMAGE … -o FILE [--format docker|oci] [--compression none|gzip|zstd]',
   examples: [
-    'layerstore save app:1 -o app.tar',
+    'layerstore save app:1 app:2 -o app.tar',
     'layerstore save app:1 --format oci --compression zstd -o app.oci.tar',
   ],
   options: {
@@ -17,9 +17,9 @@ export const save: Command = {
     compression: { type: 'string' },
     quiet: { type: 'boolean', short: 'q' },
   },
-  positionals: [1, 1],
+  positionals: [1, 1000],
   completes: ['image'],
-  async run(context, [name = ''], values) {
+  async run(context, names, values) {
     const output = values.text('output');
     if (output === undefined && context.terminal.output.isTTY === true) {
       throw new UsageError('save needs -o FILE or a pipe: a tar is not for a terminal');
@@ -27,9 +27,9 @@ export const save: Command = {
     const format = values.oneOf('format', ['docker', 'oci']);
     const compression = values.oneOf('compression', ['none', 'gzip', 'zstd']);
     const images = await context.images('read');
-    await needImage(images, name);
+    for (const name of names) await needImage(images, name);
     const display = new ProgressDisplay(context.terminal, 'save', values.flag('quiet'));
-    await images.save(name, output === undefined ? context.terminal.output : { path: output }, {
+    await images.save(names, output === undefined ? context.terminal.output : { path: output }, {
       ...(format === undefined ? {} : { format }),
       ...(compression === undefined ? {} : { compression }),
       signal: context.signal,

@@ -12,6 +12,7 @@ import { openImages, type Image, type SaveOptions, type SaveProgress } from '../
 import type { Store } from '../../../src/store/types.js';
 import { entries, oci, sampleConfig, sampleLayers, sha256, tar } from './archives.js';
 import { FakeStore } from './fake-store.js';
+import { loadInto } from './load-support.js';
 
 let store: FakeStore & Store;
 let layers: Buffer[];
@@ -46,6 +47,64 @@ const FORMS: readonly SaveOptions[] = [
   { format: 'oci' },
   { format: 'oci', compression: 'gzip' },
 ];
+
+describe('save of several', () => {
+  for (const options of FORMS) {
+    it(`images that share a layer come back with all of their names, the layer written once: ${JSON.stringify(options)}`, async () => {
+      const whole = await load();
+      const path = join(store.root, 'other');
+      await writeFile(path, await tar(entries(oci(layers.slice(0, 1), { name: 'base:1' }).files)));
+      const images = await openImages(store);
+      const [base] = await images.load({ path });
+      await images.tag('base:1', 'base:2');
+      const heard = new Set<string>();
+      await images.save(
+        ['sample:1', 'base:2', 'base:1', 'base:1'],
+        { path: target },
+        { ...options, onProgress: ({ image, layer }) => heard.add(`${image} ${layer}`) },
+      );
+      const piped = buffer(
+        await (async () => {
+          const stream = new PassThrough();
+          void images
+            .save(['sample:1', 'base:2', 'base:1'], stream, options)
+            .catch((error: Error) => stream.destroy(error));
+          return stream;
+        })(),
+      );
+      const names = [...(await unpack(await readFile(target))).keys()];
+      assert.equal(
+        names.filter((name) => name.startsWith('blobs/sha256/') && !name.endsWith('/')).length,
+        layers.length + 4,
+      );
+      assert.equal(heard.size, layers.length);
+      for (const archive of [await readFile(target), await piped]) {
+        const other = await FakeStore.open();
+        try {
+          const found = await loadInto(other, archive, 'path');
+          assert.deepEqual(
+            new Map(found.map((image) => [image.id, image.names])),
+            new Map([
+              [whole.id, ['sample:1']],
+              [base?.id, ['base:1', 'base:2']],
+            ]),
+          );
+        } finally {
+          await other.dispose();
+        }
+      }
+      assert.equal(store.handles, 2, 'no handle is left');
+    });
+  }
+
+  it('nothing to save, and a name that is not there, are told before anything is written', async () => {
+    await load();
+    const images = await openImages(store);
+    await assert.rejects(images.save([], { path: target }), { code: 'ERR_INVALID_ARGUMENT' });
+    await assert.rejects(images.save(['sample:1', 'nobody'], { path: target }), /nobody/);
+    await assert.rejects(stat(target), { code: 'ENOENT' });
+  });
+});
 
 describe('save', () => {
   for (const options of FORMS) {
