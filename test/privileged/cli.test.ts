@@ -269,6 +269,11 @@ test('build-image: an image out of a base, an RW layer and options', async (t) =
     Volumes: { '/data': {} },
     WorkingDir: '/srv',
   });
+  const both = join(cli.directory, 'both.tar');
+  cli.ok('save', 'demo:1', 'other:2', '-o', both);
+  const manifest = execFileSync('tar', ['-xOf', both, 'manifest.json'], { encoding: 'utf8' });
+  assert.deepEqual((JSON.parse(manifest) as { RepoTags: string[] }[])[0]?.RepoTags, ['demo:1', 'other:2']);
+
   assert.match(cli.ok('history', id), /more/);
 
   assert.match(cli.fails(1, 'build-image', '--base', 'none:1', 'box'), /no image "none:1"/);
