@@ -90,7 +90,6 @@ export type {
   GraphDriver,
   DriverLeftover,
   LiveMount,
-  StepsAround,
 } from './driver/graph-driver.js';
 export type {
   BrokenRecord,

@@ -12,6 +12,11 @@ export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
   return typeof name === 'string' && names.includes(name);
 }
 
+/** Whether a step failed because `path`, and nothing else, is not there. */
+export function isMissing(error: unknown, path: string): boolean {
+  return hasErrno(error, 'ENOENT') && (error as { path?: unknown }).path === path;
+}
+
 /** What the entry itself is; `undefined` where there is none. */
 export async function kindOf(path: string): Promise<'directory' | 'file' | 'other' | undefined> {
   try {

@@ -4,7 +4,6 @@
  */
 import type { Readable } from 'node:stream';
 import type {
-  BatchOp,
   Change,
   DiffGetter,
   IngestResult,
@@ -51,14 +50,6 @@ export interface CreateReadWriteOptions {
   storageOpt?: Readonly<Record<string, string>>;
 }
 
-/** Steps of the store's own, for the same call of the engine as the driver's. */
-export interface StepsAround {
-  /** Before the driver makes or moves anything. */
-  readonly before: readonly BatchOp[];
-  /** When all of the driver's is done, and on disk where the store is strict. */
-  readonly after: readonly BatchOp[];
-}
-
 /** A mount of a driver's that is there now, of this process or an earlier one. */
 export interface LiveMount {
   id: string;
@@ -102,13 +93,6 @@ export interface GraphDriver {
   /** A read-only layer, to be filled by `applyDiff`. */
   create(id: string, parent?: string): Promise<void>;
   createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void>;
-  /** `createReadWrite` and the store's own steps as one batch: what was made is taken back at the first failure, renames stay. */
-  createReadWriteWith?(
-    id: string,
-    parent: string | undefined,
-    options: CreateReadWriteOptions,
-    around: StepsAround,
-  ): Promise<void>;
   applyDiff(id: string, parent: string | undefined, source: TarSource, options: ApplyOptions): Promise<ApplyResult>;
   /** Mounts (counted) and gives the path of the root. */
   get(id: string, mountLabel?: string): Promise<string>;
@@ -148,14 +132,10 @@ export interface GraphDriver {
   undoConsume?(id: string, rwID: string): Promise<void>;
   /** How whiteouts lie in the directory that `diffGetter` gives; the store's `verify` needs it to compare trees. */
   readonly whiteouts?: WhiteoutForm;
-  /** Difference between a layer and an ancestor of it; no ancestor: the whole tree. Absent: `diff`. */
-  diffFrom?(id: string, ancestor?: string): Promise<Readable>;
   /** What was written for these ids before the call is on disk when it resolves. Concurrent calls share syncs. */
   sync?(ids: readonly string[]): Promise<void>;
   /** Takes the id away at once (rename); what is returned unlinks its files and may run much later, `signal` stops it at the next entry. */
   detach?(id: string): Promise<(signal?: AbortSignal) => Promise<void>>;
-  /** `detach` and the store's own steps as one batch; after a failure `detach` must be able to go on from wherever it stopped. */
-  detachWith?(id: string, around: StepsAround): Promise<(signal?: AbortSignal) => Promise<void>>;
   /** Swaps the contents of two read-only layers (RENAME_EXCHANGE); mounts made before keep the old tree. */
   exchange?(id: string, otherID: string): Promise<void>;
   /** What `cleanup` would remove, with what is being removed right now; reports explain bytes by it. Absent: nothing is told. */

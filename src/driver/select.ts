@@ -3,7 +3,9 @@ import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { adaptDriver } from './adapt.js';
 import type { DriverContext } from './context.js';
+import type { Driver } from './driver.js';
 import { hasDirectory, kindOf, namesIn } from './files.js';
 import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
 import type { GraphDriver } from './graph-driver.js';
@@ -40,10 +42,10 @@ const HOMES: Readonly<Record<string, string>> = {
  * The store's driver. ERR_INVALID_ARGUMENT: unknown driver or option, or layers of several drivers under the root.
  * ERR_NOT_SUPPORTED: what is asked for, or has layers here, does not work here; the message says why.
  */
-export async function openDriver(options: OpenDriverOptions): Promise<GraphDriver> {
+export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
   const { driver = 'auto', driverOptions = {} } = options;
   if (typeof driver === 'object') {
-    if (Object.keys(driverOptions).length === 0) return driver;
+    if (Object.keys(driverOptions).length === 0) return adaptDriver(driver, options);
     throw new LayerStoreError(
       'ERR_INVALID_ARGUMENT',
       `driverOptions are for drivers of this package: give them to "${driver.name}" itself`,
@@ -65,7 +67,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<GraphDrive
     logger: options.logger,
     reason,
   });
-  const vfs = (reason: string): Promise<GraphDriver> => {
+  const vfs = (reason: string): Promise<Driver> => {
     const [unused] = Object.keys(driverOptions);
     if (unused === undefined) return openVfs(context(reason));
     throw new LayerStoreError(
@@ -73,7 +75,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<GraphDrive
       `the driver option "${unused}" means nothing to the driver vfs (${reason}): leave it away`,
     );
   };
-  const overlay2 = async (reason: string): Promise<GraphDriver> => {
+  const overlay2 = async (reason: string): Promise<Driver> => {
     const opened = await tryOverlay2(context(reason), parsed);
     if (typeof opened !== 'string') return opened;
     throw new LayerStoreError(
@@ -116,7 +118,7 @@ async function driversWithState(root: string): Promise<string[]> {
 }
 
 /** The driver, or why it does not work here. */
-async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Promise<GraphDriver | string> {
+async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Promise<Driver | string> {
   const { root, engine, readOnly } = context;
   const layout = new Layout(root);
   const known = await kernelFileSystems();
@@ -160,7 +162,7 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
   });
 }
 
-async function openVfs(context: DriverContext): Promise<GraphDriver> {
+async function openVfs(context: DriverContext): Promise<Driver> {
   const { root, engine, readOnly } = context;
   const home = vfsHome(root);
   if (!readOnly) {

@@ -4,21 +4,29 @@
  */
 import type { Readable } from 'node:stream';
 import { LayerStoreError } from '../errors.js';
-import type { Change, DiffRequest } from '../engine/engine.js';
+import type { Assembled, Change, DiffGetter, DiffRequest, TreeProblem, WhiteoutForm } from '../engine/engine.js';
 import type { DriverContext } from './context.js';
+import type { ExactLayer, ExactTarOptions, StepsAround, Unlink, VerifyOptions } from './driver.js';
+import { RecordedTars } from './exact-tar.js';
+import type { LiveMount } from './graph-driver.js';
 import { GroupSync } from './group-sync.js';
 
 export abstract class TreeDriver {
   protected readonly context: DriverContext;
+  readonly exchanges = true;
   readonly #sync: GroupSync;
+  readonly #tars: RecordedTars;
 
   /** `home`: a directory on the file system that holds the trees. */
-  protected constructor(context: DriverContext, home: string) {
+  protected constructor(context: DriverContext, home: string, whiteouts: WhiteoutForm) {
     this.context = context;
+    this.#tars = new RecordedTars(context.engine, (id) => this.diffGetter(id), whiteouts);
     this.#sync = new GroupSync(() => context.engine.syncFs([home]));
   }
 
-  abstract detach(id: string): Promise<(signal?: AbortSignal) => Promise<void>>;
+  abstract detach(id: string, around?: StepsAround): Promise<Unlink>;
+  abstract diffGetter(id: string): Promise<DiffGetter>;
+  abstract liveMounts(): Promise<LiveMount[]>;
 
   /** What `id` adds to `parent`; without one, its whole tree. */
   protected abstract difference(id: string, parent: string | undefined): Promise<DiffRequest>;
@@ -27,16 +35,28 @@ export abstract class TreeDriver {
     return this.context.engine.treeTar({ ...(await this.difference(id, parent)), ...options });
   }
 
-  async diffFrom(id: string, ancestor?: string): Promise<Readable> {
-    return this.diff(id, ancestor);
-  }
-
   async changes(id: string, parent?: string): Promise<Change[]> {
     return this.context.engine.changes(await this.difference(id, parent));
   }
 
   async diffSize(id: string, parent?: string): Promise<number> {
     return this.context.engine.diffSize(await this.difference(id, parent));
+  }
+
+  exactTar(layer: ExactLayer): Promise<Readable> {
+    return this.#tars.exactTar(layer);
+  }
+
+  exactTarTo(layer: ExactLayer, fd: number, options: ExactTarOptions): Promise<Assembled> {
+    return this.#tars.exactTarTo(layer, fd, options);
+  }
+
+  exactTarSize(layer: ExactLayer): Promise<number> {
+    return this.#tars.exactTarSize(layer);
+  }
+
+  verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]> {
+    return this.#tars.verify(layer, options);
   }
 
   async remove(id: string): Promise<void> {

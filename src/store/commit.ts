@@ -3,8 +3,6 @@
  * and unpacking where the driver can; with `consume` its files are taken over and the RW layer is gone afterwards.
  */
 import type { ChainID } from '../digest.js';
-import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
-import type { TarSplitTarget } from '../engine/engine.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
 import { applyOptions, beginDraft, discardDraft, endDraft, fillDraft, publishDraft, type Draft } from './draft.js';
@@ -29,12 +27,7 @@ export async function commit(ctx: StoreContext, layer: unknown, options: CommitO
     return await ctx.locks.run(`rw:${rw.name}`, async () => {
       rwNodeOf(ctx, layer); // released while this waited?
       await checkConsumable(ctx, rw, layer as object);
-      const reversible = ctx.driver.commitDiff !== undefined && ctx.driver.undoConsume !== undefined;
-      if (reversible) return consume(ctx, rw, parent, options);
-      // What cannot be taken back is not begun: a copy first, then the RW layer goes.
-      const handle = await commitCopy(ctx, rw, parent, options);
-      await dropConsumed(ctx, rw);
-      return handle;
+      return consume(ctx, rw, parent, options);
     });
   } finally {
     await unpin(ctx, parent);
@@ -114,7 +107,7 @@ async function consume(
 /** The RW layer has its files again. What fails here keeps the intent, so that the next open tries again. */
 async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<void> {
   try {
-    await ctx.driver.undoConsume?.(draft.cacheID, rw.mountID);
+    await ctx.driver.undoConsume(draft.cacheID, rw.mountID);
   } catch (error) {
     ctx.intents.abandon(draft.cacheID);
     ctx.logger.error(
@@ -174,27 +167,10 @@ async function fill(
   const apply = applyOptions(ctx, options, undefined);
   const chain: ChainID | undefined = parent?.chainID;
   await fillDraft(ctx, draft, chain, undefined, apply, (tarSplit) =>
-    transfer(ctx, draft.cacheID, rw, parent?.cacheID, { ...apply, ...tarSplit }, consumes),
+    ctx.driver.commitDiff(draft.cacheID, parent?.cacheID, rw.mountID, rw.belowID, {
+      ...apply,
+      ...tarSplit,
+      consume: consumes,
+    }),
   );
-}
-
-async function transfer(
-  ctx: StoreContext,
-  id: string,
-  rw: RWNode,
-  parentID: string | undefined,
-  options: ApplyOptions & { tarSplit?: TarSplitTarget },
-  consumes: boolean,
-): Promise<ApplyResult> {
-  const { driver } = ctx;
-  if (driver.commitDiff !== undefined) {
-    return driver.commitDiff(id, parentID, rw.mountID, rw.belowID, { ...options, consume: consumes });
-  }
-  await driver.create(id, parentID);
-  const tar = await driver.diff(rw.mountID, rw.belowID);
-  try {
-    return await driver.applyDiff(id, parentID, tar, options);
-  } finally {
-    tar.destroy();
-  }
 }

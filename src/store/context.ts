@@ -1,7 +1,7 @@
 /** What the files of the store share: its parts, put together once by `openStore`. */
 import { join } from 'node:path';
 import type { ChainID } from '../digest.js';
-import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Driver } from '../driver/driver.js';
 import type { Engine, UnpackLimits } from '../engine/engine.js';
 import type { FullMetadataStore } from '../metadata/metadata-store.js';
 import type { SingleFlight } from '../util/single-flight.js';
@@ -32,7 +32,7 @@ export interface StoreContext {
   readonly root: string;
   /** Where our own state lies. */
   readonly own: OwnPaths;
-  readonly driver: GraphDriver;
+  readonly driver: Driver;
   readonly metadata: FullMetadataStore;
   readonly engine: Engine;
   readonly durability: 'strict' | 'relaxed';

@@ -191,10 +191,6 @@ async function withdraw(ctx: StoreContext, draft: Draft): Promise<void> {
 
 async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
   if (!(await ctx.driver.exists(id))) return;
-  if (ctx.driver.detach === undefined) {
-    await ctx.driver.remove(id);
-    return;
-  }
   const unlinked = ctx.background.push(await ctx.driver.detach(id));
   await withTimeout(unlinked, DISCARD_PATIENCE);
 }

@@ -3,7 +3,8 @@ import { Readable } from 'node:stream';
 import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import { checkExportOptions, invalid } from './arguments.js';
-import { checkTarget, intoDescriptor, intoFile, writeTar } from './export.js';
+import { writeTar } from '../driver/exact-tar.js';
+import { checkTarget, intoDescriptor, intoFile } from './export.js';
 import type { Exported, ExportOptions, Layer } from './types.js';
 
 const SIZE = 1024;

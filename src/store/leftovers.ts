@@ -83,9 +83,8 @@ async function addRecordIndexes(ctx: StoreContext, found: Leftovers): Promise<vo
 
 /** What only the driver knows of: trees that were renamed away and not unlinked, scratch. */
 export async function driverLeftovers(ctx: StoreContext): Promise<FreedItem[]> {
-  const leftovers = (await ctx.driver.leftovers?.()) ?? [];
-  return leftovers.map(({ what, why, bytes, pending }) => ({
-    kind: pending === true ? 'pending' : 'leftover',
+  return (await ctx.driver.leftovers()).map(({ what, why, bytes, pending }) => ({
+    kind: pending ? 'pending' : 'leftover',
     what,
     why,
     bytes,
@@ -173,7 +172,7 @@ async function addForeign(
 /** Bytes allocated; 0 where the driver cannot say, or the id is going right now. */
 async function bytesOf(ctx: StoreContext, ids: readonly string[]): Promise<number> {
   let bytes = 0;
-  for (const id of ids) bytes += (await ctx.driver.usage?.(id).catch(() => undefined))?.allocated ?? 0;
+  for (const id of ids) bytes += (await ctx.driver.usage(id).catch(() => undefined))?.allocated ?? 0;
   return bytes;
 }
 

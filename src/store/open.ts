@@ -1,7 +1,7 @@
 /** Opens a store: root, lock, format version, driver, records, recovery; what was opened is given back on failure. */
 import { join, resolve } from 'node:path';
 import { openDriver } from '../driver/select.js';
-import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Driver } from '../driver/driver.js';
 import type { Engine } from '../engine/engine.js';
 import { openEngine } from '../engine/select.js';
 import { LayerStoreError, systemError } from '../errors.js';
@@ -156,7 +156,7 @@ async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined):
   try {
     const unfinished = await intents.count();
     if (background.failed === 0) return unfinished;
-    const left = signal?.aborted === true ? undefined : await driver.leftovers?.();
+    const left = signal?.aborted === true ? undefined : await driver.leftovers();
     return unfinished + (left?.length ?? stopped);
   } catch (error) {
     ctx.logger.warn(errorFields(error), 'cannot tell what is left to be removed');
@@ -183,7 +183,7 @@ async function makeOwnDirectory(path: string): Promise<void> {
 
 async function openRecords(
   root: string,
-  driver: GraphDriver,
+  driver: Driver,
   engine: Engine,
   durability: 'strict' | 'relaxed',
   readOnly: boolean,

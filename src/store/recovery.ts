@@ -29,7 +29,7 @@ export async function loadReadOnly(ctx: StoreContext): Promise<void> {
   const taken = await takenOver(ctx);
   populate(ctx, { ...joined, mounts: joined.mounts.filter(({ id }) => !taken.has(id)) });
   for (const { what, why } of joined.broken) ctx.logger.debug({ what, why }, 'a record is left out');
-  const live = new Map((await ctx.driver.liveMounts?.())?.map(({ id, path }) => [id, path]));
+  const live = new Map((await ctx.driver.liveMounts()).map(({ id, path }) => [id, path]));
   for (const rw of ctx.rwLayers) {
     rw.path = live.get(rw.mountID);
     rw.mountCount = rw.path === undefined ? 0 : 1;
@@ -121,7 +121,7 @@ async function settleConsumed(
           if (await ctx.driver.exists(files)) await ctx.driver.remove(files);
         }
       } else if (hasRWRecord(ctx, joined, name, rwID)) {
-        await ctx.driver.undoConsume?.(id, rwID);
+        await ctx.driver.undoConsume(id, rwID);
       } else {
         // The layer was there already, so the RW layer was dropped and its files, which nobody needs, were to go next.
         for (const files of [id, rwID, `${rwID}-init`]) if (!recorded.has(files)) await discard(ctx, files);
@@ -168,8 +168,7 @@ async function settleIntent(ctx: StoreContext, intent: StoredIntent, recorded: R
 async function discard(ctx: StoreContext, id: string): Promise<void> {
   if (!(await ctx.driver.exists(id))) return;
   await withoutDeadMount(ctx, id, async () => {
-    if (ctx.driver.detach === undefined) await ctx.driver.remove(id);
-    else void ctx.background.push(await ctx.driver.detach(id));
+    void ctx.background.push(await ctx.driver.detach(id));
   });
 }
 
@@ -227,7 +226,6 @@ async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRe
 /** Mounts of RW layers count once from now on; those of read-only layers were views of a process that is gone. */
 async function adoptMounts(ctx: StoreContext): Promise<void> {
   const { driver } = ctx;
-  if (driver.liveMounts === undefined || driver.adopt === undefined) return;
   const live = await driver.liveMounts();
   if (live.length === 0) return;
   const rwByID = new Map([...ctx.rwLayers].map((rw) => [rw.mountID, rw]));

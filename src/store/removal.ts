@@ -4,7 +4,7 @@
  * recovery ends it.
  */
 import type { ChainID } from '../digest.js';
-import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Driver } from '../driver/driver.js';
 import { LayerStoreError } from '../errors.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
@@ -82,7 +82,7 @@ async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
   }
   const ended = endErasing(ctx, node);
   // The rename is awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
-  if (node.readers.count === 0 && ctx.driver.detach !== undefined) await ended;
+  if (node.readers.count === 0) await ended;
 }
 
 /** The marked record says what is left to do until this has ended; never rejects. */
@@ -90,7 +90,7 @@ async function endErasing(ctx: StoreContext, { chainID, cacheID, readers }: Laye
   try {
     // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
     await readers.idle();
-    await removeFiles(ctx, cacheID);
+    void ctx.background.push(await ctx.driver.detach(cacheID));
     await ctx.metadata.remove(chainID, cacheID);
   } catch (error) {
     ctx.intents.abandon(cacheID); // where it is noted by one
@@ -113,7 +113,7 @@ export async function discardFiles(
   // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
   if (readers !== undefined && readers.count > 0) await readers.idle();
   try {
-    for (const id of ids) await removeFiles(ctx, id);
+    for (const id of ids) void ctx.background.push(await ctx.driver.detach(id));
     await ctx.intents.end(intentID);
   } catch (error) {
     ctx.intents.abandon(intentID);
@@ -132,7 +132,7 @@ export async function withoutDeadMount(ctx: StoreContext, id: string, remove: ()
   try {
     await remove();
   } catch (error) {
-    if (!LayerStoreError.is(error, 'ERR_ACTIVE_MOUNT') || ctx.driver.adopt === undefined) throw error;
+    if (!LayerStoreError.is(error, 'ERR_ACTIVE_MOUNT')) throw error;
     await putDead(ctx.driver, id);
     ctx.logger.info({ id }, 'the mount of an unfinished layer is taken away');
     await remove();
@@ -140,33 +140,14 @@ export async function withoutDeadMount(ctx: StoreContext, id: string, remove: ()
 }
 
 /** Where an earlier attempt found the mount busy it is the driver's already: taken over twice it would count twice. */
-async function putDead(driver: GraphDriver, id: string): Promise<void> {
+async function putDead(driver: Driver, id: string): Promise<void> {
   try {
     await driver.put(id);
   } catch (error) {
     if (!LayerStoreError.is(error, 'ERR_NOT_MOUNTED')) throw error;
-    await driver.adopt?.(id);
+    await driver.adopt(id);
     await driver.put(id);
   }
-}
-
-/** Takes one driver id away: at once and unlinked later where the driver can, else in the background queue. */
-async function removeFiles(ctx: StoreContext, id: string): Promise<void> {
-  if (ctx.driver.detach !== undefined) {
-    void ctx.background.push(await ctx.driver.detach(id));
-    return;
-  }
-  let failure: unknown;
-  let done = false;
-  await ctx.background.push(async () => {
-    try {
-      await ctx.driver.remove(id);
-      done = true;
-    } catch (error) {
-      failure = error;
-    }
-  });
-  if (!done) throw failure ?? new Error('the store was closed before'); // caught and logged just above, in discardFiles
 }
 
 /** Ends a pin; a layer that was released meanwhile and got no child goes now. */

@@ -47,9 +47,9 @@ export async function repairLayer(
 
 /** Swaps a complete draft of the same layer in; the draft then holds the damaged contents, for the caller to discard. */
 export async function exchangeDraft(ctx: StoreContext, node: LayerNode, draft: Draft): Promise<void> {
-  const exchange = checkExchange(ctx, node);
+  checkExchange(ctx, node);
   await ctx.locks.run(`layer:${node.chainID}`, async () => {
-    await exchange(node.cacheID, draft.cacheID);
+    await ctx.driver.exchange(node.cacheID, draft.cacheID);
     // A damaged tar-split record is put back with it, where the metadata store can.
     if (draft.tx !== undefined && !ctx.driver.capabilities.reproducesExactDiffs) {
       await ctx.metadata.replaceTarSplit(node.chainID, draft.tx);
@@ -57,9 +57,8 @@ export async function exchangeDraft(ctx: StoreContext, node: LayerNode, draft: D
   });
 }
 
-function checkExchange(ctx: StoreContext, node: LayerNode): (id: string, otherID: string) => Promise<void> {
-  const { driver } = ctx;
-  if (driver.exchange !== undefined) return driver.exchange.bind(driver);
+function checkExchange({ driver }: StoreContext, node: LayerNode): void {
+  if (driver.exchanges) return;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',
     `cannot repair layer "${node.chainID}": the driver "${driver.name}" cannot exchange contents; release the layer and register it again`,

@@ -19,13 +19,12 @@ export async function createAtOnce(
   options: CreateRWLayerOptions,
 ): Promise<boolean> {
   const { driver, metadata, intents } = ctx;
-  if (options.initFunc !== undefined || driver.sync === undefined || !intents.holdsRecords) return false;
-  if (driver.createReadWriteWith === undefined || !metadata.recordsAreFiles) return false;
+  if (options.initFunc !== undefined || !intents.holdsRecords || !metadata.recordsAreFiles) return false;
   const { mountLabel, storageOpt } = options;
   const place = intents.place(record.id);
   try {
     const { steps, later } = metadata.setMountSteps(name, record, place.path);
-    await driver.createReadWriteWith(
+    await driver.createReadWrite(
       record.id,
       parentCacheID,
       { ...(mountLabel === undefined ? {} : { mountLabel }), ...(storageOpt === undefined ? {} : { storageOpt }) },
@@ -46,14 +45,14 @@ export async function createAtOnce(
 export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boolean> {
   const { driver, metadata, intents } = ctx;
   if (node.initID !== undefined || node.readers.count > 0 || !intents.holdsRecords) return false;
-  if (driver.detachWith === undefined || !metadata.recordsAreFiles) return false;
+  if (!metadata.recordsAreFiles) return false;
   const place = intents.place(node.mountID);
   // No reader comes in from here on; where this fails its handles are as good as before.
   const owners = new Map(node.owners);
   node.owners.clear();
   try {
     const { steps, later } = metadata.removeMountSteps(node.name, place.path);
-    const unlink = await driver.detachWith(node.mountID, { before: steps, after: later });
+    const unlink = await driver.detach(node.mountID, { before: steps, after: later });
     void ctx.background.push(unlink);
     return true;
   } catch (error) {

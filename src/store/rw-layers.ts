@@ -79,8 +79,6 @@ async function makeRWLayer(
       ...(options.storageOpt === undefined ? {} : { storageOpt: options.storageOpt }),
     });
     if (initID !== undefined) await syncData(ctx, [initID]);
-    // A driver of somebody else's need not make its own files durable.
-    else if (ctx.driver.sync === undefined) await syncData(ctx, [id]);
     back.push('drop its record', () => ctx.metadata.removeMount(name));
     await ctx.metadata.setMount(name, record);
   } catch (error) {
@@ -182,7 +180,7 @@ export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<La
   node.owners.clear();
   const discarded = discardFiles(ctx, node.mountID, ids, node.readers);
   // The renames are awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
-  if (node.readers.count === 0 && ctx.driver.detach !== undefined) await discarded;
+  if (node.readers.count === 0) await discarded;
   return removeParents(ctx, node);
 }
 

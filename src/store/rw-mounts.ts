@@ -95,18 +95,15 @@ async function vanished(ctx: StoreContext, node: RWNode): Promise<boolean> {
   return true;
 }
 
-/** Whether the kernel has no mount where the driver makes one. Without a parent, or by a driver that cannot say: no. */
+/** Whether the kernel has no mount where the driver made one. Without a parent there is none. */
 async function isMissing(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  if (!ctx.driver.capabilities.mounts || node.belowID === undefined || ctx.driver.liveMounts === undefined)
-    return false;
-  const live = await ctx.driver.liveMounts();
-  return !live.some((mount) => mount.id === node.mountID);
+  return node.belowID !== undefined && ctx.driver.mountVanished(node.mountID);
 }
 
 /** Whether the mount table has the layer although nobody counts it. */
 export async function isInMountTable(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  const live = await ctx.driver.liveMounts?.();
-  return live?.some((mount) => mount.id === node.mountID || mount.id === node.initID) ?? false;
+  const live = await ctx.driver.liveMounts();
+  return live.some((mount) => mount.id === node.mountID || mount.id === node.initID);
 }
 
 export function releasedRW(name: string): LayerStoreError {

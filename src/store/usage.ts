@@ -13,7 +13,7 @@ export async function usage(ctx: StoreContext): Promise<StoreUsage> {
   for (const node of ctx.layers) layerBytes += node.diffSize;
   const rwNodes = [...ctx.rwLayers];
   const each = await mapConcurrent(rwNodes, AT_ONCE, (node) => usageOf(ctx, node));
-  const pending = (await ctx.driver.leftovers?.()) ?? [];
+  const pending = await ctx.driver.leftovers();
   const disk = await statfs(ctx.root).catch((error: unknown) => {
     throw systemError(error, 'read the free space of the root');
   });
@@ -27,7 +27,7 @@ export async function usage(ctx: StoreContext): Promise<StoreUsage> {
     pendingRemoval: {
       count: pending.length,
       bytes: pending.reduce((sum, { bytes }) => sum + bytes, 0),
-      inodes: pending.reduce((sum, { inodes }) => sum + (inodes ?? 0), 0),
+      inodes: pending.reduce((sum, { inodes }) => sum + inodes, 0),
     },
     fileSystem: {
       bytes: disk.blocks * disk.bsize,
@@ -42,9 +42,8 @@ async function usageOf(ctx: StoreContext, node: RWNode): Promise<{ bytes: number
   const leave = node.readers.enter();
   try {
     if (node.gone) return { bytes: 0, inodes: 0 };
-    const own = await ctx.driver.usage?.(node.mountID);
-    if (own !== undefined) return { bytes: own.size, inodes: own.inodes };
-    return { bytes: await ctx.driver.diffSize(node.mountID, node.belowID), inodes: 0 };
+    const { size, inodes } = await ctx.driver.usage(node.mountID, node.belowID);
+    return { bytes: size, inodes };
   } finally {
     leave();
   }

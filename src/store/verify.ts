@@ -1,12 +1,10 @@
 /** Layers re-read and compared with what was registered, in parallel within a budget. Changes nothing. */
-import type { Readable } from 'node:stream';
 import type { ChainID } from '../digest.js';
 import type { TreeProblem } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
-import { raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import type { StoreContext } from './context.js';
-import { assembly, tarStream } from './export.js';
+import { exactLayer } from './export.js';
 import type { LayerNode } from './layer-map.js';
 import { missingLayer } from './layer-map.js';
 import type { VerifyOptions, VerifyReport } from './types.js';
@@ -51,22 +49,10 @@ async function problemsOf(
 ): Promise<TreeProblem[]> {
   const leave = node.readers.enter();
   try {
-    const { whiteouts } = ctx.driver;
-    if (ctx.driver.capabilities.reproducesExactDiffs || whiteouts === undefined) {
-      await drain(await tarStream(ctx, node), signal);
-      return [];
-    }
-    const { request, release } = await assembly(ctx, node);
-    try {
-      return await ctx.engine.verifyTree({
-        ...request,
-        whiteouts,
-        ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
-        ...(signal === undefined ? {} : { signal }),
-      });
-    } finally {
-      await release();
-    }
+    return await ctx.driver.verify(exactLayer(ctx, node), {
+      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+      ...(signal === undefined ? {} : { signal }),
+    });
   } catch (error) {
     if (signal?.aborted === true) throw error;
     // Whatever stops the reading of this layer is its problem, not that of the others.
@@ -103,17 +89,6 @@ async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeP
     // Released while it was looked at.
     if (node.gone) return [];
     return [problem('a record that can be read', error.message.replaceAll(`${ctx.root}/`, ''))];
-  }
-}
-
-async function drain(stream: Readable, signal: AbortSignal | undefined): Promise<void> {
-  const ended = (async () => {
-    for await (const chunk of stream) void chunk;
-  })();
-  try {
-    await raceAbort(ended, signal);
-  } finally {
-    stream.destroy();
   }
 }
 

@@ -9,8 +9,7 @@ export async function openView(ctx: StoreContext, node: LayerNode, closed: () =>
   const leave = node.readers.enter();
   let path: string;
   try {
-    // `get` of a layer without children is a writable mount in Docker's layout; a driver that knows better has `view`.
-    path = await (ctx.driver.view?.(node.cacheID) ?? ctx.driver.get(node.cacheID));
+    path = await ctx.driver.view(node.cacheID);
   } catch (error) {
     leave();
     throw error;

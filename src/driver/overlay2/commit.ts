@@ -6,6 +6,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
+import { NO_STEPS } from '../driver.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
 import type { Chains, CommitMark } from './chains.js';
@@ -115,7 +116,7 @@ export class Commits {
         throw error;
       }
     }
-    const unlink = await this.#removal.detach(id, undefined);
+    const unlink = await this.#removal.detach(id, undefined, NO_STEPS);
     this.#chains.forget(id);
     await unlink();
   }
@@ -130,7 +131,7 @@ export class Commits {
   async #takeBack(id: string, rwID: string, consume: boolean): Promise<void> {
     try {
       if (consume) return await this.undoConsume(id, rwID);
-      const unlink = await this.#removal.detach(id, undefined);
+      const unlink = await this.#removal.detach(id, undefined, NO_STEPS);
       this.#chains.forget(id);
       await unlink();
     } catch (error) {

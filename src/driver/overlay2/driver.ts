@@ -2,6 +2,7 @@
 import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
+import { NO_STEPS, type Driver, type StepsAround, type Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForQuota, quotaFacts } from '../file-system.js';
 import type {
@@ -10,9 +11,7 @@ import type {
   CreateReadWriteOptions,
   DriverCapabilities,
   DriverLeftover,
-  GraphDriver,
   LiveMount,
-  StepsAround,
 } from '../graph-driver.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
@@ -23,7 +22,7 @@ import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
 import { creationSteps, Layout, LINK_DIRECTORY, type Lower, lowerPaths, MAX_LOWERS, newLinkID } from './layout.js';
 import { OverlayMounts } from './mounts.js';
-import { Removal, type Unlink } from './removal.js';
+import { Removal } from './removal.js';
 import { VolatileMarkers } from './volatile.js';
 
 export interface Overlay2Setup {
@@ -37,9 +36,8 @@ export interface Overlay2Setup {
 }
 
 const WHITEOUTS = 'overlay';
-const NOTHING: StepsAround = { before: [], after: [] };
 
-export class Overlay2Driver extends TreeDriver implements GraphDriver {
+export class Overlay2Driver extends TreeDriver implements Driver {
   readonly name = 'overlay2';
   readonly whiteouts = WHITEOUTS;
   readonly capabilities: DriverCapabilities = {
@@ -60,7 +58,7 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
   /** The home directory and `l/` exist, unless the store is open read-only. */
   constructor(context: DriverContext, setup: Overlay2Setup) {
     const layout = new Layout(context.root);
-    super(context, layout.home);
+    super(context, layout.home, WHITEOUTS);
     this.#setup = setup;
     this.#layout = layout;
     this.#chains = new Chains(layout, !context.readOnly);
@@ -73,18 +71,14 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
 
   async create(id: string, parent?: string): Promise<void> {
     this.writable(`make the layer "${id}"`);
-    await this.#create(id, parent, false, NOTHING);
+    await this.#create(id, parent, false, NO_STEPS);
   }
 
-  async createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void> {
-    return this.createReadWriteWith(id, parent, options, NOTHING);
-  }
-
-  async createReadWriteWith(
+  async createReadWrite(
     id: string,
     parent: string | undefined,
     options: CreateReadWriteOptions,
-    around: StepsAround,
+    around: StepsAround = NO_STEPS,
   ): Promise<void> {
     this.writable(`make the layer "${id}"`);
     this.#checkLabel(options.mountLabel);
@@ -163,19 +157,11 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
     return names.filter((name) => isLayerID(name) && name !== LINK_DIRECTORY);
   }
 
-  async detach(id: string): Promise<Unlink> {
-    return this.#detach(id, (link) => this.#removal.detach(id, link));
-  }
-
-  async detachWith(id: string, around: StepsAround): Promise<Unlink> {
-    return this.#detach(id, (link) => this.#removal.detachWith(id, link, around));
-  }
-
-  #detach(id: string, work: (link: string | undefined) => Promise<Unlink>): Promise<Unlink> {
+  async detach(id: string, around: StepsAround = NO_STEPS): Promise<Unlink> {
     this.writable(`remove the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     return this.#mounts.whileIdle(id, async () => {
-      const unlink = await work(this.#chains.knownLink(id));
+      const unlink = await this.#removal.detach(id, this.#chains.knownLink(id), around);
       this.#chains.forget(id);
       this.#volatile.forget(id);
       return unlink;
@@ -226,6 +212,10 @@ export class Overlay2Driver extends TreeDriver implements GraphDriver {
 
   async liveMounts(): Promise<LiveMount[]> {
     return this.#mounts.live();
+  }
+
+  async mountVanished(id: string): Promise<boolean> {
+    return !(await this.liveMounts()).some((mount) => mount.id === id);
   }
 
   async adopt(id: string): Promise<string> {

@@ -3,19 +3,18 @@
  * a leftover of ours nor asked for are never touched.
  */
 import { readlink } from 'node:fs/promises';
-import { systemError } from '../../errors.js';
+import { LayerStoreError, systemError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { directoriesIn, hasErrno, kindOf, namesIn, readRecord } from '../files.js';
-import type { DriverLeftover, StepsAround } from '../graph-driver.js';
+import type { StepsAround, Unlink } from '../driver.js';
+import { directoriesIn, hasErrno, isMissing, kindOf, namesIn, readRecord } from '../files.js';
+import type { DriverLeftover } from '../graph-driver.js';
 import { isLayerID } from '../layer-id.js';
 import { isLeftover, removedID, removingName } from '../leftovers.js';
 import { TreeRemoval } from '../tree-removal.js';
 import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
 import { active } from './table.js';
-
-export type Unlink = (signal?: AbortSignal) => Promise<void>;
 
 export class Removal {
   readonly #layout: Layout;
@@ -29,56 +28,40 @@ export class Removal {
   }
 
   /**
-   * Renames the directory of `id` and drops its link; what is returned unlinks the files. An id that is not there is no
-   * error. `link`: its name in `l/` where that is known; it is read and checked otherwise.
+   * Renames the directory of `id` and drops its link, with the store's steps in one batch; what is returned unlinks the
+   * files. An id that is not there is no error. `link`: its name in `l/` where that is known; it is read and checked
+   * otherwise.
    */
-  async detach(id: string, link: string | undefined): Promise<Unlink> {
-    const directory = this.#layout.directory(id);
-    const { aside, steps } = await this.#steps(id, link);
+  async detach(id: string, link: string | undefined, around: StepsAround): Promise<Unlink> {
+    const { aside, mountPoint, steps } = await this.#steps(id, link);
     this.#trees.markPending(aside);
     try {
-      await this.#run(steps, id);
+      await this.#run(id, mountPoint, [...around.before, ...steps, ...around.after]);
     } catch (error) {
       this.#trees.unmarkPending(aside);
-      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
+      if (!isMissing(error, this.#layout.directory(id))) throw error;
+      // The batch stopped where the directory should have been: the steps before were done.
+      if (around.after.length > 0) await this.#context.engine.batch(around.after);
       return async () => undefined;
     }
-    return this.#unlinking(aside);
-  }
-
-  /** The same together with steps of the store's, in one batch; rejects wherever anything is odd. */
-  async detachWith(id: string, link: string | undefined, { before, after }: StepsAround): Promise<Unlink> {
-    const { aside, steps } = await this.#steps(id, link);
-    const [unmounted, ...rest] = steps;
-    // The mount point first: where something is mounted on it, nothing else has happened.
-    const all = [...(unmounted === undefined ? [] : [unmounted]), ...before, ...rest, ...after];
-    this.#trees.markPending(aside);
-    try {
-      await this.#context.engine.batch(all);
-    } catch (error) {
-      this.#trees.unmarkPending(aside);
-      throw error;
-    }
-    return this.#unlinking(aside);
-  }
-
-  #unlinking(aside: string): Unlink {
     return (signal) => this.#trees.run(aside, signal);
   }
 
-  async #steps(id: string, link: string | undefined): Promise<{ aside: string; steps: BatchOp[] }> {
+  async #steps(
+    id: string,
+    link: string | undefined,
+  ): Promise<{ aside: string; mountPoint: BatchOp; steps: BatchOp[] }> {
     const directory = this.#layout.directory(id);
     const aside = `${this.#layout.home}/${removingName(id)}`;
     const own = link ?? (await this.#ownLink(directory, id));
     const strict = this.#context.durability === 'strict';
     const steps: BatchOp[] = [
-      // Fails where something is mounted on it, and detaches copies of an old mount in other namespaces.
-      { op: 'rmdir', path: this.#layout.merged(id), missingOk: true },
       { op: 'rename', path: directory, dest: aside, noReplace: true },
       ...(own === undefined ? [] : [{ op: 'unlink' as const, path: this.#layout.link(own), missingOk: true }]),
       ...(strict ? [{ op: 'fsync' as const, path: this.#layout.home }] : []),
     ];
-    return { aside, steps };
+    // Fails where something is mounted on it, and detaches copies of an old mount in other namespaces.
+    return { aside, mountPoint: { op: 'rmdir', path: this.#layout.merged(id), missingOk: true }, steps };
   }
 
   /** Ends what earlier processes began: half-removed layers, scratch directories, links to layers that are gone. */
@@ -120,18 +103,16 @@ export class Removal {
     }
   }
 
-  /** rmdir of the mount point is the one step that may fail without harm: where strangers put files there. */
-  async #run(steps: readonly BatchOp[], id: string): Promise<void> {
+  /** The mount point goes first: where something is mounted on it nothing else has happened, and strangers' files in it do no harm. */
+  async #run(id: string, mountPoint: BatchOp, steps: readonly BatchOp[]): Promise<void> {
     try {
-      await this.#context.engine.batch(steps);
+      await this.#context.engine.batch([mountPoint, ...steps]);
     } catch (error) {
-      if (hasErrno(error, 'ENOTEMPTY', 'EEXIST', 'ENOTDIR') && (await kindOf(this.#layout.merged(id))) !== undefined) {
-        await this.#context.engine.batch(steps.slice(1));
-      } else if (hasErrno(error, 'EBUSY')) {
-        throw active(id, `something is mounted on "${this.#layout.merged(id)}"`);
-      } else {
-        throw error;
-      }
+      const about = LayerStoreError.is(error) ? error.path : undefined;
+      if (about !== mountPoint.path) throw error;
+      if (hasErrno(error, 'ENOTEMPTY', 'EEXIST', 'ENOTDIR')) return this.#context.engine.batch(steps);
+      if (hasErrno(error, 'EBUSY')) throw active(id, `something is mounted on "${mountPoint.path}"`);
+      throw error;
     }
   }
 

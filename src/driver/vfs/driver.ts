@@ -6,19 +6,20 @@ import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { directoriesIn, hasErrno, kindOf } from '../files.js';
+import { NO_STEPS, type Driver, type StepsAround, type Unlink } from '../driver.js';
+import { directoriesIn, hasErrno, isMissing, kindOf } from '../files.js';
 import type {
   ApplyOptions,
   ApplyResult,
   CreateReadWriteOptions,
   DriverCapabilities,
   DriverLeftover,
-  GraphDriver,
   LiveMount,
 } from '../graph-driver.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
 import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { parseStorageOpt } from '../options.js';
+import { runAround } from '../steps-around.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
 import { TreeRemoval } from '../tree-removal.js';
@@ -26,7 +27,7 @@ import { VfsViews } from './views.js';
 
 const WHITEOUTS = 'plain';
 
-export class VfsDriver extends TreeDriver implements GraphDriver {
+export class VfsDriver extends TreeDriver implements Driver {
   readonly name = 'vfs';
   readonly whiteouts = WHITEOUTS;
   readonly capabilities: DriverCapabilities = {
@@ -46,7 +47,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
   /** `<root>/vfs/dir` exists, unless the store is open read-only. `found`: what is known of the file system, for `status()`. */
   constructor(context: DriverContext, found: readonly (readonly [string, string])[]) {
     const home = vfsHome(context.root);
-    super(context, home);
+    super(context, home, WHITEOUTS);
     this.#found = found;
     this.#home = home;
     this.#trees = new TreeRemoval(context);
@@ -57,7 +58,12 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     await this.#create(id, parent);
   }
 
-  async createReadWrite(id: string, parent: string | undefined, options: CreateReadWriteOptions): Promise<void> {
+  async createReadWrite(
+    id: string,
+    parent: string | undefined,
+    options: CreateReadWriteOptions,
+    around: StepsAround = NO_STEPS,
+  ): Promise<void> {
     if (options.mountLabel !== undefined && options.mountLabel !== '') {
       throw new LayerStoreError('ERR_NOT_SUPPORTED', 'cannot use a mount label with the vfs driver: it mounts nothing');
     }
@@ -67,9 +73,14 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
         'cannot limit the size of a layer with the vfs driver: omit the size',
       );
     }
-    await this.#create(id, parent);
-    // Here the layer is a copy of everything below it: only a sync of the file system covers that.
-    await this.sync([id]);
+    await runAround(this.context, { before: around.before, after: [] }, async () => {
+      await this.#create(id, parent);
+      await this.#orRemove(id, async () => {
+        // Here the layer is a copy of everything below it: only a sync of the file system covers that.
+        await this.sync([id]);
+        if (around.after.length > 0) await this.context.engine.batch(around.after);
+      });
+    });
   }
 
   async applyDiff(
@@ -109,6 +120,11 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
 
   async liveMounts(): Promise<LiveMount[]> {
     return this.#views.live();
+  }
+
+  /** Only views are mounts here, and no RW layer is one. */
+  async mountVanished(): Promise<boolean> {
+    return false;
   }
 
   async adopt(id: string): Promise<string> {
@@ -153,7 +169,7 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     return (await directoriesIn(this.#home, this.context.engine)).filter(isLayerID);
   }
 
-  async detach(id: string): Promise<(signal?: AbortSignal) => Promise<void>> {
+  async detach(id: string, { before, after }: StepsAround = NO_STEPS): Promise<Unlink> {
     this.writable(`remove the layer "${id}"`);
     checkLayerID(id);
     const directory = this.#directory(id);
@@ -162,12 +178,16 @@ export class VfsDriver extends TreeDriver implements GraphDriver {
     this.#plain.delete(id);
     try {
       await this.context.engine.batch([
+        ...before,
         { op: 'rename', path: directory, dest: aside, noReplace: true },
         ...this.#homeSync(),
+        ...after,
       ]);
     } catch (error) {
       this.#trees.unmarkPending(aside);
-      if (!hasErrno(error, 'ENOENT') || (await kindOf(directory)) !== undefined) throw error;
+      if (!isMissing(error, directory)) throw error;
+      // The batch stopped where the directory should have been: the steps before were done.
+      if (after.length > 0) await this.context.engine.batch(after);
       return async () => undefined;
     }
     return (signal) => this.#trees.run(aside, signal);

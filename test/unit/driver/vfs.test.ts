@@ -31,7 +31,7 @@ test('differences are between two trees', async (t) => {
   const { home, engine, driver } = vfs(t);
   await driver.create('a');
   await driver.create('b', 'a');
-  (await driver.diffFrom('b', 'a')).destroy();
+  (await driver.diff('b', 'a')).destroy();
   (await driver.diff('b')).destroy();
   assert.deepEqual(engine.tarRequests, [
     { upper: tree(join(home, 'b')), lower: tree(join(home, 'a')) },

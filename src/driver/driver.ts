@@ -1,0 +1,94 @@
+/**
+ * Driver: the whole contract between the store and what holds the files of layers. Every member is there; the drivers of
+ * this package implement it, and `adapt.ts` makes one of somebody's own {@link GraphDriver}. The store sees nothing of how
+ * a layer lies on disk: it hands over ids and gets bytes, trees and mounts.
+ */
+import type { Readable } from 'node:stream';
+import type { DiffID } from '../digest.js';
+import type {
+  Assembled,
+  AssembleRequest,
+  AssembleToRequest,
+  BatchOp,
+  TreeProblem,
+  VerifyTreeRequest,
+} from '../engine/engine.js';
+import type {
+  ApplyOptions,
+  ApplyResult,
+  CreateReadWriteOptions,
+  DriverLeftover,
+  GraphDriver,
+  LiveMount,
+} from './graph-driver.js';
+
+/** Steps of the store's own, which belong before and after what the driver does; one batch with it where the driver can. */
+export interface StepsAround {
+  /** Before the driver makes or moves anything. Taken back, but for renames, where the driver fails. */
+  readonly before: readonly BatchOp[];
+  /** When all of the driver's is done, and on disk where the store is strict. */
+  readonly after: readonly BatchOp[];
+}
+
+export const NO_STEPS: StepsAround = { before: [], after: [] };
+
+/** Removes the files of an id that was detached. `signal` stops it at the next entry; the rest is the next cleanup's. */
+export type Unlink = (signal?: AbortSignal) => Promise<void>;
+
+/** A read-only layer, as far as giving back its registered bytes needs it. */
+export interface ExactLayer {
+  readonly id: string;
+  readonly parent: string | undefined;
+  readonly diffID: DiffID;
+  /** Opens its tar-split record. Not called for a driver that reproduces exact diffs by itself. */
+  readonly tarSplit: () => Promise<AssembleRequest['tarSplit']>;
+}
+
+export type ExactTarOptions = Pick<AssembleToRequest, 'compression' | 'signal' | 'onProgress'>;
+
+export type VerifyOptions = Pick<VerifyTreeRequest, 'bytesPerSecond' | 'signal'>;
+
+/** The members that somebody's own driver has too are described at {@link GraphDriver}. */
+export interface Driver extends GraphDriver {
+  /** With the store's steps; what was made, theirs too, is taken back at the first failure, but renames stay. */
+  createReadWrite(
+    id: string,
+    parent: string | undefined,
+    options: CreateReadWriteOptions,
+    around?: StepsAround,
+  ): Promise<void>;
+  /**
+   * Takes the id away at once, with the store's steps; what is returned unlinks its files and may run much later. An id
+   * that is not there is no error. A call that failed can be made again without the steps that were done.
+   */
+  detach(id: string, around?: StepsAround): Promise<Unlink>;
+  view(id: string): Promise<string>;
+  commitDiff(
+    id: string,
+    parent: string | undefined,
+    rwID: string,
+    rwParent: string | undefined,
+    options: ApplyOptions & { consume: boolean },
+  ): Promise<ApplyResult>;
+  undoConsume(id: string, rwID: string): Promise<void>;
+  /** Whether {@link exchange} can be called: it rejects with ERR_NOT_SUPPORTED otherwise, which is late after an unpacking. */
+  readonly exchanges: boolean;
+  exchange(id: string, otherID: string): Promise<void>;
+  sync(ids: readonly string[]): Promise<void>;
+  liveMounts(): Promise<LiveMount[]>;
+  /** Whether a mount that `get` made is there no more; `false` where the driver mounts nothing, or does not report mounts. */
+  mountVanished(id: string): Promise<boolean>;
+  adopt(id: string): Promise<string>;
+  /** Disk use of the id's own files; `parent` is what its differences are against. */
+  usage(id: string, parent?: string): Promise<{ size: number; allocated: number; inodes: number }>;
+  leftovers(): Promise<Required<DriverLeftover>[]>;
+
+  /** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
+  exactTar(layer: ExactLayer): Promise<Readable>;
+  /** The same into a descriptor, where it stands. */
+  exactTarTo(layer: ExactLayer, fd: number, options: ExactTarOptions): Promise<Assembled>;
+  /** Bytes of {@link exactTar}. */
+  exactTarSize(layer: ExactLayer): Promise<number>;
+  /** What is not as it was registered. Rejects with ERR_LAYER_CORRUPT where that cannot be said file by file. */
+  verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]>;
+}
