@@ -156,6 +156,7 @@ Napi::Value IngestResultRecord(Napi::Env env, const IngestResult& result) {
   record.Set("blobDigest", result.blob_digest ? Napi::Value(Napi::String::New(env, FormatDigest(*result.blob_digest)))
                                               : env.Undefined());
   record.Set("ignoredXattrs", Number(env, result.ignored_xattrs));
+  record.Set("ignoredOwners", Number(env, result.ignored_owners));
   return record;
 }
 

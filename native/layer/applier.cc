@@ -18,17 +18,25 @@ namespace {
 constexpr mode_t kImpliedMode = 0755;
 // What mkdir and open take over from a mode; the rest needs a chmod.
 constexpr mode_t kCreateBits = 0777;
+// The kernel's dev_t.
+constexpr int64_t kMaxMajor = (1 << 12) - 1;
+constexpr int64_t kMaxMinor = (1 << 20) - 1;
 
 }  // namespace
 
 Applier::Applier(const IngestRequest& request, UniqueFd root)
     : request_(request),
       root_(std::move(root)),
-      parents_(root_.get(), request.force_component_walk),
+      parents_(root_.get(), request.force_component_walk, Owns(request)),
       replaced_(request.directory, root_.get(), !request.tar_split_path.empty()),
       ends_(root_.get()),
       writer_(creator_),
       keeps_made_(request.whiteouts == Whiteouts::kApply) {}
+
+ParentCache::Owns Applier::Owns(const IngestRequest& request) {
+  if (request.whiteouts != Whiteouts::kApply) return {};
+  return [this](const struct stat& info) { return made_.contains(info.st_ino) || used_.contains(info.st_ino); };
+}
 
 Result<std::unique_ptr<Applier>> Applier::Open(const IngestRequest& request) {
   LS_ASSIGN(UniqueFd root, OpenPath(request.directory, O_RDONLY | O_DIRECTORY));
@@ -63,9 +71,13 @@ Result<void> Applier::NoteImplied(int parent, const std::string& name) {
   return {};
 }
 
+bool Applier::IsNoDirectory(const Error& error) {
+  return error.err == ENOTDIR || error.err == ENOENT || error.err == ELOOP;
+}
+
 // A parent that is no directory, or a link into nothing: the archive is wrong, not the system.
 Error Applier::ParentError(Error error, std::string_view path) const {
-  if (error.err == ENOTDIR || error.err == ENOENT || error.err == ELOOP) {
+  if (IsNoDirectory(error)) {
     return DataError(Fault::kBadTar, "a parent is no directory", std::string(path));
   }
   return error;
@@ -78,11 +90,25 @@ Result<Parent> Applier::FindParent(std::string_view path) {
     found = parents_.Find(path);
   }
   if (found.ok()) {
+    aliased_ = found->aliased;
     // A parent's tree may have default ACLs anywhere: nothing is skipped there.
-    if (keeps_made_) found->setgid = true;
-    return *found;
+    if (!keeps_made_) return *found;
+    LS_TRY(NoteUsed(path, found->inode));
+    LS_ASSIGN(Parent parent, parents_.Find(path));
+    parent.setgid = true;
+    return parent;
   }
   return ParentError(found.error(), path_);
+}
+
+// Up to the first directory that is known: those above it are known too.
+Result<void> Applier::NoteUsed(std::string_view path, uint64_t inode) {
+  while (used_.insert(inode) && !path.empty()) {
+    path = PathParent(path);
+    LS_ASSIGN(const Parent above, parents_.Find(path));
+    inode = above.inode;
+  }
+  return {};
 }
 
 // Makes what is missing on the way to `path`. The first missing directory is searched for by halving, and what lies
@@ -110,10 +136,16 @@ Result<void> Applier::MakeImplied(std::string_view path) {
     bool opaque = false;
     struct stat info;
     if (count == missing && fstatat(at.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
-      // A whiteout earlier in this archive: the directory is a new one. Anything else is in the way.
-      if (!IsWhiteoutDevice(info)) return ParentError(found.error(), path_);
-      if (unlinkat(at.get(), name.c_str(), 0) != 0) return SysError("unlinkat", path_);
-      opaque = true;
+      if (IsWhiteoutDevice(info)) {
+        // Earlier in this archive: the directory is a new one.
+        if (unlinkat(at.get(), name.c_str(), 0) != 0) return SysError("unlinkat", path_);
+        opaque = true;
+      } else if (!Ours(info) && !S_ISDIR(info.st_mode)) {
+        // The parent layer's file or link: the directory hides it.
+        LS_TRY(Hide({at.get()}, name, info));
+      } else {
+        return ParentError(found.error(), path_);
+      }
     }
     if (mkdirat(at.get(), name.c_str(), kImpliedMode) != 0) return SysError("mkdirat", path_);
     implied_count_++;
@@ -136,6 +168,14 @@ Result<bool> Applier::Begin(const TarEntry& entry) {
   region_ = 0;
   LS_ASSIGN(EntryPath path, ParseEntryName(entry.name, request_.limits));
   path_ = path.path;
+  aliased_ = false;
+  LS_TRY(CheckNumbers(entry));
+  LS_ASSIGN(const bool named, Make(entry, path));
+  // Through a link the name may mean another file later on.
+  return named && !aliased_;
+}
+
+Result<bool> Applier::Make(const TarEntry& entry, const EntryPath& path) {
   switch (path.kind) {
     case NameKind::kRoot:
       // As Docker: the root's own owner, mode and times are the store's business.
@@ -150,6 +190,7 @@ Result<bool> Applier::Begin(const TarEntry& entry) {
     case NameKind::kFile:
       break;
   }
+  if (!EntryMetadata::Of(entry).keeps_owner()) ignored_owners_++;
   switch (entry.type) {
     case TarType::kRegular:
     case TarType::kContiguous:
@@ -192,8 +233,7 @@ Result<bool> Applier::MakeFile(const TarEntry& entry, const EntryPath& path) {
   size_ += entry.size;
   behind_ = long_ && entry.size > 0 && entry.size <= FileWriter::kMaxFile && !entry.sparse && entry.xattrs.empty() &&
             writer_.HasRoom();
-  // Through a link the name may mean another file later on.
-  return !entry.sparse && !(parent.aliased && entry.size > 0);
+  return !entry.sparse;
 }
 
 Result<void> Applier::WriteAt(std::span<const uint8_t> data, uint64_t offset) {
@@ -292,13 +332,12 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
     for (const auto& [key, value] : entry.xattrs) {
       if (key == kDefaultAcl) end.default_acl = value;
     }
-    if (keeps_made_) {
-      struct stat info;
-      if (fstat(fd.get(), &info) != 0) return SysError("fstat", path_);
-      Made(info);
-      if (fresh) pure_.insert(info.st_ino);
-    }
   }
+  struct stat made;
+  if (fstatat(parent.fd, name.c_str(), &made, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
+  Made(made);
+  if (keeps_made_ && fresh) pure_.insert(made.st_ino);
+  end.inode = made.st_ino;
   if (!fresh) parents_.Clear();  // its setgid bit may have changed
   LS_TRY(ends_.Add(end));
   return unnamed && entry.size == 0;
@@ -317,6 +356,10 @@ Result<bool> Applier::MakeNode(const TarEntry& entry, const EntryPath& path) {
     type = S_IFIFO;
   } else {
     type = entry.type == TarType::kCharDevice ? S_IFCHR : S_IFBLK;
+    if (entry.device_major < 0 || entry.device_major > kMaxMajor || entry.device_minor < 0 ||
+        entry.device_minor > kMaxMinor) {
+      return DataError(Fault::kBadTar, "a device number that the kernel does not have", entry.name);
+    }
     device = makedev(static_cast<unsigned>(entry.device_major), static_cast<unsigned>(entry.device_minor));
     if (type == S_IFCHR && device == 0) {
       return DataError(Fault::kUnsafePath, "a 0:0 character device, which is a whiteout to overlayfs", entry.name);
@@ -351,7 +394,8 @@ Result<void> Applier::Finish(const CancelToken& cancel) {
     struct stat info;
     const struct timespec times[2] = {end.mtime, end.mtime};
     // Gone, or something else by now: a later entry's work.
-    if (!parent.ok() || fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode))
+    if (!parent.ok() || fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        info.st_ino != end.inode || !S_ISDIR(info.st_mode))
       return {};
     if (end.default_acl.has_value() || end.mode.has_value()) {
       const UniqueFd fd(openat(parent->fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

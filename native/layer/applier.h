@@ -41,6 +41,8 @@ class Applier {
 
   [[nodiscard]] uint64_t size() const { return size_; }
   [[nodiscard]] uint64_t ignored_xattrs() const { return ignored_xattrs_; }
+  // Entries with an id that no file can have.
+  [[nodiscard]] uint64_t ignored_owners() const { return ignored_owners_; }
   // Directories that no entry asked for by itself: they cost as much as entries do.
   [[nodiscard]] uint64_t implied() const { return implied_count_; }
   // What was overwritten or hidden; where it was used, size() is that of everything ever made.
@@ -51,7 +53,12 @@ class Applier {
  private:
   Applier(const IngestRequest& request, UniqueFd root);
 
+  ParentCache::Owns Owns(const IngestRequest& request);
+  static bool IsNoDirectory(const Error& error);
+
+  Result<bool> Make(const TarEntry& entry, const EntryPath& path);
   Result<Parent> FindParent(std::string_view path);
+  Result<void> NoteUsed(std::string_view path, uint64_t inode);
   Result<void> MakeImplied(std::string_view path);
   Result<bool> MakeFile(const TarEntry& entry, const EntryPath& path);
   Result<bool> MakeDirectory(const TarEntry& entry, const EntryPath& path);
@@ -87,14 +94,19 @@ class Applier {
   static constexpr size_t kMaxNoted = size_t{1} << 16;
   InodeSet implied_;
   InodeSet cleared_;
+  // kApply: directories that lie on the way to what the archive names. In a tree of its own the layer would have them
+  // too.
+  InodeSet used_;
   // kApply: directories in which nothing of the parent can be, so that no tree is cleared twice.
   InodeSet pure_;
   uint64_t implied_count_ = 0;
   uint64_t size_ = 0;
   uint64_t ignored_xattrs_ = 0;
+  uint64_t ignored_owners_ = 0;
 
   // The entry between Begin() and End().
   std::string path_;
+  bool aliased_ = false;  // a link leads to it
   UniqueFd file_;
   bool behind_ = false;  // its data is for writer_
   std::vector<std::span<const uint8_t>> pieces_;

@@ -54,7 +54,7 @@ Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path)
   const UniqueFd into(openat(parent.fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!into.valid()) return SysError("openat", path_);
   const auto from = parents_.Find(target.parent());
-  if (!from.ok()) return from.error().err == ENOENT || from.error().err == ENOTDIR ? missing() : from.error();
+  if (!from.ok()) return IsNoDirectory(from.error()) ? missing() : from.error();
   const std::string name(path.base());
   const std::string target_name(PathBase(target.path));
   struct stat info;
@@ -86,7 +86,7 @@ Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path)
 Result<bool> Applier::AlignLink(const TarEntry& entry, const Parent& parent, const std::string& name,
                                 const struct stat& info) {
   const EntryMetadata metadata = EntryMetadata::Of(entry);
-  const bool same = info.st_uid == metadata.uid && info.st_gid == metadata.gid && entry.xattrs.empty() &&
+  const bool same = metadata.OwnedBy(info.st_uid, info.st_gid) && entry.xattrs.empty() &&
                     (S_ISLNK(info.st_mode) || (info.st_mode & 07777) == metadata.mode) &&
                     info.st_mtim.tv_sec == metadata.times[1].tv_sec &&
                     info.st_mtim.tv_nsec == metadata.times[1].tv_nsec;
@@ -96,7 +96,7 @@ Result<bool> Applier::AlignLink(const TarEntry& entry, const Parent& parent, con
     if (!fd.valid()) return SysError("openat", path_);
     // chown would take file capabilities away, so it is called only where the owner changes.
     const Creator owner{info.st_uid, info.st_gid};
-    const bool chowned = info.st_uid != metadata.uid || info.st_gid != metadata.gid;
+    const bool chowned = !metadata.OwnedBy(info.st_uid, info.st_gid);
     const mode_t now = chowned && (metadata.mode & 06000) != 0 ? kNoMode : info.st_mode & 07777;
     const ApplyFlags flags{now, false, false};
     LS_TRY(ApplyToFd(fd.get(), entry, metadata, owner, flags, path_, ignored_xattrs_));
@@ -110,18 +110,14 @@ Result<bool> Applier::AlignLink(const TarEntry& entry, const Parent& parent, con
 
 Result<bool> Applier::MakeWhiteout(const TarEntry& entry, const EntryPath& path) {
   if (keeps_made_) {
-    const auto parent = parents_.Find(path.parent());
-    if (!parent.ok()) {
-      if (parent.error().err == ENOENT || parent.error().err == ENOTDIR || parent.error().err == ELOOP) return false;
-      return parent.error();
-    }
+    LS_ASSIGN(const Parent parent, FindParent(path.parent()));
     const std::string name(path.base());
     struct stat info;
-    if (fstatat(parent->fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (fstatat(parent.fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
       if (errno != ENOENT) return SysError("fstatat", path_);
       return false;
     }
-    LS_TRY(Hide(*parent, name, info));
+    LS_TRY(Hide(parent, name, info));
     return entry.size == 0;
   }
   LS_ASSIGN(Parent parent, FindParent(path.parent()));
@@ -136,7 +132,7 @@ Result<bool> Applier::MakeWhiteout(const TarEntry& entry, const EntryPath& path)
   }
   if (mknodat(parent.fd, name.c_str(), S_IFCHR, 0) != 0) return SysError("mknodat", path_);
   const EntryMetadata metadata = EntryMetadata::Of(entry);
-  const bool owner = metadata.uid != creator_.uid || metadata.gid != creator_.gid;
+  const bool owner = !metadata.OwnedBy(creator_.uid, creator_.gid);
   if (owner && fchownat(parent.fd, name.c_str(), metadata.uid, metadata.gid, AT_SYMLINK_NOFOLLOW) != 0) {
     return SysError("fchownat", path_);
   }

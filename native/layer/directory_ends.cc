@@ -15,6 +15,7 @@ struct Fixed {
   uint8_t has_mode;
   uint8_t has_acl;
   uint16_t unused;
+  uint64_t inode;
   int64_t seconds;
   int64_t nanoseconds;
 };
@@ -28,6 +29,7 @@ Result<void> DirectoryEnds::Add(const DirectoryEnd& end) {
   fixed.has_acl = end.default_acl.has_value() ? 1 : 0;
   fixed.has_mode = end.mode.has_value() ? 1 : 0;
   fixed.mode = end.mode.value_or(0);
+  fixed.inode = end.inode;
   fixed.seconds = end.mtime.tv_sec;
   fixed.nanoseconds = end.mtime.tv_nsec;
   memory_.append(reinterpret_cast<const char*>(&fixed), sizeof fixed);
@@ -70,6 +72,7 @@ Result<void> DirectoryEnds::Visit(std::string_view bytes, size_t& used,
     end.mode.reset();
     if (fixed.has_acl != 0) end.default_acl = std::string(text.substr(fixed.path_bytes));
     if (fixed.has_mode != 0) end.mode = static_cast<mode_t>(fixed.mode);
+    end.inode = fixed.inode;
     end.mtime.tv_sec = fixed.seconds;
     end.mtime.tv_nsec = static_cast<long>(fixed.nanoseconds);
     used += whole;

@@ -17,6 +17,7 @@ namespace layerstore {
 
 struct DirectoryEnd {
   std::string path;
+  uint64_t inode = 0;  // of the directory: the path may be another one's by then
   struct timespec mtime = {};
   std::optional<mode_t> mode;
   std::optional<std::string> default_acl;

@@ -195,6 +195,7 @@ class ApplyStage {
   Result<void> Finish(IngestResult& result) {
     result.entries = entries_;
     result.ignored_xattrs = applier_->ignored_xattrs();
+    result.ignored_owners = applier_->ignored_owners();
     result.size = applier_->size();
     if (!applier_->replaced().used()) return {};
     auto done = FinishReplaced(result);

@@ -55,6 +55,7 @@ struct IngestResult {
   uint64_t blob_size = 0;
   std::optional<Sha256Digest> blob_digest;
   uint64_t ignored_xattrs = 0;
+  uint64_t ignored_owners = 0;
 };
 
 // Written by the pipeline, read by anyone.

@@ -4,17 +4,20 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "layer/xattr_policy.h"
 #include "sys/open.h"
+#include "tar/header.h"
 
 namespace layerstore {
 namespace {
 
-// user.* is not for links and special files, whatever the archive says, and some file systems have no such xattrs at
-// all: Docker leaves those out too.
-bool Ignorable(int err, const std::string& name, bool plain) {
-  return err == EOPNOTSUPP || (err == EPERM && !plain && name.starts_with("user."));
-}
+constexpr int64_t kMaxId = std::numeric_limits<uint32_t>::max();
+constexpr int64_t kMinId = std::numeric_limits<int32_t>::min();
+// JavaScript has no greater whole numbers, and no file system holds such times or sizes.
+constexpr int64_t kMaxNumber = (int64_t{1} << 53) - 1;
 
 }  // namespace
 
@@ -25,15 +28,34 @@ EntryMetadata EntryMetadata::Of(const TarEntry& entry) {
   metadata.uid = static_cast<uid_t>(entry.uid);
   metadata.gid = static_cast<gid_t>(entry.gid);
   metadata.mode = static_cast<mode_t>(entry.mode) & 07777;
-  metadata.times[1].tv_sec = entry.mtime_seconds;
+  metadata.times[1].tv_sec = std::clamp(entry.mtime_seconds, -kMaxNumber, kMaxNumber);
   metadata.times[1].tv_nsec = static_cast<long>(entry.mtime_nanoseconds);
   metadata.times[0] = metadata.times[1];
   return metadata;
 }
 
+Result<void> CheckNumbers(const TarEntry& entry) {
+  const auto fits = [](int64_t id) { return id >= kMinId && id <= kMaxId; };
+  if (!fits(entry.uid) || !fits(entry.gid)) {
+    return DataError(Fault::kBadTar, "a uid or gid of more than 32 bits", entry.name);
+  }
+  if (entry.size > static_cast<uint64_t>(kMaxNumber) && !IsHeaderOnly(entry.type)) {
+    return DataError(Fault::kBadTar, "a size of 2^53 bytes or more", entry.name);
+  }
+  return {};
+}
+
+bool HoldsTime(const TarEntry& entry, const struct timespec& found) {
+  constexpr int64_t kLast = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kFirst = std::numeric_limits<int32_t>::min();
+  const int64_t wanted = entry.mtime_seconds;
+  if (wanted == found.tv_sec && static_cast<long>(entry.mtime_nanoseconds) == found.tv_nsec) return true;
+  return wanted > 0 ? found.tv_sec < wanted && found.tv_sec >= kLast : found.tv_sec > wanted && found.tv_sec <= kFirst;
+}
+
 Result<void> ApplyToFd(int fd, const TarEntry& entry, const EntryMetadata& metadata, const Creator& creator,
                        const ApplyFlags& flags, const std::string& path, uint64_t& ignored_xattrs) {
-  const bool owner = flags.inherits || metadata.uid != creator.uid || metadata.gid != creator.gid;
+  const bool owner = flags.inherits || !metadata.OwnedBy(creator.uid, creator.gid);
   if (owner && fchown(fd, metadata.uid, metadata.gid) != 0) return SysError("fchown", path);
   if (flags.inherits) {
     // Nothing to remove is the usual case.
@@ -46,12 +68,13 @@ Result<void> ApplyToFd(int fd, const TarEntry& entry, const EntryMetadata& metad
     return SysError("fchmod", path);
   }
   for (const auto& [name, value] : entry.xattrs) {
-    if (IsOverlayXattr(name)) {
+    if (!IsKeptXattr(name, flags.directory ? S_IFDIR : S_IFREG)) {
       ignored_xattrs++;
     } else if (flags.directory && name == kDefaultAcl) {
       continue;
     } else if (fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) != 0) {
-      if (!Ignorable(errno, name, true)) return SysError("fsetxattr", path, name);
+      // A file system that has no such attributes: Docker leaves them out too.
+      if (errno != EOPNOTSUPP) return SysError("fsetxattr", path, name);
       ignored_xattrs++;
     }
   }
@@ -61,7 +84,7 @@ Result<void> ApplyToFd(int fd, const TarEntry& entry, const EntryMetadata& metad
 
 Result<void> ApplyToName(int parent, const std::string& name, const TarEntry& entry, const EntryMetadata& metadata,
                          const Creator& creator, bool inherits, const std::string& path, uint64_t& ignored_xattrs) {
-  const bool owner = inherits || metadata.uid != creator.uid || metadata.gid != creator.gid;
+  const bool owner = inherits || !metadata.OwnedBy(creator.uid, creator.gid);
   if (owner && fchownat(parent, name.c_str(), metadata.uid, metadata.gid, AT_SYMLINK_NOFOLLOW) != 0) {
     return SysError("fchownat", path);
   }
@@ -77,10 +100,10 @@ Result<void> ApplyToName(int parent, const std::string& name, const TarEntry& en
   if (!entry.xattrs.empty()) {
     const std::string link = ProcFdPath(parent) + "/" + name;
     for (const auto& [key, value] : entry.xattrs) {
-      if (IsOverlayXattr(key)) {
+      if (!IsKeptXattr(key, entry.type == TarType::kSymlink ? S_IFLNK : S_IFIFO)) {
         ignored_xattrs++;
       } else if (lsetxattr(link.c_str(), key.c_str(), value.data(), value.size(), 0) != 0) {
-        if (!Ignorable(errno, key, false)) return SysError("lsetxattr", path, key);
+        if (errno != EOPNOTSUPP) return SysError("lsetxattr", path, key);
         ignored_xattrs++;
       }
     }

@@ -14,13 +14,30 @@
 namespace layerstore {
 
 struct EntryMetadata {
+  // To the kernel an id of 2^32-1 (or -1) means "leave it as it is": it cannot be given to a file.
+  static constexpr uid_t kNoId = static_cast<uid_t>(-1);
+
   uid_t uid = 0;
   gid_t gid = 0;
   mode_t mode = 0;  // 07777
   struct timespec times[2] = {};
 
+  // The entry's numbers are within CheckNumbers().
   static EntryMetadata Of(const TarEntry& entry);
+  [[nodiscard]] bool keeps_owner() const { return uid != kNoId && gid != kNoId; }
+  // An id that cannot be given is any.
+  [[nodiscard]] bool OwnedBy(uid_t user, gid_t group) const {
+    return (uid == kNoId || uid == user) && (gid == kNoId || gid == group);
+  }
 };
+
+// Fault::kBadTar for ids beyond 32 bits (negative ones are taken as two's complement, as other unpackers do) and for
+// sizes that no file system has: what would come out is another number.
+Result<void> CheckNumbers(const TarEntry& entry);
+
+// Whether a file system that was given the entry's time has `found`: the nearest that it can hold. All hold 1901 to
+// 2038.
+bool HoldsTime(const TarEntry& entry, const struct timespec& found);
 
 // What the calling process makes things as.
 struct Creator {

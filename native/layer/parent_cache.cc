@@ -5,6 +5,7 @@
 
 #include <array>
 #include <climits>
+#include <utility>
 #include <vector>
 
 #include "sys/open.h"
@@ -29,7 +30,8 @@ void PushComponents(std::string_view path, std::vector<std::string>& todo) {
 
 }  // namespace
 
-ParentCache::ParentCache(int root, bool walk) : root_(root), walk_(walk || !HaveOpenat2()) {}
+ParentCache::ParentCache(int root, bool walk, Owns owns)
+    : root_(root), walk_(walk || !HaveOpenat2()), owns_(std::move(owns)) {}
 
 void ParentCache::Clear() {
   by_path_.clear();
@@ -46,6 +48,7 @@ Result<Parent> ParentCache::Find(std::string_view path) {
     struct stat info;
     if (fstat(cached.fd.get(), &info) != 0) return SysError("fstat", cached.path);
     cached.setgid = (info.st_mode & S_ISGID) != 0;
+    cached.inode = info.st_ino;
     if (order_.size() >= kCapacity) {
       by_path_.erase(order_.back().path);
       order_.pop_back();
@@ -54,7 +57,7 @@ Result<Parent> ParentCache::Find(std::string_view path) {
     by_path_.emplace(order_.front().path, order_.begin());
   }
   const Cached& front = order_.front();
-  return Parent{front.fd.get(), front.aliased, front.setgid};
+  return Parent{front.fd.get(), front.aliased, front.setgid, front.inode};
 }
 
 Result<UniqueFd> ParentCache::Resolve(const std::string& path, bool& aliased) const {
@@ -63,6 +66,7 @@ Result<UniqueFd> ParentCache::Resolve(const std::string& path, bool& aliased) co
   const int direct = RawOpenat2(root_, text, kDirectory, 0, kResolveInRoot | kResolveNoMagiclinks | kResolveNoSymlinks);
   if (direct >= 0) return UniqueFd(direct);
   if (errno != ELOOP) return SysError("openat2", path);
+  if (owns_) return Walk(path, aliased);
   aliased = true;
   const int followed = RawOpenat2(root_, text, kDirectory, 0, kResolveInRoot | kResolveNoMagiclinks);
   if (followed >= 0) return UniqueFd(followed);
@@ -76,9 +80,12 @@ Result<UniqueFd> ParentCache::Walk(const std::string& path, bool& aliased) const
   PushComponents(path, todo);
   std::vector<UniqueFd> stack;  // the way from the root, without it
   int links = 0;
+  size_t link_text = todo.size();  // what lies in `todo` from here on came out of a link
   while (!todo.empty()) {
     const std::string name = std::move(todo.back());
     todo.pop_back();
+    const bool of_link = todo.size() >= link_text;
+    if (!of_link) link_text = todo.size();
     if (name == ".") continue;
     if (name == "..") {
       if (!stack.empty()) stack.pop_back();
@@ -89,6 +96,10 @@ Result<UniqueFd> ParentCache::Walk(const std::string& path, bool& aliased) const
     if (!next.valid()) return SysError("openat", path);
     struct stat info;
     if (fstat(next.get(), &info) != 0) return SysError("fstat", path);
+    if (owns_ && (of_link || S_ISLNK(info.st_mode)) && !owns_(info)) {
+      errno = of_link ? ENOENT : ENOTDIR;
+      return SysError("openat", path);
+    }
     if (S_ISLNK(info.st_mode)) {
       aliased = true;
       if (++links > kMaxLinks) {

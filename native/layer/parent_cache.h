@@ -2,7 +2,10 @@
 // it, whatever symbolic links the archive made. Belongs to the one thread that changes the tree; borrows the root.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <string>
 #include <string_view>
@@ -17,12 +20,18 @@ struct Parent {
   int fd = -1;           // O_PATH, owned by the cache, valid until the next call on it
   bool aliased = false;  // the path goes through a symbolic link
   bool setgid = false;   // what is made in it gets its group
+  uint64_t inode = 0;
 };
 
 class ParentCache {
  public:
-  // `root` outlives the cache. `walk`: component by component, as on a kernel without openat2.
-  ParentCache(int root, bool walk);
+  // Whether a link or directory belongs to the layer. Links of others are no way to anywhere (ENOTDIR), and the layer's
+  // own links lead to its own directories only (ENOENT): as in a tree in which nothing else lies.
+  using Owns = std::function<bool(const struct stat&)>;
+
+  // `root` outlives the cache. `walk`: component by component, as on a kernel without openat2. `owns`: empty where
+  // nothing but the layer lies in the tree.
+  ParentCache(int root, bool walk, Owns owns);
 
   // The directory at `path` (cleaned, empty: the root). Fails with the errno of the lookup: ENOENT, ENOTDIR, ELOOP, …
   Result<Parent> Find(std::string_view path);
@@ -35,6 +44,7 @@ class ParentCache {
     UniqueFd fd;
     bool aliased = false;
     bool setgid = false;
+    uint64_t inode = 0;
   };
   using Order = std::list<Cached>;
   static constexpr size_t kCapacity = 64;
@@ -44,6 +54,7 @@ class ParentCache {
 
   int root_;
   bool walk_;
+  Owns owns_;
   Order order_;                                                    // last used first
   std::unordered_map<std::string_view, Order::iterator> by_path_;  // keys lie in order_
 };

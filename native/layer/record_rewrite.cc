@@ -46,7 +46,7 @@ class Rewriter {
   Rewriter(RecordWriter& writer, Applier& applier, bool component_walk, uint64_t max_kept, const CancelToken& cancel)
       : writer_(writer),
         applier_(applier),
-        parents_(applier.root(), component_walk),
+        parents_(applier.root(), component_walk, nullptr),
         max_kept_(max_kept),
         cancel_(cancel),
         buffer_(kReadBytes) {}
@@ -60,7 +60,7 @@ class Rewriter {
     std::string clean;
     if (!CleanEntryName(entry.name, clean)) clean = entry.name;
     if (entry.size == 0) {
-      return IsNew(clean, false) ? writer_.AddFile(entry.name, 0, std::nullopt) : Result<void>();
+      return IsThere(clean) && IsNew(clean, false) ? writer_.AddFile(entry.name, 0, std::nullopt) : Result<void>();
     }
     LS_ASSIGN(const UniqueFd moved, applier_.replaced().Open(entry.size, entry.crc));
     // What was moved may be in the tree as well: then the first line of that name stays, in either engine.
@@ -84,6 +84,15 @@ class Rewriter {
       return true;
     }
     return content;
+  }
+
+  // Whether the name leads to something at the end. A whiteout's own name never does.
+  bool IsThere(const std::string& clean) {
+    const std::string base(PathBase(clean));
+    if (base.starts_with(".wh.")) return true;
+    const Result<Parent> parent = parents_.Find(PathParent(clean));
+    struct stat info;
+    return parent.ok() && fstatat(parent->fd, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
   }
 
   Result<UniqueFd> OpenInTree(const std::string& clean) {

@@ -154,7 +154,10 @@ Result<void> Verifier::Compare() {
   for (;;) {
     if (cancel_.cancelled()) return Cancelled();
     LS_ASSIGN(const bool more, tar->Next(item));
-    if (!more) return {};
+    if (!more) {
+      check.Finish();
+      return {};
+    }
     // Before the next segment is read: its bytes follow the file's.
     if (item.recorded && item.file.size > 0) LS_TRY(CheckContent(item.file));
     LS_TRY(check.Check(item));

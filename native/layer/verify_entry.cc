@@ -2,14 +2,18 @@
 
 #include <fcntl.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
 #include <cstdio>
+#include <iterator>
 
 #include "layer/files.h"
+#include "layer/metadata.h"
 #include "layer/xattr_policy.h"
+#include "sys/open.h"
 #include "tar/split_reader.h"
 
 namespace layerstore {
@@ -64,6 +68,20 @@ std::string Show(const std::string& value) {
   return value.size() > 64 ? text + "…" : text;
 }
 
+// ACLs that say no more than the mode does are kept in the mode alone, an empty one not at all (posix_acl.c).
+bool MayBeAbsent(std::string_view name, const std::string& value) {
+  constexpr size_t kHeader = 4;
+  constexpr size_t kEntry = 8;
+  return (name == kAccessAcl && value.size() <= kHeader + 3 * kEntry) ||
+         (name == kDefaultAcl && value.size() <= kHeader);
+}
+
+// False: the file system has no attributes of this kind, so ingest left it out.
+bool HasXattrs(int directory, const std::string& name, const std::string& xattr) {
+  const std::string path = ProcFdPath(directory) + "/" + name;
+  return lgetxattr(path.c_str(), xattr.c_str(), nullptr, 0) >= 0 || errno != EOPNOTSUPP;
+}
+
 }  // namespace
 
 std::string DescribeType(mode_t mode) {
@@ -105,26 +123,48 @@ void EntryNames::Add(std::string_view name, bool recorded) {
   }
 }
 
+// Whether an earlier entry led to the inode: what it says of it is then taken back, as far as this one says it anew.
+bool EntryCheck::Seen(const struct stat& st, bool hard_link) {
+  if (inodes_.insert(st.st_ino).second) return false;
+  const auto at = doubts_.find(st.st_ino);
+  if (at == doubts_.end()) return true;
+  at->second.attributes.clear();
+  if (!hard_link) at->second.nature.clear();
+  return true;
+}
+
+// Directories that lie behind a link have another path than the entry says.
+void EntryCheck::NoteParents(const std::string& clean) {
+  for (size_t slash = clean.rfind('/'); slash != std::string::npos && slash > 0; slash = clean.rfind('/', slash - 1)) {
+    SplitEntry below;
+    below.name = clean.substr(0, slash) + "/below";
+    const Result<LayerFiles::Place> place = files_.Find(below);
+    struct stat st {};
+    if (place.ok() && fstat(place->directory, &st) == 0) inodes_.insert(st.st_ino);
+  }
+}
+
 Result<void> EntryCheck::Whiteout(const SplitEntry& entry, const std::string& removed) {
-  // The same archive may have made the name, before or after: then its entry is what counts.
-  if (names_.Unsure(removed)) return {};
   SplitEntry target = entry;
   target.name = removed;
   Result<LayerFiles::Place> place = files_.Find(target);
   struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
+  if (there) (void)Seen(st, false);
+  // The same archive may have made the name, before or after, or a directory for what lies below it: then those count.
+  if (names_.Unsure(entry.name) || names_.Unsure(removed)) return {};
+  if (there && S_ISDIR(st.st_mode) && names_.Implied(removed)) return {};
   if (whiteouts_ == Whiteouts::kApply) {
     if (there) Add(removed, "whiteout", "nothing", DescribeType(st.st_mode));
     return {};
   }
   if (!there || !IsWhiteoutDevice(st))
     Add(removed, "whiteout", "a 0:0 device", there ? DescribeType(st.st_mode) : "nothing");
-  if (there) inodes_.insert(st.st_ino);
   return {};
 }
 
 Result<void> EntryCheck::Opaque(const SplitEntry& entry) {
-  if (whiteouts_ == Whiteouts::kApply) return {};
+  if (whiteouts_ == Whiteouts::kApply || names_.Unsure(entry.name)) return {};
   // Through the marker's own name: its parent is the directory.
   Result<LayerFiles::Place> place = files_.Find(entry);
   std::string value;
@@ -136,79 +176,100 @@ Result<void> EntryCheck::Opaque(const SplitEntry& entry) {
   return {};
 }
 
-Result<void> EntryCheck::Xattrs(const TarEntry& header, const LayerFiles::Place& place) {
+// `seen`: another entry led to the inode, and may have given it attributes of its own.
+Result<void> EntryCheck::Xattrs(const TarEntry& header, const LayerFiles::Place& place, const struct stat& st,
+                                bool seen, Doubts& doubts) {
   LS_ASSIGN(const std::vector<Xattr> found, ListXattrs(place.directory, place.name));
   for (const auto& [name, value] : header.xattrs) {
-    if (IsOverlayXattr(name)) continue;
+    if (!IsKeptXattr(name, st.st_mode)) continue;
     const auto at =
         std::find_if(found.begin(), found.end(), [&name = name](const Xattr& xattr) { return xattr.name == name; });
     if (at == found.end()) {
-      Add(header.name, "xattr " + name, Show(value), "nothing");
+      if (MayBeAbsent(name, value) || !HasXattrs(place.directory, place.name, name)) continue;
+      doubts.attributes.push_back({header.name, "xattr " + name, Show(value), "nothing", false});
     } else if (at->value != value) {
-      Add(header.name, "xattr " + name, Show(value), Show(at->value));
+      doubts.attributes.push_back({header.name, "xattr " + name, Show(value), Show(at->value), false});
     }
   }
+  if (seen) return {};
   for (const Xattr& xattr : found) {
     const bool wanted = std::any_of(header.xattrs.begin(), header.xattrs.end(),
                                     [&](const auto& pair) { return pair.first == xattr.name; });
     // The kernel labels files by itself where SELinux is on.
     if (!wanted && xattr.name != "security.selinux")
-      Add(header.name, "xattr " + xattr.name, "nothing", Show(xattr.value));
+      doubts.attributes.push_back({header.name, "xattr " + xattr.name, "nothing", Show(xattr.value), false});
   }
   return {};
 }
 
 Result<void> EntryCheck::HardLink(const TarEntry& header, const struct stat& st) {
   SplitEntry target;
-  target.name = header.link_name;
+  if (!CleanEntryName(header.link_name, target.name)) target.name = header.link_name;
   Result<LayerFiles::Place> place = files_.Find(target);
   struct stat other {};
+  // The name may have been given to another file since.
+  if (names_.Unsure(target.name)) return {};
   if (!place || fstatat(place->directory, place->name.c_str(), &other, AT_SYMLINK_NOFOLLOW) != 0) {
     Add(header.name, "hard link", header.link_name, "nothing");
-  } else if ((other.st_ino != st.st_ino || other.st_dev != st.st_dev) && !names_.Unsure(header.link_name)) {
+  } else if (other.st_ino != st.st_ino || other.st_dev != st.st_dev) {
     Add(header.name, "hard link", header.link_name, "another file");
   }
   return {};
 }
 
-Result<void> EntryCheck::Attributes(const RecordTar::Item& item, const LayerFiles::Place& place,
-                                    const struct stat& st) {
+// What a file is, as against what is set on it. Nothing more is said of one of another type.
+Result<void> EntryCheck::Nature(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st,
+                                Doubts& doubts) {
   const TarEntry& header = item.header;
-  if (header.type == TarType::kHardLink) return HardLink(header, st);
+  const auto add = [&](const char* what, std::string expected, std::string found) {
+    doubts.nature.push_back({header.name, what, std::move(expected), std::move(found), false});
+  };
   const mode_t type = TypeBits(header.type);
   if ((st.st_mode & S_IFMT) != type) {
-    Add(header.name, "type", DescribeType(type), DescribeType(st.st_mode));
+    add("type", DescribeType(type), DescribeType(st.st_mode));
     return {};
   }
-  if (type == S_IFREG && item.file.size == 0 && st.st_size != 0)
-    Add(header.name, "size", "0", std::to_string(st.st_size));
-  if (type != S_IFLNK && (static_cast<mode_t>(header.mode) & 07777) != (st.st_mode & 07777)) {
-    Add(header.name, "mode", Octal(static_cast<uint64_t>(header.mode) & 07777), Octal(st.st_mode & 07777));
-  }
-  if (header.uid != st.st_uid || header.gid != st.st_gid)
-    Add(header.name, "owner", Owner(header.uid, header.gid), Owner(st.st_uid, st.st_gid));
+  if (type == S_IFREG && item.file.size == 0 && st.st_size != 0) add("size", "0", std::to_string(st.st_size));
   if ((type == S_IFCHR || type == S_IFBLK) && (header.device_major != static_cast<int64_t>(major(st.st_rdev)) ||
                                                header.device_minor != static_cast<int64_t>(minor(st.st_rdev)))) {
-    Add(header.name, "device", Owner(header.device_major, header.device_minor),
-        Owner(major(st.st_rdev), minor(st.st_rdev)));
+    add("device", Owner(header.device_major, header.device_minor), Owner(major(st.st_rdev), minor(st.st_rdev)));
   }
   if (type == S_IFLNK) {
     char link[PATH_MAX];
     const ssize_t length = readlinkat(place.directory, place.name.c_str(), link, sizeof link);
     if (length < 0) return SysError("readlinkat", header.name);
     const std::string found(link, static_cast<size_t>(length));
-    if (found != header.link_name) Add(header.name, "link target", header.link_name, found);
+    if (found != header.link_name) add("link target", header.link_name, found);
   }
-  if (header.mtime_seconds != st.st_mtim.tv_sec || static_cast<long>(header.mtime_nanoseconds) != st.st_mtim.tv_nsec) {
-    Add(header.name, "mtime", Time(header.mtime_seconds, header.mtime_nanoseconds),
-        Time(st.st_mtim.tv_sec, st.st_mtim.tv_nsec), true);
+  return {};
+}
+
+Result<void> EntryCheck::Attributes(const TarEntry& header, const LayerFiles::Place& place, const struct stat& st,
+                                    bool seen, Doubts& doubts) {
+  const auto add = [&](const char* what, std::string expected, std::string found, bool cosmetic) {
+    doubts.attributes.push_back({header.name, what, std::move(expected), std::move(found), cosmetic});
+  };
+  // An ACL decides what the mode's group bits are.
+  const bool acl = std::any_of(header.xattrs.begin(), header.xattrs.end(),
+                               [](const auto& pair) { return pair.first == kAccessAcl; });
+  const mode_t compared = acl ? 07000 : 07777;
+  if (!S_ISLNK(st.st_mode) && ((static_cast<mode_t>(header.mode) ^ st.st_mode) & compared) != 0) {
+    add("mode", Octal(static_cast<uint64_t>(header.mode) & 07777), Octal(st.st_mode & 07777), false);
   }
-  return Xattrs(header, place);
+  if (!EntryMetadata::Of(header).OwnedBy(st.st_uid, st.st_gid))
+    add("owner", Owner(header.uid, header.gid), Owner(st.st_uid, st.st_gid), false);
+  if (!HoldsTime(header, st.st_mtim)) {
+    add("mtime", Time(header.mtime_seconds, header.mtime_nanoseconds), Time(st.st_mtim.tv_sec, st.st_mtim.tv_nsec),
+        true);
+  }
+  return Xattrs(header, place, st, seen, doubts);
 }
 
 Result<void> EntryCheck::Check(const RecordTar::Item& item) {
+  const TarEntry& header = item.header;
   std::string clean;
-  if (!CleanEntryName(item.header.name, clean)) return {};  // the root
+  if (!CleanEntryName(header.name, clean)) return {};  // the root
+  if (!item.recorded) NoteParents(clean);
   SplitEntry entry;
   entry.name = clean;
   const std::string_view base = Base(clean);
@@ -222,13 +283,34 @@ Result<void> EntryCheck::Check(const RecordTar::Item& item) {
   Result<LayerFiles::Place> place = files_.Find(entry);
   struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
-  if (there) inodes_.insert(st.st_ino);
+  const bool hard_link = header.type == TarType::kHardLink;
+  const bool seen = there && Seen(st, hard_link);
   if (names_.Unsure(clean)) return {};
   if (!there) {
-    Add(item.header.name, "missing", DescribeType(TypeBits(item.header.type)), "nothing");
+    Add(header.name, "missing", DescribeType(TypeBits(header.type)), "nothing");
     return {};
   }
-  return Attributes(item, *place, st);
+  Doubts doubts;
+  if (hard_link) {
+    LS_TRY(HardLink(header, st));
+  } else {
+    LS_TRY(Nature(item, *place, st, doubts));
+  }
+  const bool other_type = !doubts.nature.empty() && doubts.nature.front().what == "type";
+  if (!other_type) LS_TRY(Attributes(header, *place, st, seen, doubts));
+  if (doubts.nature.empty() && doubts.attributes.empty()) return {};
+  Doubts& kept = doubts_[st.st_ino];
+  std::move(doubts.nature.begin(), doubts.nature.end(), std::back_inserter(kept.nature));
+  kept.attributes = std::move(doubts.attributes);
+  return {};
+}
+
+void EntryCheck::Finish() {
+  for (auto& [inode, doubts] : doubts_) {
+    std::move(doubts.nature.begin(), doubts.nature.end(), std::back_inserter(problems_));
+    std::move(doubts.attributes.begin(), doubts.attributes.end(), std::back_inserter(problems_));
+  }
+  doubts_.clear();
 }
 
 }  // namespace layerstore

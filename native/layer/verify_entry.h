@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -26,6 +27,8 @@ class EntryNames {
   }
   // An entry whose file in the tree need not be what its header says: the name came again, or a whiteout took it away.
   [[nodiscard]] bool Unsure(std::string_view path) const { return unsure_.contains(Hash(path)); }
+  // Something below the path is in the tar.
+  [[nodiscard]] bool Implied(std::string_view path) const { return implied_.contains(Hash(path)); }
 
  private:
   static uint64_t Hash(std::string_view path) { return std::hash<std::string_view>()(path); }
@@ -43,14 +46,29 @@ class EntryCheck {
              std::vector<TreeProblem>& problems)
       : files_(files), whiteouts_(whiteouts), names_(names), inodes_(inodes), problems_(problems) {}
 
-  // Adds what is wrong to the problems and the inode to the set.
+  // Adds what is wrong to the problems and the inode to the set. Entries in the order of the tar: of several that lead
+  // to one inode the last one says what it is.
   Result<void> Check(const RecordTar::Item& item);
+  // After the last one.
+  void Finish();
 
  private:
+  // What is wrong with an inode, until a later entry for it says otherwise. A hard link sets attributes anew.
+  struct Doubts {
+    std::vector<TreeProblem> nature;  // type, size, link target, device
+    std::vector<TreeProblem> attributes;
+  };
+
+  bool Seen(const struct stat& st, bool hard_link);
+  void NoteParents(const std::string& clean);
   Result<void> Whiteout(const SplitEntry& entry, const std::string& removed);
   Result<void> Opaque(const SplitEntry& entry);
-  Result<void> Attributes(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st);
-  Result<void> Xattrs(const TarEntry& header, const LayerFiles::Place& place);
+  Result<void> Nature(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st,
+                      Doubts& doubts);
+  Result<void> Attributes(const TarEntry& header, const LayerFiles::Place& place, const struct stat& st, bool seen,
+                          Doubts& doubts);
+  Result<void> Xattrs(const TarEntry& header, const LayerFiles::Place& place, const struct stat& st, bool seen,
+                      Doubts& doubts);
   Result<void> HardLink(const TarEntry& header, const struct stat& st);
   void Add(const std::string& path, std::string what, std::string expected, std::string found, bool cosmetic = false) {
     problems_.push_back({path, std::move(what), std::move(expected), std::move(found), cosmetic});
@@ -61,6 +79,7 @@ class EntryCheck {
   const EntryNames& names_;
   std::unordered_set<uint64_t>& inodes_;
   std::vector<TreeProblem>& problems_;
+  std::map<uint64_t, Doubts> doubts_;
 };
 
 }  // namespace layerstore

@@ -1,6 +1,7 @@
 #include "tar/header.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <limits>
 
@@ -87,6 +88,33 @@ std::string GnuPrefix(TarBlock block) {
 
 bool IsZeroBlock(TarBlock block) {
   return std::all_of(block.begin(), block.end(), [](uint8_t byte) { return byte == 0; });
+}
+
+std::string_view NameOfForeignFormat(std::span<const uint8_t> bytes) {
+  struct Magic {
+    std::string_view bytes;
+    std::string_view name;
+  };
+  static constexpr std::array<Magic, 11> kMagics = {{
+      {{"\xFD"
+        "7zXZ\0",
+        6},
+       "xz"},
+      {"BZh", "bzip2"},
+      {"LZIP", "lzip"},
+      {"\x1F\x9D", "compress"},
+      {"\x1F\xA0", "compress"},
+      {{"\x5D\0\0", 3}, "lzma"},
+      {"\x04\x22\x4D\x18", "lz4"},
+      {"\x89LZO", "lzop"},
+      {"LRZI", "lrzip"},
+      {"PK\x03\x04", "zip"},
+      {"7z\xBC\xAF\x27\x1C", "7z"},
+  }};
+  for (const Magic& magic : kMagics) {
+    if (bytes.size() >= magic.bytes.size() && Equals(bytes.first(magic.bytes.size()), magic.bytes)) return magic.name;
+  }
+  return {};
 }
 
 TarFormat DetectFormat(TarBlock block) {

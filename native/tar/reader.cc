@@ -24,6 +24,15 @@ Error TarReader::Bad(std::string detail, const std::string& path) const {
   return DataError(Fault::kBadTar, std::move(detail), path, offset_);
 }
 
+// At the very start another format may say what the source is.
+Error TarReader::NoHeader(std::span<const uint8_t> bytes, const char* detail) const {
+  const std::string_view format = offset_ <= kTarBlock ? NameOfForeignFormat(bytes) : std::string_view();
+  if (format.empty()) return Bad(detail);
+  return DataError(Fault::kBadCompression,
+                   "the source is " + std::string(format) +
+                       " data, which is not supported: give a tar, plain or compressed with gzip or zstd");
+}
+
 Result<void> TarReader::AddRaw(std::span<const uint8_t> bytes) {
   header_bytes_ += bytes.size();
   // Room for the header itself and the padding before it comes on top.
@@ -41,7 +50,7 @@ Result<bool> TarReader::ReadBlock(uint8_t* block, bool may_end) {
     LS_ASSIGN(const std::span<const uint8_t> bytes, input_.Take(kTarBlock - have));
     if (bytes.empty()) {
       if (have == 0 && may_end) return false;
-      return Bad("the tar ends inside a header");
+      return NoHeader({block, have}, "the tar ends inside a header");
     }
     std::memcpy(block + have, bytes.data(), bytes.size());
     have += bytes.size();
@@ -126,7 +135,7 @@ Result<TarReader::Step> TarReader::Next(TarEntry& entry) {
       return Step::kEnd;
     }
     const TarFormat format = DetectFormat(block);
-    if (format == TarFormat::kUnknown) return Bad("header checksum");
+    if (format == TarFormat::kUnknown) return NoHeader(block, "header checksum");
     entry = TarEntry();
     if (auto parsed = ParseHeaderBlock(block, format, entry); !parsed.ok()) {
       parsed.error().offset = offset_;

@@ -54,6 +54,7 @@ class TarReader {
   Result<void> ReadSparseMapInData(TarEntry& entry);
   Result<void> Finish(std::span<const uint8_t, kTarBlock> header, bool gnu, TarEntry& entry);
   void SetData(const TarEntry& entry);
+  [[nodiscard]] Error NoHeader(std::span<const uint8_t> bytes, const char* detail) const;
   [[nodiscard]] Error Bad(std::string detail, const std::string& path = {}) const;
 
   TarInput& input_;

@@ -114,8 +114,13 @@ export interface IngestResult {
   blobSize: number;
   /** SHA-256 of the bytes read from the source; only where `blob` or `hashBlob` asked for it (or the tar is plain). */
   blobDigest?: Digest;
-  /** Extended attributes of overlayfs itself that the tar carried: not set, still given back on export. */
+  /**
+   * Extended attributes of files that were not set, still given back on export: those of overlayfs itself, of namespaces that
+   * xattr(7) does not name, `user.` of links and special files, and what the file system does not have.
+   */
   ignoredXattrs: number;
+  /** Files with a uid or gid of -1 (4294967295), which the kernel gives to no file: it stays that of the unpacking process. */
+  ignoredOwners: number;
 }
 
 /** What `hashFile` found. Sizes are bytes. */

@@ -75,7 +75,12 @@ class Analysis {
     const files: AnalyzedFile[] = [];
     try {
       // The registration has held these to its limits already.
-      const reader = new TarReader(new ByteReader(stream), { maxHeaderBytes: Infinity, keepRaw: false });
+      const reader = new TarReader(new ByteReader(stream), {
+        maxHeaderBytes: Infinity,
+        maxXattrs: Infinity,
+        maxXattrBytes: Infinity,
+        keepRaw: false,
+      });
       for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
         signal?.throwIfAborted();
         if (entry.type === 'g') {

@@ -25,7 +25,12 @@ export class ArchiveEntries {
   readonly #tar: TarReader;
 
   constructor(bytes: ByteSource) {
-    this.#tar = new TarReader(bytes, { maxHeaderBytes: MAX_HEADER_BYTES, keepRaw: false });
+    this.#tar = new TarReader(bytes, {
+      maxHeaderBytes: MAX_HEADER_BYTES,
+      maxXattrs: Infinity,
+      maxXattrBytes: Infinity,
+      keepRaw: false,
+    });
   }
 
   /** The next entry, or undefined at the end. The content of the last one must have been read or skipped. */
@@ -63,11 +68,13 @@ function kindOf(type: string, name: string): ArchiveEntry['type'] {
   return 'other';
 }
 
+const FAULTS = new Set(['ERR_BAD_TAR', 'ERR_BAD_COMPRESSION', 'ERR_LIMIT_EXCEEDED']);
+
 async function told<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {
-    if (!LayerStoreError.is(error, 'ERR_BAD_TAR') && !LayerStoreError.is(error, 'ERR_LIMIT_EXCEEDED')) throw error;
+    if (!LayerStoreError.is(error) || !FAULTS.has(error.code)) throw error;
     const place = error.offset === undefined ? '' : `, at byte ${error.offset}`;
     throw badImage(`the archive is damaged, truncated or no tar: ${error.detail ?? error.message}${place}`, error);
   }

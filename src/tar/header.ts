@@ -2,6 +2,7 @@
  * One tar header block, read as Go's archive/tar reads it (that is what Docker sees): v7, ustar, GNU and star; octal and
  * base-256 numbers. Text is latin1 that stands for bytes.
  */
+import { LayerStoreError } from '../errors.js';
 import { badTar } from './errors.js';
 
 export const BLOCK = 512;
@@ -30,6 +31,35 @@ export interface TarTime {
   nanoseconds: number;
 }
 
+const FOREIGN: readonly (readonly [magic: string, name: string])[] = [
+  ['\xfd7zXZ\0', 'xz'],
+  ['BZh', 'bzip2'],
+  ['LZIP', 'lzip'],
+  ['\x1f\x9d', 'compress'],
+  ['\x1f\xa0', 'compress'],
+  ['\x5d\0\0', 'lzma'],
+  ['\x04\x22\x4d\x18', 'lz4'],
+  ['\x89LZO', 'lzop'],
+  ['LRZI', 'lrzip'],
+  ['PK\x03\x04', 'zip'],
+  ['7z\xbc\xaf\x27\x1c', '7z'],
+];
+
+/**
+ * The error for bytes that are no header: ERR_BAD_COMPRESSION where they are the start of a source in another format, else
+ * ERR_BAD_TAR.
+ */
+export function noHeader(bytes: Buffer, offset: number, why: string): LayerStoreError {
+  const start = bytes.toString('latin1', 0, 8);
+  const format = offset === 0 ? FOREIGN.find(([magic]) => start.startsWith(magic))?.[1] : undefined;
+  if (format === undefined) return badTar(why, offset);
+  return new LayerStoreError(
+    'ERR_BAD_COMPRESSION',
+    `the source is ${format} data, which is not supported: give a tar, plain or compressed with gzip or zstd`,
+    { detail: `${format} data` },
+  );
+}
+
 /** Whether a block holds zeros only. */
 export function isZeroBlock(block: Buffer): boolean {
   return block[0] === 0 && block.every((byte) => byte === 0);
@@ -43,7 +73,7 @@ export function parseHeader(block: Buffer, offset: number): TarHeader {
   const header: TarHeader = {
     format,
     name: text(block, 0, 100),
-    mode: number(100, 8, 'mode'),
+    mode: Number(BigInt.asUintN(12, int64(block, 100, 8, 'mode', offset))),
     uid: number(108, 8, 'uid'),
     gid: number(116, 8, 'gid'),
     size: number(124, 12, 'size'),
@@ -71,7 +101,7 @@ function checkSum(block: Buffer, offset: number): void {
     signed += byte > 127 ? byte - 256 : byte;
   }
   // Some old writers added the bytes up as signed ones.
-  if (stored !== unsigned && stored !== signed) throw badTar('the checksum of a header is wrong', offset);
+  if (stored !== unsigned && stored !== signed) throw noHeader(block, offset, 'the checksum of a header is wrong');
 }
 
 function formatOf(block: Buffer): TarFormat {
@@ -122,20 +152,27 @@ function octal(digits: string): number | undefined {
   return /^[0-7]+$/.test(digits) ? parseInt(digits, 8) : undefined;
 }
 
-/** A number of a header block: octal, or base-256 where the first bit is set. */
+/**
+ * A number of a header block: octal, or base-256 where the first bit is set. One of more than 53 bits comes out near to
+ * what it is: whoever uses it must look whether it is within bounds.
+ */
 export function numeric(block: Buffer, at: number, length: number, what: string, offset: number): number {
-  const value = (block[at]! & 0x80) === 0 ? octal(text(block, at, length, true)) : base256(block, at, length);
-  if (value === undefined || !Number.isSafeInteger(value)) throw badTar(`the ${what} of a header is no number`, offset);
-  return value;
+  return Number(int64(block, at, length, what, offset));
 }
 
-function base256(block: Buffer, at: number, length: number): number | undefined {
+function int64(block: Buffer, at: number, length: number, what: string, offset: number): bigint {
+  const value = (block[at]! & 0x80) === 0 ? octal(text(block, at, length, true)) : base256(block, at, length);
+  if (value === undefined) throw badTar(`the ${what} of a header is no number`, offset);
+  return BigInt(value);
+}
+
+function base256(block: Buffer, at: number, length: number): bigint | undefined {
   // Two's complement, the first bit being the mark.
   const first = block[at]!;
   const negative = (first & 0x40) !== 0;
   let value = BigInt(negative ? (first & 0x7f) - 0x80 : first & 0x7f);
   for (let index = 1; index < length; index++) value = (value << 8n) | BigInt(block[at + index]!);
-  return BigInt.asIntN(64, value) === value ? Number(value) : undefined;
+  return BigInt.asIntN(64, value) === value ? value : undefined;
 }
 
 /** Types that never have data behind them, whatever their size says. */

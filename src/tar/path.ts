@@ -19,6 +19,18 @@ export function cleanPath(path: string, from = ''): string | undefined {
   return parts.join('/');
 }
 
+/** Components of a path where it is deepest on the way: `a/b/../c` has two. */
+export function pathDepth(path: string): number {
+  let depth = 0;
+  let deepest = 0;
+  for (const part of path.split('/')) {
+    if (part === '' || part === '.') continue;
+    depth = part === '..' ? Math.max(depth - 1, 0) : depth + 1;
+    deepest = Math.max(deepest, depth);
+  }
+  return deepest;
+}
+
 /** The directory that holds a clean path. */
 export function parentPath(path: string): string {
   return path.slice(0, Math.max(path.lastIndexOf('/'), 0));

@@ -15,8 +15,8 @@ export function parsePax(bytes: Buffer, offset: number): PaxRecords {
   const sparse: string[] = [];
   for (let at = 0; at < bytes.length;) {
     const space = bytes.indexOf(0x20, at);
-    const digits = space < 0 || space - at > 20 ? '' : bytes.toString('latin1', at, space);
-    const length = /^\d+$/.test(digits) ? Number(digits) : 0;
+    const digits = space < 0 ? '' : bytes.toString('latin1', at, space);
+    const length = Number(int64(digits) ?? 0);
     const end = at + length;
     if (length < 5 || end > bytes.length || space + 1 >= end || bytes[end - 1] !== 0x0a) throw badRecord(offset);
     const record = bytes.toString('latin1', space + 1, end - 1);
@@ -76,30 +76,38 @@ export function applyPax(header: TarHeader, records: PaxRecords, offset: number)
 export function xattrsOf(records: PaxRecords): (readonly [name: string, value: Buffer])[] {
   const xattrs: (readonly [string, Buffer])[] = [];
   for (const [key, value] of records) {
-    if (key.startsWith(XATTR_PREFIX) && key.length > XATTR_PREFIX.length) {
+    if (key.startsWith(XATTR_PREFIX)) {
       xattrs.push([key.slice(XATTR_PREFIX.length), Buffer.from(value, 'latin1')]);
     }
   }
   return xattrs;
 }
 
-/** A whole decimal number with an optional sign. */
+/**
+ * A whole decimal number with an optional sign, of at most 64 bits. One of more than 53 bits comes out near to what it is:
+ * whoever uses it must look whether it is within bounds.
+ */
 export function integer(value: string, key: string, offset: number): number {
-  const number = /^[+-]?\d+$/.test(value) ? Number(value) : NaN;
-  if (!Number.isSafeInteger(number)) throw badTar(`the PAX record "${printable(key)}" is no number`, offset);
-  return number;
+  const number = int64(value);
+  if (number === undefined) throw badTar(`the PAX record "${printable(key)}" is no number`, offset);
+  return Number(number);
+}
+
+function int64(text: string): bigint | undefined {
+  const [, sign = '', digits] = /^([+-]?)0*(\d{1,19})$/.exec(text) ?? [];
+  if (digits === undefined) return undefined;
+  const number = sign === '-' ? -BigInt(digits) : BigInt(digits);
+  return BigInt.asIntN(64, number) === number ? number : undefined;
 }
 
 function time(value: string, key: string, offset: number): TarTime {
-  const match = /^(-?)(\d*)(?:\.(\d*))?$/.exec(value);
-  const whole = Number(match?.[2] === '' ? NaN : match?.[2]);
-  if (match === null || !Number.isSafeInteger(whole))
-    throw badTar(`the PAX record "${printable(key)}" is no time`, offset);
-  const nanoseconds = Number((match[3] ?? '').padEnd(9, '0').slice(0, 9));
-  if (match[1] !== '-') return { seconds: whole, nanoseconds };
-  return nanoseconds === 0
-    ? { seconds: -whole, nanoseconds: 0 }
-    : { seconds: -whole - 1, nanoseconds: 1e9 - nanoseconds };
+  const [, whole = '', fraction = ''] = /^([^.]*)(?:\.(\d*))?$/.exec(value) ?? [];
+  const exact = int64(whole);
+  if (exact === undefined) throw badTar(`the PAX record "${printable(key)}" is no time`, offset);
+  const seconds = Number(exact);
+  const nanoseconds = Number(fraction.padEnd(9, '0').slice(0, 9));
+  if (nanoseconds === 0 || !whole.startsWith('-')) return { seconds, nanoseconds };
+  return { seconds: seconds - 1, nanoseconds: 1e9 - nanoseconds };
 }
 
 function printable(text: string): string {

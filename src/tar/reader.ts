@@ -5,8 +5,8 @@
  */
 import type { ByteSource } from './byte-reader.js';
 import { badTar, overLimit } from './errors.js';
-import { BLOCK, isHeaderOnly, isZeroBlock, numeric, parseHeader, type TarHeader } from './header.js';
-import { applyPax, parsePax, xattrsOf, type PaxRecords } from './pax.js';
+import { BLOCK, isHeaderOnly, isZeroBlock, noHeader, numeric, parseHeader, type TarHeader } from './header.js';
+import { applyPax, integer, parsePax, xattrsOf, type PaxRecords } from './pax.js';
 import {
   applySparse,
   checkRegions,
@@ -31,9 +31,14 @@ export interface TarEntry extends TarHeader {
 export interface ReaderOptions {
   /** Bytes of one entry's extension headers, or of its sparse map: ERR_LIMIT_EXCEEDED beyond. */
   maxHeaderBytes: number;
+  maxXattrs: number;
+  maxXattrBytes: number;
   /** Whether {@link TarReader.takeRaw} is called for each entry: the bytes wait for it in memory. */
   keepRaw: boolean;
 }
+
+/** The header itself and the padding before it are not counted among an entry's extension headers. */
+const FREE_HEADER_BYTES = 4 * BLOCK;
 
 const PADDING = (size: number): number => (BLOCK - (size % BLOCK)) % BLOCK;
 
@@ -41,6 +46,8 @@ export class TarReader {
   readonly #reader: ByteSource;
   readonly #options: ReaderOptions;
   #raw: Buffer[] = [];
+  /** Bytes of the current entry that are no content, so far. */
+  #headerBytes = 0;
   /** Content of the current entry that was not read yet, and the padding behind it. */
   #left = 0;
   #padding = 0;
@@ -59,7 +66,8 @@ export class TarReader {
 
   /** The next entry; `undefined` at the end of the archive. The content of the last one must have been read. */
   async next(): Promise<TarEntry | undefined> {
-    const extension: Extension = { records: undefined, longName: '', longLink: '', bytes: 0 };
+    const extension: Extension = { records: undefined, longName: '', longLink: '' };
+    this.#headerBytes = 0;
     for (;;) {
       const padding = await this.#reader.exactly(this.#padding);
       this.#keep(padding);
@@ -69,23 +77,22 @@ export class TarReader {
       const block = await this.#headerBlock();
       if (block === undefined) return undefined;
       const header = parseHeader(block, offset);
+      checkSize(header, offset);
       switch (header.type) {
         case 'x':
-          extension.records = parsePax(await this.#special(header, offset, extension), offset);
+          extension.records = parsePax(await this.#special(header), offset);
           break;
         case 'g': {
           // Kept, but like Docker's reader not applied to what follows.
-          const records = parsePax(await this.#special(header, offset, extension), offset);
+          parsePax(await this.#special(header), offset);
           this.#padding = PADDING(header.size);
-          const named = { ...header };
-          applyPax(named, records, offset);
-          return { ...named, size: 0, offset, stored: 0, xattrs: [] };
+          return { ...header, size: 0, offset, stored: 0, xattrs: [] };
         }
         case 'L':
-          extension.longName = untilNul(await this.#special(header, offset, extension));
+          extension.longName = untilNul(await this.#special(header));
           break;
         case 'K':
-          extension.longLink = untilNul(await this.#special(header, offset, extension));
+          extension.longLink = untilNul(await this.#special(header));
           break;
         default:
           return this.#entry(header, block, offset, extension);
@@ -125,7 +132,17 @@ export class TarReader {
   }
 
   #keep(bytes: Buffer): void {
-    if (this.#options.keepRaw && bytes.length > 0) this.#raw.push(bytes);
+    if (bytes.length === 0) return;
+    this.#headerBytes += bytes.length;
+    this.#limitHeader(this.#headerBytes - FREE_HEADER_BYTES);
+    if (this.#options.keepRaw) this.#raw.push(bytes);
+  }
+
+  #limitHeader(bytes: number): void {
+    const { maxHeaderBytes } = this.#options;
+    if (bytes <= maxHeaderBytes) return;
+    const what = `an entry has ${String(bytes)} bytes of extension headers or more`;
+    throw overLimit('maxHeaderBytes', maxHeaderBytes, what, this.#reader.position);
   }
 
   async #headerBlock(): Promise<Buffer | undefined> {
@@ -133,7 +150,7 @@ export class TarReader {
     const block = await this.#reader.exactly(BLOCK);
     this.#keep(block);
     if (block.length === 0) return undefined;
-    if (block.length < BLOCK) throw badTar('it ends inside a header', offset);
+    if (block.length < BLOCK) throw noHeader(block, offset, 'it ends inside a header');
     if (!isZeroBlock(block)) return block;
     const second = await this.#reader.exactly(BLOCK);
     this.#keep(second);
@@ -144,17 +161,8 @@ export class TarReader {
   }
 
   /** Data of an extension header. */
-  async #special(header: TarHeader, offset: number, extension: Extension): Promise<Buffer> {
-    if (header.size < 0) throw badTar('the size of a header is negative', offset);
-    extension.bytes += header.size;
-    if (extension.bytes > this.#options.maxHeaderBytes) {
-      throw overLimit(
-        'maxHeaderBytes',
-        this.#options.maxHeaderBytes,
-        `an entry has ${String(extension.bytes)} bytes of extension headers`,
-        offset,
-      );
-    }
+  async #special(header: TarHeader): Promise<Buffer> {
+    this.#limitHeader(header.size);
     const data = await this.#reader.exactly(header.size);
     if (data.length < header.size) throw badTar('it ends inside an extension header', this.#reader.position);
     this.#keep(data);
@@ -167,12 +175,14 @@ export class TarReader {
     // As Go: one that is empty leaves what the header says.
     if (extension.longName !== '') header.name = extension.longName;
     if (extension.longLink !== '') header.linkName = extension.longLink;
+    checkSize(header, offset);
     if (header.type === '\0') header.type = header.name.endsWith('/') ? '5' : '0';
-    if (header.size < 0) throw badTar('the size of a header is negative', offset);
     const stored = isHeaderOnly(header.type) ? 0 : header.size;
     this.#left = stored;
     this.#padding = PADDING(stored);
-    const entry: TarEntry = { ...header, offset, stored, xattrs: records === undefined ? [] : xattrsOf(records) };
+    const xattrs = records === undefined ? [] : xattrsOf(records);
+    this.#limitXattrs(xattrs, offset);
+    const entry: TarEntry = { ...header, offset, stored, xattrs };
     const regions = await this.#sparse(entry, block, records);
     if (regions !== undefined) {
       if (isHeaderOnly(entry.type)) throw badTar('an entry without data has a sparse map', offset);
@@ -181,6 +191,16 @@ export class TarReader {
       entry.stored = this.#left;
     }
     return entry;
+  }
+
+  #limitXattrs(xattrs: TarEntry['xattrs'], offset: number): void {
+    const { maxXattrs, maxXattrBytes } = this.#options;
+    if (xattrs.length > maxXattrs)
+      throw overLimit('maxXattrs', maxXattrs, `an entry has ${String(xattrs.length)} extended attributes`, offset);
+    let bytes = 0;
+    for (const [name, value] of xattrs) bytes += name.length + value.length;
+    if (bytes > maxXattrBytes)
+      throw overLimit('maxXattrBytes', maxXattrBytes, `an entry has ${String(bytes)} bytes of attributes`, offset);
   }
 
   async #sparse(entry: TarEntry, block: Buffer, records: PaxRecords | undefined): Promise<SparseRegion[] | undefined> {
@@ -195,11 +215,9 @@ export class TarReader {
     if (entry.format !== 'gnu') throw badTar('a sparse file has no GNU header', entry.offset);
     entry.size = numeric(block, 483, 12, 'real size', entry.offset);
     const regions = oldGnuRegions(block, 386, 4, entry.offset);
-    let bytes = 0;
     for (let more = block[482] !== 0; more;) {
       const next = await this.#reader.exactly(BLOCK);
       if (next.length < BLOCK) throw badTar('it ends inside a sparse map', this.#reader.position);
-      this.#limitMap((bytes += BLOCK), entry);
       this.#keep(next);
       regions.push(...oldGnuRegions(next, 0, 21, entry.offset));
       more = next[504] !== 0;
@@ -211,14 +229,12 @@ export class TarReader {
   async #mapInData(entry: TarEntry): Promise<SparseRegion[]> {
     let text = '';
     let lines = 0;
-    let bytes = 0;
     let wanted: number | undefined;
     while (wanted === undefined || lines < wanted) {
       if (this.#left < BLOCK) throw badTar('a sparse map is malformed', entry.offset);
       const block = await this.#reader.exactly(BLOCK);
       if (block.length < BLOCK) throw badTar('it ends inside a sparse map', this.#reader.position);
       this.#left -= BLOCK;
-      this.#limitMap((bytes += BLOCK), entry);
       this.#keep(block);
       const more = block.toString('latin1');
       text += more;
@@ -235,24 +251,19 @@ export class TarReader {
         .map((line) => mapNumber(line, entry.offset)),
     );
   }
-
-  #limitMap(bytes: number, entry: TarEntry): void {
-    if (bytes <= this.#options.maxHeaderBytes) return;
-    throw overLimit(
-      'maxHeaderBytes',
-      this.#options.maxHeaderBytes,
-      `a sparse map has ${String(bytes)} bytes or more`,
-      entry.offset,
-    );
-  }
 }
 
 interface Extension {
   records: PaxRecords | undefined;
   longName: string;
   longLink: string;
-  /** Data of all extension headers of the entry. */
-  bytes: number;
+}
+
+/** A header without data may carry any size: nobody reads it. */
+function checkSize(header: TarHeader, offset: number): void {
+  if (header.size >= 0) return;
+  if (!isHeaderOnly(header.type)) throw badTar('the size of a header is negative', offset);
+  header.size = 0;
 }
 
 function untilNul(bytes: Buffer): string {
@@ -261,7 +272,7 @@ function untilNul(bytes: Buffer): string {
 }
 
 function mapNumber(line: string, offset: number): number {
-  const number = /^\d+$/.test(line) ? Number(line) : NaN;
-  if (!Number.isSafeInteger(number)) throw badTar('a sparse map is malformed', offset);
+  const number = integer(line, 'GNU.sparse.map', offset);
+  if (number < 0) throw badTar('a sparse map is malformed', offset);
   return number;
 }

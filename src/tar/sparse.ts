@@ -45,11 +45,8 @@ export function applySparse(header: TarHeader, records: PaxRecords, offset: numb
 export function paxSparseRegions(records: PaxRecords, offset: number): SparseRegion[] {
   const map = records.get('GNU.sparse.map') ?? '';
   const numbers = map === '' ? [] : map.split(',').map((part) => integer(part, 'GNU.sparse.map', offset));
-  const count = records.get('GNU.sparse.numblocks');
-  if (
-    numbers.length % 2 !== 0 ||
-    (count !== undefined && integer(count, 'GNU.sparse.numblocks', offset) * 2 !== numbers.length)
-  ) {
+  const count = integer(records.get('GNU.sparse.numblocks') ?? '', 'GNU.sparse.numblocks', offset);
+  if (numbers.length % 2 !== 0 || count * 2 !== numbers.length) {
     throw badTar('a sparse map is malformed', offset);
   }
   return pairs(numbers);
@@ -71,5 +68,5 @@ export function checkRegions(regions: readonly SparseRegion[], size: number, sto
     end = from + length;
     total += length;
   }
-  if (size < 0 || total > stored) throw badTar('a sparse file has less data than its map says', offset);
+  if (size < 0 || total !== stored) throw badTar('a sparse file has another amount of data than its map says', offset);
 }

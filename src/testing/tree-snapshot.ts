@@ -111,8 +111,8 @@ function typeOf(stat: BigIntStats): TreeEntry['type'] {
 }
 
 function timeOf(nanoseconds: bigint): string {
-  const seconds = nanoseconds / 1_000_000_000n;
-  return `${seconds}.${(nanoseconds % 1_000_000_000n).toString().padStart(9, '0')}`;
+  const fraction = ((nanoseconds % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n;
+  return `${(nanoseconds - fraction) / 1_000_000_000n}.${fraction.toString().padStart(9, '0')}`;
 }
 
 /** As glibc packs them (sys/sysmacros.h). */

@@ -106,7 +106,9 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
       read: (path) => {
         throw new LayerStoreError('ERR_LAYER_CORRUPT', `"${path}" is in the tree twice`);
       },
-      size: () => Promise.resolve(undefined), // nothing is replaced in a tree that is read
+      // Nothing is replaced in a tree that is read.
+      size: () => Promise.resolve(undefined),
+      has: () => Promise.resolve(true),
     });
     split = undefined;
     await dropWhiteouts(dropped, request.removedWhiteoutsTar);
@@ -130,6 +132,7 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
     blobSize: tarSize,
     blobDigest: diffID,
     ignoredXattrs: 0,
+    ignoredOwners: 0,
   };
 }
 

@@ -22,7 +22,8 @@ export async function decode(input: AsyncIterable<Buffer>, limits: { maxWindow: 
     else head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
   }
   const all = resume(head, iterator, ended);
-  if (head.length >= 2 && head[0] === 0x1f && head[1] === 0x8b) return { compression: 'gzip', chunks: gunzip(all) };
+  // The third byte too: a name of a tar may begin with the first two.
+  if (head[0] === 0x1f && head[1] === 0x8b && head[2] === 0x08) return { compression: 'gzip', chunks: gunzip(all) };
   if (isZstd(head)) return { compression: 'zstd', chunks: await unzstd(all, limits) };
   return { compression: 'none', chunks: all };
 }

@@ -12,7 +12,7 @@ import { resolveLimitsFor, type CompleteLimits } from '../limits.js';
 import { decode, type Decoded } from './decode.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
-import { checkLinkName, checkName, nameKind, ownXattrs } from './names.js';
+import { checkDevice, checkLinkTarget, checkNumbers, entryPath, nameKind, NO_ID } from './names.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './split-writer.js';
 import { TarMeter } from './tar-meter.js';
@@ -58,7 +58,7 @@ class IngestJob {
   #keptFolder: string | undefined;
   #keptFiles = 0;
   #keptBytes = 0;
-  #ignoredXattrs = 0;
+  #ignoredOwners = 0;
 
   private constructor(
     source: SourceReader,
@@ -98,8 +98,8 @@ class IngestJob {
     await this.#meter.checkSpace();
     const decoded = await decode(this.#source, this.#limits);
     const bytes = new ByteReader(this.#meter.chunks(decoded));
-    const { maxHeaderBytes } = this.#limits;
-    const tar = new TarReader(bytes, { maxHeaderBytes, keepRaw: true });
+    const { maxHeaderBytes, maxXattrs, maxXattrBytes } = this.#limits;
+    const tar = new TarReader(bytes, { maxHeaderBytes, maxXattrs, maxXattrBytes, keepRaw: true });
     for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
       this.#request.signal?.throwIfAborted();
       // A global header is no entry of the tree.
@@ -118,6 +118,7 @@ class IngestJob {
       path: (name) => treePath(name, 0),
       read: (path) => this.#root.readFile(path),
       size: (path) => this.#root.fileSize(path),
+      has: (path) => this.#root.has(path),
     });
     await this.#close();
     this.#meter.finish();
@@ -136,13 +137,10 @@ class IngestJob {
   }
 
   async #entry(tar: TarReader, entry: TarEntry): Promise<void> {
-    checkName(entry, this.#limits);
     if (entry.type === 'g') return;
-    const own = ownXattrs(entry, this.#limits);
-    this.#ignoredXattrs += entry.xattrs.length - own.length;
-    entry.xattrs = own;
-    const path = treePath(entry.name, entry.offset);
+    const path = entryPath(entry.name, this.#limits, entry.offset);
     const kind = nameKind(path, entry.offset);
+    checkNumbers(entry);
     switch (kind.kind) {
       case 'whiteout':
         return this.#notInTree(tar, entry, await this.#writer.whiteout(kind.target, entry));
@@ -168,29 +166,26 @@ class IngestJob {
         },
       );
     }
-    checkLinkName(entry, this.#limits);
+    if (entry.uid === NO_ID || entry.gid === NO_ID) this.#ignoredOwners++;
     switch (entry.type) {
       case '0':
       case '7':
       case 'S':
         return this.#regularFile(tar, entry, path);
-      case '1':
-        if (!(await this.#writer.hardLink(path, entry))) return;
+      case '1': {
+        const target = entryPath(entry.linkName, this.#limits, entry.offset);
+        if (!(await this.#writer.hardLink(path, entry, target))) return;
         break;
+      }
       case '2':
+        checkLinkTarget(entry, this.#limits);
         await this.#writer.symbolicLink(path, entry);
         break;
       case '3':
-        if (entry.major === 0 && entry.minor === 0) {
-          throw new LayerStoreError(
-            'ERR_UNSAFE_PATH',
-            `the tar has the device 0:0 "${shown(entry.name)}", which overlayfs takes for a whiteout, at byte ${String(entry.offset)}`,
-            { path: shown(entry.name), offset: entry.offset },
-          );
-        }
+      case '4':
+        checkDevice(entry);
         await this.#writer.node(path, entry);
         break;
-      case '4':
       case '6':
         await this.#writer.node(path, entry);
         break;
@@ -205,15 +200,16 @@ class IngestJob {
         );
     }
     // Docker reads back the file of every entry with a size; one that has no data of its own must have no such line.
-    if (entry.size === 0) await this.#split?.file(entry.name, 0, undefined);
+    if (entry.size === 0 && !this.#writer.viaLink) await this.#split?.file(entry.name, 0, undefined);
   }
 
   async #regularFile(tar: TarReader, entry: TarEntry, path: string): Promise<void> {
     if (entry.regions === undefined && entry.size <= SMALL_FILE) {
       const content = await tar.allContent();
-      const { viaLink } = await this.#writer.smallFile(path, entry, content);
+      await this.#writer.smallFile(path, entry, content);
       // As in #content.
-      if (!viaLink) await this.#split?.file(entry.name, entry.size, entry.size === 0 ? undefined : crc64(content));
+      if (!this.#writer.viaLink)
+        await this.#split?.file(entry.name, entry.size, entry.size === 0 ? undefined : crc64(content));
       else await this.#keep(content);
       return;
     }
@@ -228,7 +224,7 @@ class IngestJob {
 
   async #content(tar: TarReader, entry: TarEntry, sink: FileSink): Promise<void> {
     // Read back by its name in the tar, which must lead to the same file whatever links are there at the end.
-    const readable = !sink.viaLink;
+    const readable = !this.#writer.viaLink;
     const crc = new Crc64();
     for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) {
       this.#request.signal?.throwIfAborted();
@@ -260,7 +256,8 @@ class IngestJob {
   async #notInTree(tar: TarReader, entry: TarEntry, marked: boolean): Promise<void> {
     if (entry.regions !== undefined) await this.#keep(tar.takeRaw());
     for (let chunk = await tar.content(); chunk !== undefined; chunk = await tar.content()) await this.#keep(chunk);
-    if (marked && entry.size === 0 && entry.regions === undefined) await this.#split?.file(entry.name, 0, undefined);
+    if (marked && !this.#writer.viaLink && entry.size === 0 && entry.regions === undefined)
+      await this.#split?.file(entry.name, 0, undefined);
   }
 
   /** Bytes that go into the record because they cannot be read back. */
@@ -310,7 +307,8 @@ class IngestJob {
       entries: this.#meter.entries,
       compression: decoded.compression,
       blobSize: this.#source.bytesRead,
-      ignoredXattrs: this.#ignoredXattrs,
+      ignoredXattrs: this.#writer.ignoredXattrs,
+      ignoredOwners: this.#ignoredOwners,
     };
   }
 }

@@ -50,10 +50,12 @@ export class LayerDirectory {
     }
   }
 
+  /** `undefined` where nothing is there, or the path leads through something that is no directory. */
   async lstat(path: string): Promise<BigIntStats | undefined> {
     try {
       return await this.root.at(path, (place) => fs.unlessErrno(fs.lstat(place.path), 'ENOENT', 'ENOTDIR'));
     } catch (error) {
+      if (LayerStoreError.is(error) && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.errnoName ?? '')) return undefined;
       throw systemError(error, 'look at', undefined, { path: this.root.describe(path) });
     }
   }

@@ -1,8 +1,29 @@
 /** Names and attributes of tar entries: what whiteouts mean, and what limits allow. Latin1 text that stands for bytes. */
 import { LayerStoreError } from '../../errors.js';
 import { badTar, overLimit, shown } from '../../tar/errors.js';
+import { isHeaderOnly } from '../../tar/header.js';
+import { pathDepth, treePath } from '../../tar/path.js';
 import type { TarEntry } from '../../tar/reader.js';
 import type { CompleteLimits } from '../limits.js';
+
+/** {@link treePath} of a name in an archive that is unpacked: its length and depth within the limits, without a NUL. */
+export function entryPath(name: string, limits: CompleteLimits, offset: number): string {
+  if (name.length > limits.maxPathLength)
+    throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
+  if (name.includes('\0')) {
+    throw new LayerStoreError(
+      'ERR_UNSAFE_PATH',
+      `the tar has a name with a NUL byte, "${shown(name.slice(0, name.indexOf('\0')))}…", at byte ${String(offset)}`,
+      { offset },
+    );
+  }
+  const path = treePath(name, offset);
+  // Every component but the last takes two bytes.
+  const depth = name.length > limits.maxPathDepth ? pathDepth(name) : 0;
+  if (depth > limits.maxPathDepth)
+    throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
+  return path;
+}
 
 const WHITEOUT = '.wh.';
 
@@ -39,73 +60,78 @@ export function nameKind(path: string, offset: number): NameKind {
   return { kind: 'whiteout', target: parent === '' ? hidden : `${parent}/${hidden}` };
 }
 
-/** Checks what is limited about an entry's own name. */
-export function checkName(entry: { name: string; offset: number }, limits: CompleteLimits): void {
-  const { name, offset } = entry;
-  if (name.length > limits.maxPathLength)
-    throw overLimit('maxPathLength', limits.maxPathLength, `a path is ${String(name.length)} bytes long`, offset);
-  if (name.length > limits.maxPathDepth) {
-    let depth = 0;
-    for (const part of name.split('/')) if (part !== '' && part !== '.') depth++;
-    if (depth > limits.maxPathDepth)
-      throw overLimit('maxPathDepth', limits.maxPathDepth, `a path has ${String(depth)} components`, offset);
-  }
-}
-
-/** Checks where a link leads to, as far as its text says; after its own name, so that both engines refuse alike. */
-export function checkLinkName(
-  entry: { name: string; type: string; linkName: string; offset: number },
+/** Checks the target of a symbolic link, of which only the text is used. */
+export function checkLinkTarget(
+  { name, linkName, offset }: { name: string; linkName: string; offset: number },
   limits: CompleteLimits,
 ): void {
-  const { name, offset } = entry;
-  if (entry.type === '2') {
-    if (entry.linkName === '') throw badTar('a symbolic link has no target', offset, name);
-    if (entry.linkName.length > limits.maxLinkLength) {
-      throw overLimit(
-        'maxLinkLength',
-        limits.maxLinkLength,
-        `the target of a symbolic link is ${String(entry.linkName.length)} bytes long`,
-        offset,
-      );
-    }
-  }
-  if (entry.type === '1' && entry.linkName.length > limits.maxPathLength) {
+  if (linkName.length > limits.maxLinkLength) {
     throw overLimit(
-      'maxPathLength',
-      limits.maxPathLength,
-      `the target of a hard link is ${String(entry.linkName.length)} bytes long`,
+      'maxLinkLength',
+      limits.maxLinkLength,
+      `the target of a symbolic link is ${String(linkName.length)} bytes long`,
       offset,
     );
   }
+  if (linkName === '') throw badTar('a symbolic link has no target', offset, name);
 }
 
+/** The greatest numbers of the kernel's dev_t. */
+const MAX_MAJOR = 4095;
+const MAX_MINOR = 1_048_575;
+
+/** ERR_BAD_TAR for device numbers that the kernel does not have, ERR_UNSAFE_PATH for overlayfs' whiteout. */
+export function checkDevice({ name, type, major, minor, offset }: TarEntry): void {
+  if (major < 0 || major > MAX_MAJOR || minor < 0 || minor > MAX_MINOR)
+    throw badTar(`"${shown(name)}" has a device number that the kernel does not have`, offset, name);
+  if (type !== '3' || major !== 0 || minor !== 0) return;
+  throw new LayerStoreError(
+    'ERR_UNSAFE_PATH',
+    `the tar has the device 0:0 "${shown(name)}", which overlayfs takes for a whiteout, at byte ${String(offset)}`,
+    { path: shown(name), offset },
+  );
+}
+
+/** To the kernel an id of 2^32-1 (or -1) means "leave it as it is": it cannot be given to a file. */
+export const NO_ID = 0xffff_ffff;
+
 /**
- * The extended attributes that are to be set: all but those that overlayfs keeps for itself, and `user.*` of links and
- * special files, which no file system takes (xattr(7)). Checks their limits.
+ * ERR_BAD_TAR for ids beyond 32 bits and for sizes that no file system has: what would come out is another number.
+ * Negative ids become what they are in two's complement, as other unpackers take them.
  */
-export function ownXattrs(
-  entry: Pick<TarEntry, 'name' | 'offset' | 'xattrs' | 'type'>,
-  limits: CompleteLimits,
-): TarEntry['xattrs'] {
-  const { xattrs, offset } = entry;
-  if (xattrs.length === 0) return xattrs;
-  const { maxXattrs, maxXattrBytes } = limits;
-  if (xattrs.length > maxXattrs)
-    throw overLimit(
-      'maxXattrs',
-      maxXattrs,
-      `"${shown(entry.name)}" has ${String(xattrs.length)} extended attributes`,
-      offset,
-    );
-  let bytes = 0;
-  for (const [name, value] of xattrs) bytes += name.length + value.length;
-  if (bytes > maxXattrBytes)
-    throw overLimit(
-      'maxXattrBytes',
-      maxXattrBytes,
-      `"${shown(entry.name)}" has ${String(bytes)} bytes of extended attributes`,
-      offset,
-    );
-  const refused = '2346'.includes(entry.type) ? /^user\.|^trusted\.overlay\./ : /^(trusted|user)\.overlay\./;
-  return xattrs.filter(([name]) => !refused.test(name));
+export function checkNumbers(entry: TarEntry): void {
+  const { name, offset, type, size } = entry;
+  for (const key of ['uid', 'gid'] as const) {
+    const id = entry[key];
+    if (id < -(2 ** 31) || id > NO_ID) throw badTar(`"${shown(name)}" has a ${key} of more than 32 bits`, offset, name);
+    entry[key] = id >>> 0;
+  }
+  if (!Number.isSafeInteger(size) && !isHeaderOnly(type))
+    throw badTar(`"${shown(name)}" has a size of 2^53 bytes or more`, offset, name);
+}
+
+/** What an attribute is to be set on. */
+export type XattrTarget = 'file' | 'directory' | 'link' | 'special';
+
+/**
+ * Whether an attribute of an archive is set; all others are counted, and kept for export only. Told by name and type
+ * alone, so that ingest and verify of either engine decide the same: the four namespaces of xattr(7), `user.` on files and
+ * directories, ACLs not on links, and nothing of overlayfs.
+ */
+export function isKeptXattr(name: string, target: XattrTarget): boolean {
+  if (/^(trusted|user)\.overlay\./.test(name)) return false;
+  if (name === ACCESS_ACL) return target !== 'link';
+  if (name === DEFAULT_ACL) return target === 'directory';
+  if (/^user\../s.test(name)) return target === 'file' || target === 'directory';
+  return /^(trusted|security)\../s.test(name);
+}
+
+export const ACCESS_ACL = 'system.posix_acl_access';
+export const DEFAULT_ACL = 'system.posix_acl_default';
+
+/** {@link XattrTarget} of an entry's type; a hard link's is that of the file it names. */
+export function xattrTarget(type: string): XattrTarget {
+  if (type === '5') return 'directory';
+  if (type === '2') return 'link';
+  return '346'.includes(type) ? 'special' : 'file';
 }

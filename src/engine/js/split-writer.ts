@@ -34,6 +34,8 @@ export interface FinishedTree {
   read(path: string): AsyncIterable<Buffer>;
   /** Bytes of the regular file at such a place; undefined where there is none. */
   size(path: string): Promise<number | undefined>;
+  /** Whether there is anything at such a place. */
+  has(path: string): Promise<boolean>;
 }
 
 export class SplitWriter {
@@ -123,6 +125,8 @@ export class SplitWriter {
         continue;
       }
       const path = tree.path(entry.name);
+      // Nothing that could be looked at; a whiteout's own name never leads to anything.
+      if (entry.size === 0 && !/(^|\/)\.wh\.[^/]*$/.test(path) && !(await tree.has(path))) continue;
       const replacement = entry.size === 0 ? undefined : this.#replaced.get(path)?.find(({ before }) => before > line);
       // What was replaced may be in the tree as well: then the first line of that name stays, in either engine.
       const stays = replacement === undefined || (!names.has(path) && (await holds(tree, path, entry)));

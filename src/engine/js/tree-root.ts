@@ -57,9 +57,22 @@ export class Place {
 /** Makes a directory that is missing, or puts one where something else is; resolves once it is there. */
 export type MakeDirectory = (place: Place) => Promise<void>;
 
+/** How parents are found in a tree that a layer is made in. */
+export interface WalkRules {
+  /** Absent: what is missing is not there. */
+  make: MakeDirectory | undefined;
+  /**
+   * Whether the layer has what is at a path (with no link in it), links and directories; `undefined` where nothing else
+   * lies in the tree. What is not the layer's own is no link to follow, and nowhere that its own links lead to.
+   */
+  owns: ((real: string) => boolean) | undefined;
+}
+
 interface Walk {
   links: number;
-  make: MakeDirectory | undefined;
+  /** The text of a link is walked. What it names is not made: a link into nothing is the tar's fault. */
+  ofLink: boolean;
+  rules: WalkRules | undefined;
 }
 
 export class TreeRoot {
@@ -109,11 +122,11 @@ export class TreeRoot {
     for (const { directory } of open) await directory.release();
   }
 
-  /** Runs `task` with the place of a path: parents resolved (and made, where `make` is given), the last component not looked at. */
-  async at<T>(path: string, task: (place: Place) => Promise<T>, make?: MakeDirectory): Promise<T> {
+  /** Runs `task` with the place of a path: parents resolved (and made, where `rules` are given), the last component not looked at. */
+  async at<T>(path: string, task: (place: Place) => Promise<T>, rules?: WalkRules): Promise<T> {
     const slash = path.lastIndexOf('/');
     const parentPath = slash < 0 ? '' : path.slice(0, slash);
-    const parent = await this.#resolve(parentPath, { links: 0, make });
+    const parent = await this.#resolve(parentPath, { links: 0, ofLink: false, rules });
     try {
       return await task(new Place(parent, path.slice(slash + 1), parent.real !== parentPath));
     } finally {
@@ -123,7 +136,7 @@ export class TreeRoot {
 
   /** Runs `task` with a directory, links followed within the root. ENOTDIR, ENOENT and ELOOP as the kernel would give them. */
   async in<T>(path: string, task: (directory: OpenDirectory, real: string) => Promise<T>): Promise<T> {
-    const { directory, real } = await this.#resolve(path, { links: 0, make: undefined });
+    const { directory, real } = await this.#resolve(path, { links: 0, ofLink: false, rules: undefined });
     try {
       return await task(directory, real);
     } finally {
@@ -160,6 +173,16 @@ export class TreeRoot {
     }
   }
 
+  /** Whether a name leads to something; false where that cannot be told. */
+  async has(path: string): Promise<boolean> {
+    try {
+      await this.at(path, (place) => fs.lstat(place.path));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** Chunks of a file to its end. */
   async *readFile(path: string): AsyncGenerator<Buffer> {
     try {
@@ -178,6 +201,11 @@ export class TreeRoot {
     } catch (error) {
       throw systemError(error, 'read the file', undefined, { path: this.describe(path) });
     }
+  }
+
+  #noEntry(real: string): unknown {
+    const error = Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2, syscall: 'open' });
+    return systemError(error, 'follow a symbolic link to', undefined, { path: this.describe(real) });
   }
 
   /** Path outside the root, for messages. */
@@ -209,15 +237,17 @@ export class TreeRoot {
   async #step(parent: Inside, name: string, walk: Walk, retried = false): Promise<Inside> {
     const place = new Place(parent, name, false);
     const { real } = place;
+    if (walk.ofLink && walk.rules?.owns?.(real) === false) throw this.#noEntry(real);
     const cached = this.#cached(real);
     if (cached !== undefined) return cached;
+    const make = walk.ofLink ? undefined : walk.rules?.make;
     for (let attempt = 0; ; attempt++) {
       try {
         return await this.#keep(await OpenDirectory.open(place.path, this.describe(real)), real);
       } catch (error) {
         const errno = LayerStoreError.is(error) ? error.errnoName : undefined;
-        if (errno === 'ENOENT' && walk.make !== undefined && attempt === 0) {
-          await walk.make(place);
+        if (errno === 'ENOENT' && make !== undefined && attempt === 0) {
+          await make(place);
         } else if (errno === 'ENOTDIR' || errno === 'ELOOP') {
           return await this.#follow(parent, place, walk, error, retried);
         } else {
@@ -229,10 +259,11 @@ export class TreeRoot {
 
   async #follow(parent: Inside, place: Place, walk: Walk, failure: unknown, retried: boolean): Promise<Inside> {
     const target = await fs.unlessErrno(fs.readlink(place.path), 'EINVAL', 'ENOENT');
-    if (target === undefined) {
-      if (walk.make !== undefined && !retried) {
+    if (target === undefined || walk.rules?.owns?.(place.real) === false) {
+      const make = walk.ofLink ? undefined : walk.rules?.make;
+      if (make !== undefined && !retried) {
         // What is in the way may give way.
-        await walk.make(place);
+        await make(place);
         return this.#step(parent, place.name, walk, true);
       }
       throw systemError(failure, 'use as a directory', undefined, { path: this.describe(place.real) });
@@ -246,8 +277,7 @@ export class TreeRoot {
       );
     }
     const text = target.toString('latin1');
-    // What a link names is not made: a link into nothing is the tar's fault.
-    const inner: Walk = { links: walk.links, make: undefined };
+    const inner: Walk = { ...walk, ofLink: true };
     let at = text.startsWith('/') ? this.#root : parent;
     at.directory.use();
     for (const part of text.split('/')) {
@@ -257,7 +287,7 @@ export class TreeRoot {
         const up = from.real.lastIndexOf('/');
         at =
           part === '..'
-            ? await this.#resolve(up < 0 ? '' : from.real.slice(0, up), inner)
+            ? await this.#resolve(up < 0 ? '' : from.real.slice(0, up), { links: 0, ofLink: false, rules: undefined })
             : await this.#step(from, part, inner);
       } finally {
         await from.directory.release();

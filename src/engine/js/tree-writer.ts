@@ -8,17 +8,17 @@ import { constants, type BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
 import { badTar, shown } from '../../tar/errors.js';
 import type { TarTime } from '../../tar/header.js';
-import { treePath } from '../../tar/path.js';
 import type { TarEntry } from '../../tar/reader.js';
 import type { WhiteoutForm } from '../engine.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
+import { DEFAULT_ACL, isKeptXattr, NO_ID, type XattrTarget } from './names.js';
 import { makeNodeAt } from './node-files.js';
 import { removeDirectory } from './remove.js';
 import { TaskPool } from './task-pool.js';
 import { utime } from './times.js';
-import type { MakeDirectory, Place, TreeRoot } from './tree-root.js';
-import { setXattrs, type Xattr, type XattrItem } from './xattr.js';
+import type { Place, TreeRoot, WalkRules } from './tree-root.js';
+import { setSupportedXattrs, type Xattr, type XattrItem } from './xattr.js';
 
 /** Files whose content or metadata is being written. */
 const IN_FLIGHT = 16;
@@ -37,8 +37,6 @@ export interface TreeWriterOptions {
 
 /** Takes the content of a file. */
 export interface FileSink {
-  /** Whether a symbolic link was followed on the way to the file. */
-  readonly viaLink: boolean;
   write(chunk: Buffer): Promise<void>;
   /** Writes at a place of its own, for sparse files. */
   writeAt(chunk: Buffer, position: number): Promise<void>;
@@ -50,12 +48,14 @@ interface NewFile {
   fd: number;
   real: string;
   ownerIsSet: boolean;
-  viaLink: boolean;
 }
 
 export class TreeWriter {
   readonly #root: TreeRoot;
   readonly #options: TreeWriterOptions;
+  /** For places that entries name: a hard link's target must be there, parents of what is made need not. */
+  readonly #looking: WalkRules;
+  readonly #making: WalkRules;
   readonly #pool = new TaskPool(IN_FLIGHT);
   readonly #uid = process.geteuid?.() ?? 0;
   readonly #gid = process.getegid?.() ?? 0;
@@ -63,7 +63,11 @@ export class TreeWriter {
   readonly #implied = new Set<string>();
   /** In `plain` form: what this layer made, since all else is the parent's. */
   readonly #made: Set<string> | undefined;
+  /** In `plain` form: directories that lie on the way to what the tar names. In a tree of its own the layer would have them too. */
+  readonly #used = new Set<string>();
   readonly #directoryTimes = new Map<string, TarTime>();
+  /** Set when all is made: everything made in the directory would inherit it. */
+  readonly #defaultAcls = new Map<string, Xattr>();
   readonly #opaque = new Set<string>();
   /** In `plain` form: directories whose opaque marker was seen. */
   readonly #opaqueMarkers = new Set<string>();
@@ -72,16 +76,31 @@ export class TreeWriter {
   #xattrs: XattrItem[] = [];
   #xattrBytes = 0;
   #size = 0;
+  #ignoredXattrs = 0;
+  #viaLink = false;
 
   constructor(root: TreeRoot, options: TreeWriterOptions) {
     this.#root = root;
     this.#options = options;
     this.#made = options.whiteouts === 'plain' ? new Set() : undefined;
+    const owns = this.#made === undefined ? undefined : (real: string) => this.#owns(real);
+    this.#looking = { make: undefined, owns };
+    this.#making = { make: (missing) => this.#makeImplied(missing), owns };
   }
 
   /** Apparent size of what was made and is still there. */
   get size(): number {
     return this.#size;
+  }
+
+  /** Attributes that were not set, whatever the reason; complete after `finish`. */
+  get ignoredXattrs(): number {
+    return this.#ignoredXattrs;
+  }
+
+  /** Whether a symbolic link was followed on the way to what was made last: its name may mean another file later on. */
+  get viaLink(): boolean {
+    return this.#viaLink;
   }
 
   /** A regular file, open for its content. */
@@ -91,7 +110,6 @@ export class TreeWriter {
     const write = (chunk: Buffer, position: number): Promise<void> =>
       this.#attempt('write', file.real, () => fs.writeAll(file.fd, chunk, position));
     return {
-      viaLink: file.viaLink,
       write: async (chunk) => {
         await write(chunk, at);
         at += chunk.length;
@@ -101,11 +119,10 @@ export class TreeWriter {
     };
   }
 
-  /** A regular file whose content is at hand; returns before it is written. Says whether a link was followed on the way. */
-  async smallFile(path: string, entry: TarEntry, content: Buffer): Promise<{ viaLink: boolean }> {
+  /** A regular file whose content is at hand; returns before it is written. */
+  async smallFile(path: string, entry: TarEntry, content: Buffer): Promise<void> {
     const file = await this.#createFile(path, entry);
     await this.#pool.run(() => this.#finishFile(file, entry, content));
-    return file;
   }
 
   #createFile(path: string, entry: TarEntry): Promise<NewFile> {
@@ -113,8 +130,8 @@ export class TreeWriter {
       // The mode may be cut by the umask or by the parent's setgid bit; #finishFile sets it where that can be.
       const fd = await this.#creating('make the file', place, () => fs.open(place.path, CREATE, 0o600));
       this.#size += entry.size;
-      this.#queueXattrs(place.real, entry.xattrs);
-      return { fd, real: place.real, ownerIsSet: this.#ownerIsOurs(place, entry), viaLink: place.viaLink };
+      this.#queueXattrs(place.real, this.#kept(entry.xattrs, 'file'));
+      return { fd, real: place.real, ownerIsSet: this.#ownerIsOurs(place, entry) };
     });
   }
 
@@ -135,7 +152,7 @@ export class TreeWriter {
   }
 
   #ownerIsOurs(place: Place, entry: TarEntry): boolean {
-    return entry.uid === this.#uid && entry.gid === this.#gid && !place.setgid;
+    return isOwnedBy(entry, this.#uid, this.#gid) && !place.setgid;
   }
 
   directory(path: string, entry: TarEntry): Promise<void> {
@@ -160,7 +177,13 @@ export class TreeWriter {
       // Mode and setgid bit are cached with the directory.
       if (entry.mode & 0o2000) await this.#root.forget();
       this.#directoryTimes.set(real, entry.mtime);
-      this.#queueXattrs(real, entry.xattrs);
+      const xattrs = this.#kept(entry.xattrs, 'directory');
+      this.#queueXattrs(
+        real,
+        xattrs.filter(([name]) => name !== DEFAULT_ACL),
+      );
+      const acl = xattrs.find(([name]) => name === DEFAULT_ACL);
+      if (acl !== undefined) this.#defaultAcls.set(real, acl);
     });
   }
 
@@ -169,7 +192,7 @@ export class TreeWriter {
       const target = Buffer.from(entry.linkName, 'latin1');
       await this.#creating('make the symbolic link', place, () => fs.symlink(target, place.path));
       this.#size += entry.linkName.length;
-      await this.#metadataByPath(place, entry, true);
+      await this.#metadataByPath(place, entry, 'link');
     });
   }
 
@@ -180,12 +203,12 @@ export class TreeWriter {
       await this.#creating('make the node', place, () =>
         makeNodeAt(place.directory, place.name, type | (entry.mode & 0o7777), entry.major, entry.minor),
       );
-      await this.#metadataByPath(place, entry, false);
+      await this.#metadataByPath(place, entry, 'special');
     });
   }
 
   /** False where the name is one of that file's already. */
-  async hardLink(path: string, entry: TarEntry): Promise<boolean> {
+  async hardLink(path: string, entry: TarEntry, targetPath: string): Promise<boolean> {
     const missing = (): LayerStoreError =>
       badTar(
         `"${shown(entry.name)}" is a hard link to "${shown(entry.linkName)}", which this layer does not have`,
@@ -193,11 +216,12 @@ export class TreeWriter {
         entry.name,
       );
     return this.#reach(
-      treePath(entry.linkName, entry.offset),
+      targetPath,
       (target) => this.#at(path, (place) => this.#link(place, target, entry, missing)),
       (error) => {
-        throw ['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '') ? missing() : error;
+        throw isNoDirectory(error) ? missing() : error;
       },
+      this.#looking,
     );
   }
 
@@ -234,7 +258,7 @@ export class TreeWriter {
   /** As in Docker the link's header speaks of the file too. A chown would take capabilities away: only where it must be. */
   async #alignLink(place: Place, entry: TarEntry, stat: BigIntStats): Promise<void> {
     await this.#attempt('set owner, mode and time of', place.real, async () => {
-      const chown = Number(stat.uid) !== entry.uid || Number(stat.gid) !== entry.gid;
+      const chown = !isOwnedBy(entry, Number(stat.uid), Number(stat.gid));
       if (chown) await fs.lchown(place.path, entry.uid, entry.gid);
       if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
         await fs.chmod(place.path, entry.mode & 0o7777);
@@ -242,25 +266,31 @@ export class TreeWriter {
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
-    this.#queueXattrs(place.real, entry.xattrs);
+    const kind = stat.isSymbolicLink() ? 'link' : stat.isFile() ? 'file' : 'special';
+    this.#queueXattrs(place.real, this.#kept(entry.xattrs, kind));
   }
 
   /** Owner, mode, times and attributes of something that has no descriptor. Only a link is not followed by chmod. */
-  async #metadataByPath(place: Place, entry: TarEntry, link: boolean): Promise<void> {
+  async #metadataByPath(place: Place, entry: TarEntry, kind: 'link' | 'special'): Promise<void> {
+    const link = kind === 'link';
     await this.#attempt('set owner, mode and time of', place.real, async () => {
       if (!this.#ownerIsOurs(place, entry) || !link) await fs.lchown(place.path, entry.uid, entry.gid);
       if (!link) await fs.chmod(place.path, entry.mode & 0o7777);
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
-    this.#queueXattrs(place.real, entry.xattrs);
+    this.#queueXattrs(place.real, this.#kept(entry.xattrs, kind));
   }
 
   /** Hides a name of the layers below. True where there was something to hide, or a mark was made. */
   async whiteout(path: string, entry: TarEntry): Promise<boolean> {
-    if (this.#options.whiteouts === 'plain') return this.#applyWhiteout(path);
     return this.#at(path, async (place) => {
       const existing = await this.#existing(place);
+      if (this.#options.whiteouts === 'plain') {
+        if (existing === undefined) return false;
+        await this.#remove(place);
+        return true;
+      }
       if (existing !== undefined) {
         if (isWhiteout(existing)) return false;
         await this.#remove(place);
@@ -274,22 +304,6 @@ export class TreeWriter {
       if (ours) this.#whiteoutNode = place.real;
       return true;
     });
-  }
-
-  /** Removes what a whiteout hides. False where there is nothing, its parent included. */
-  #applyWhiteout(path: string): Promise<boolean> {
-    return this.#reach(
-      path,
-      async (place) => {
-        if ((await this.#existing(place)) === undefined) return false;
-        await this.#remove(place);
-        return true;
-      },
-      (error) => {
-        if (isNoDirectory(error)) return false;
-        throw error;
-      },
-    );
   }
 
   /** All whiteouts are names of one device, made by one run of mknod. */
@@ -355,6 +369,7 @@ export class TreeWriter {
   /** Waits for all that was begun, and sets the times of directories. */
   async finish(): Promise<void> {
     await this.#pool.drain();
+    for (const [path, acl] of this.#defaultAcls) this.#queueXattrs(path, [acl]);
     await this.#flushXattrs();
     for (const [path, mtime] of this.#directoryTimes) {
       this.#options.signal?.throwIfAborted();
@@ -380,15 +395,31 @@ export class TreeWriter {
         detail: 'a parent is no directory',
       });
     };
-    return this.#reach(path, task, unreachable, (missing) => this.#makeImplied(missing));
+    const reached = (place: Place): Promise<T> => {
+      this.#viaLink = place.viaLink;
+      this.#noteUsed(place.parent);
+      return task(place);
+    };
+    return this.#reach(path, reached, unreachable, this.#making);
   }
 
-  /** As {@link TreeRoot.at}; where the place cannot be found, `unreachable` gives the result, or throws. */
+  /** Up to the first directory that is known: those above it are known too. */
+  #noteUsed(real: string): void {
+    if (this.#made === undefined) return;
+    for (let at = real; at !== '' && !this.#used.has(at); at = at.slice(0, Math.max(at.lastIndexOf('/'), 0)))
+      this.#used.add(at);
+  }
+
+  #owns(real: string): boolean {
+    return this.#madeHere(real) || this.#used.has(real);
+  }
+
+  /** As {@link TreeRoot.at} by `rules`; where the place cannot be found, `unreachable` gives the result, or throws. */
   async #reach<T>(
     path: string,
     task: (place: Place) => Promise<T>,
     unreachable: (error: unknown) => T,
-    make?: MakeDirectory,
+    rules: WalkRules,
   ): Promise<T> {
     let found = false;
     const begin = (place: Place): Promise<T> => {
@@ -396,7 +427,7 @@ export class TreeWriter {
       return task(place);
     };
     try {
-      return await this.#root.at(path, begin, make);
+      return await this.#root.at(path, begin, rules);
     } catch (error) {
       if (found) throw error;
       return unreachable(error);
@@ -407,12 +438,14 @@ export class TreeWriter {
     const { real } = place;
     const existing = await this.#existing(place);
     if (existing !== undefined) {
-      if (!this.#hides(existing)) {
+      // In a tree that holds the parent's files too: the directory hides its file or link.
+      const foreign = !this.#madeHere(real) && !existing.isDirectory();
+      if (!this.#hides(existing) && !foreign) {
         const error = Object.assign(new Error('ENOTDIR'), { code: 'ENOTDIR', errno: -20, syscall: 'open' });
         throw systemError(error, 'use as a directory', undefined, { path: this.#root.describe(real) });
       }
       await this.#remove(place);
-      this.#markOpaque(real);
+      if (!foreign) this.#markOpaque(real);
     }
     await this.#attempt('make the directory', real, async () => {
       await fs.mkdir(place.path, 0o755);
@@ -477,8 +510,9 @@ export class TreeWriter {
 
   /** Sizes, times and records of what goes; whole directories with all that is in them. `path` is for calls of node:fs. */
   async #forgetTree(real: string, path: Buffer, stat: BigIntStats, links: Map<bigint, bigint>): Promise<void> {
-    if (!this.#madeHere(real)) return;
+    const mine = this.#madeHere(real);
     if (!stat.isDirectory()) {
+      if (!mine) return;
       // An inode is gone once the last of its names is.
       const names = (links.get(stat.ino) ?? 0n) + 1n;
       links.set(stat.ino, names);
@@ -487,14 +521,22 @@ export class TreeWriter {
       if (!isWhiteout(stat)) await this.#options.onReplaced?.(real, stat.isFile() && size > 0 ? path : undefined, size);
     } else {
       this.#directoryTimes.delete(real);
+      this.#defaultAcls.delete(real);
       this.#opaque.delete(real);
-      if (!this.#implied.delete(real)) await this.#options.onReplaced?.(real, undefined, 0);
+      if (!this.#implied.delete(real) && mine) await this.#options.onReplaced?.(real, undefined, 0);
       await OpenDirectory.with(path, this.#root.describe(real), async (directory) => {
         for (const { name, stat: below } of await directory.entries())
           await this.#forgetTree(`${real}/${name}`, directory.at(name), below, links);
       });
     }
     this.#made?.delete(real);
+  }
+
+  /** Those that are set on a file of this kind. */
+  #kept(xattrs: readonly Xattr[], target: XattrTarget): readonly Xattr[] {
+    const kept = xattrs.filter(([name]) => isKeptXattr(name, target));
+    this.#ignoredXattrs += xattrs.length - kept.length;
+    return kept;
   }
 
   #queueXattrs(path: string, xattrs: readonly Xattr[]): void {
@@ -508,7 +550,10 @@ export class TreeWriter {
     this.#xattrs = [];
     this.#xattrBytes = 0;
     const { signal } = this.#options;
-    await setXattrs(items, { cwd: this.#root.directory, ...(signal === undefined ? {} : { signal }) });
+    this.#ignoredXattrs += await setSupportedXattrs(items, {
+      cwd: this.#root.directory,
+      ...(signal === undefined ? {} : { signal }),
+    });
   }
 
   async #attempt<T>(action: string, real: string, step: () => Promise<T>): Promise<T> {
@@ -522,6 +567,11 @@ export class TreeWriter {
 
 function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
+}
+
+/** An id that cannot be given is any. */
+function isOwnedBy(entry: TarEntry, uid: number, gid: number): boolean {
+  return (entry.uid === NO_ID || entry.uid === uid) && (entry.gid === NO_ID || entry.gid === gid);
 }
 
 function errnoOf(error: unknown): string | undefined {

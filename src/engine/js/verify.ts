@@ -11,10 +11,11 @@ import { deviceNumbers } from './copy.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, isWhiteout, LayerDirectory } from './layer-directory.js';
-import { nameKind } from './names.js';
+import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, nameKind, NO_ID, type NameKind } from './names.js';
 import { readSplitEntries } from './split-reader.js';
 import { Throttle } from './throttle.js';
-import type { Xattr } from './xattr.js';
+import { holdsTime } from './times.js';
+import { hasXattrKind, type Xattr } from './xattr.js';
 
 /** See {@link Engine.verifyTree}. */
 export async function verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]> {
@@ -47,15 +48,36 @@ const KINDS: readonly (readonly [string, (stat: BigIntStats) => boolean, string]
   ['file', (stat) => stat.isFile(), '0'],
 ];
 
+/** An entry of the recorded tar, and where it lies by its name. */
+interface Item {
+  entry: TarEntry;
+  path: string;
+  kind: NameKind;
+  /** The record has a line for it: its name leads to what it made, unless a later entry changed that. */
+  recorded: boolean;
+}
+
+/** What is wrong with an inode, until a later entry for it says otherwise. A hard link sets attributes anew. */
+interface Doubts {
+  /** Type, size, link target, device. */
+  nature: TreeProblem[];
+  attributes: TreeProblem[];
+}
+
 class Verification {
   readonly #request: VerifyTreeRequest;
   readonly #layer: LayerDirectory;
   readonly #throttle: Throttle;
   readonly #problems: TreeProblem[] = [];
-  /** The last entry of each path: what it says is what must be there. */
-  readonly #expected = new Map<string, TarEntry>();
-  readonly #whiteouts = new Set<string>();
+  readonly #items: Item[] = [];
+  readonly #known = new Set<string>();
+  /** Names whose file need not be what one entry says: the name came again, or the record has no line for it. */
+  readonly #unsure = new Set<string>();
+  /** Directories on the way to what the tar names. */
   readonly #implied = new Set<string>();
+  /** Everything that entries led to. */
+  readonly #inodes = new Set<bigint>();
+  readonly #doubts = new Map<bigint, Doubts>();
 
   private constructor(request: VerifyTreeRequest, layer: LayerDirectory) {
     this.#request = request;
@@ -74,13 +96,7 @@ class Verification {
   async run(): Promise<TreeProblem[]> {
     const hash = createHash('sha256');
     try {
-      const tar = new TarReader(new ByteReader(this.#bytes(hash)), { maxHeaderBytes: Infinity, keepRaw: false });
-      for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
-        this.#expect(entry);
-        await tar.skipContent();
-      }
-      for (let rest = await tar.trailing(READ_SIZE); rest !== undefined; rest = await tar.trailing(READ_SIZE))
-        this.#request.signal?.throwIfAborted();
+      await this.#readRecord(hash);
     } catch (error) {
       if (!LayerStoreError.is(error)) throw error;
       const { tarSplit } = this.#request;
@@ -96,28 +112,68 @@ class Verification {
     // Contents that are wrong are reported each by itself; a digest that is wrong without one points at the record.
     if (diffID !== this.#request.diffID && this.#problems.length === 0)
       this.#report('', 'record', `one of the tar ${this.#request.diffID}`, `one of ${diffID}`);
-    for (const [path, entry] of this.#expected) await this.#compare(path, entry);
-    for (const path of this.#whiteouts) await this.#compareWhiteout(path);
+    for (const item of this.#items) await this.#check(item);
+    for (const { nature, attributes } of this.#doubts.values()) this.#problems.push(...nature, ...attributes);
     await this.#findExtra('');
     return this.#problems.sort((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0));
   }
 
-  #report(path: string, what: string, expected: string, found: string, cosmetic = false): void {
-    this.#problems.push({ path: `/${shown(path)}`, what, expected, found, cosmetic });
+  #report(path: string, what: string, expected: string, found: string): void {
+    this.#problems.push(problemAt(path, what, expected, found));
   }
 
-  /** The tar, with zeros for what cannot be read, so that the entries behind it can be. */
-  async *#bytes(hash: ReturnType<typeof createHash>): AsyncGenerator<Buffer> {
+  async #readRecord(hash: ReturnType<typeof createHash>): Promise<void> {
+    const recorded = new Set<number>();
+    const bytes = new ByteReader(this.#bytes(hash, recorded));
+    const tar = new TarReader(bytes, {
+      maxHeaderBytes: Infinity,
+      maxXattrs: Infinity,
+      maxXattrBytes: Infinity,
+      keepRaw: false,
+    });
+    const ends: number[] = [];
+    for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
+      if (entry.type !== 'g') {
+        const path = treePath(entry.name, entry.offset);
+        this.#items.push({ entry, path, kind: nameKind(path, entry.offset), recorded: false });
+        ends.push(bytes.position);
+      }
+      await tar.skipContent();
+    }
+    for (let rest = await tar.trailing(READ_SIZE); rest !== undefined; rest = await tar.trailing(READ_SIZE))
+      this.#request.signal?.throwIfAborted();
+    for (const [index, item] of this.#items.entries()) {
+      item.recorded = recorded.has(ends[index] ?? -1);
+      this.#noteName(item);
+    }
+  }
+
+  #noteName({ path, kind, recorded }: Item): void {
+    if (!recorded) this.#unsure.add(path);
+    for (const name of kind.kind === 'whiteout' ? [path, kind.target] : [path]) {
+      if (this.#known.has(name)) this.#unsure.add(name);
+      this.#known.add(name);
+    }
+    for (const parent of parentsOf(path)) this.#implied.add(parent);
+  }
+
+  /** The tar, with zeros for what cannot be read, so that the entries behind it can be. `recorded`: where lines of files are. */
+  async *#bytes(hash: ReturnType<typeof createHash>, recorded: Set<number>): AsyncGenerator<Buffer> {
+    let position = 0;
     for await (const entry of readSplitEntries(this.#request.tarSplit)) {
       this.#request.signal?.throwIfAborted();
       if (entry.type === 2) {
+        position += entry.payload.length;
         hash.update(entry.payload);
         yield entry.payload;
-      } else if (entry.size > 0) {
-        for await (const chunk of this.#content(entry.name, entry.size, entry.crc)) {
-          hash.update(chunk);
-          yield chunk;
-        }
+        continue;
+      }
+      recorded.add(position);
+      position += entry.size;
+      if (entry.size === 0) continue;
+      for await (const chunk of this.#content(entry.name, entry.size, entry.crc)) {
+        hash.update(chunk);
+        yield chunk;
       }
     }
   }
@@ -169,117 +225,153 @@ class Verification {
     }
   }
 
-  #expect(entry: TarEntry): void {
-    if (entry.type === 'g') return;
-    const path = treePath(entry.name, entry.offset);
-    const kind = nameKind(path, entry.offset);
-    if (kind.kind === 'whiteout') {
-      this.#forget(kind.target);
-      this.#whiteouts.add(kind.target);
-    }
-    const named = kind.kind === 'whiteout' ? kind.target : kind.kind === 'opaque' ? `${kind.directory}/.` : path;
-    for (let slash = named.lastIndexOf('/'); slash > 0; slash = named.lastIndexOf('/', slash - 1))
-      this.#implied.add(named.slice(0, slash));
-    if (kind.kind !== 'file' || path === '') return;
-    if (this.#expected.has(path) && entry.type !== '5') this.#forget(path);
-    this.#whiteouts.delete(path);
-    this.#expected.set(path, entry);
-  }
-
-  /** Something takes a path's place: what was below it is gone too. */
-  #forget(path: string): void {
-    const before = this.#expected.get(path);
-    this.#expected.delete(path);
-    if (before !== undefined && before.type !== '5') return;
-    for (const other of this.#expected.keys()) if (other.startsWith(`${path}/`)) this.#expected.delete(other);
-  }
-
-  async #compare(path: string, entry: TarEntry): Promise<void> {
+  async #check(item: Item): Promise<void> {
     this.#request.signal?.throwIfAborted();
+    const { entry, path, kind, recorded } = item;
+    // Directories that lie behind a link have another path than the entry says.
+    if (!recorded) for (const parent of parentsOf(path)) await this.#noteParent(parent);
+    if (kind.kind === 'whiteout') return this.#checkWhiteout(path, kind.target);
+    if (kind.kind === 'opaque') return this.#checkOpaque(path, kind.directory);
+    if (kind.kind === 'dropped' || path === '') return;
     const stat = await this.#layer.lstat(path);
+    const seen = stat !== undefined && this.#seen(stat, entry.type === '1');
+    if (this.#unsure.has(path)) return;
     if (stat === undefined) {
       this.#report(path, 'missing', describe(entry.type), 'nothing');
       return;
     }
-    // A hard link is what its target is.
-    const target = this.#target(entry);
-    if (target === undefined) return;
-    const kind = KINDS.find(([, test]) => test(stat))?.[0] ?? 'socket';
-    if (kind !== describe(target.type)) {
-      this.#report(path, 'type', describe(target.type), kind);
-      return;
+    const doubts: Doubts = { nature: [], attributes: [] };
+    if (entry.type === '1') await this.#checkHardLink(path, entry, stat);
+    else doubts.nature = await this.#nature(path, entry, stat);
+    if (doubts.nature[0]?.what !== 'type') doubts.attributes = await this.#attributes(path, entry, stat, seen);
+    if (doubts.nature.length === 0 && doubts.attributes.length === 0) return;
+    const before = this.#doubts.get(stat.ino);
+    this.#doubts.set(stat.ino, { ...doubts, nature: [...(before?.nature ?? []), ...doubts.nature] });
+  }
+
+  /** Whether an earlier entry led to the inode: what it says of it is then taken back, as far as this one says it anew. */
+  #seen(stat: BigIntStats, hardLink: boolean): boolean {
+    if (!this.#inodes.has(stat.ino)) {
+      this.#inodes.add(stat.ino);
+      return false;
     }
-    const mode = Number(stat.mode) & 0o7777;
-    if (target.type !== '2' && mode !== (entry.mode & 0o7777))
-      this.#report(path, 'mode', octal(entry.mode & 0o7777), octal(mode));
-    const owner = `${String(stat.uid)}:${String(stat.gid)}`;
-    const wanted = `${String(entry.uid)}:${String(entry.gid)}`;
-    if (owner !== wanted) this.#report(path, 'owner', wanted, owner);
-    this.#compareTime(path, entry, stat);
-    await this.#compareKind(path, target, stat);
-    // A link's own header seldom repeats what the file's says.
-    if (entry === target) this.#compareXattrs(path, target.xattrs, await this.#layer.xattrs(path));
+    const before = this.#doubts.get(stat.ino);
+    if (before !== undefined) {
+      before.attributes = [];
+      if (!hardLink) before.nature = [];
+    }
+    return true;
   }
 
-  #target(entry: TarEntry): TarEntry | undefined {
-    let at: TarEntry | undefined = entry;
-    for (let hops = 0; at?.type === '1' && hops < 40; hops++) at = this.#expected.get(treePath(at.linkName, at.offset));
-    return at?.type === '1' ? undefined : at;
+  async #noteParent(path: string): Promise<void> {
+    try {
+      await this.#layer.root.in(path, async (directory) => {
+        this.#inodes.add((await directory.stat()).ino);
+      });
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
   }
 
-  /** To the microsecond: that is what this engine can set. */
-  #compareTime(path: string, entry: TarEntry, stat: BigIntStats): void {
-    if (entry.mtime.seconds < 0) return; // node:fs cannot set it
-    const wanted = BigInt(entry.mtime.seconds) * 1_000_000_000n + BigInt(entry.mtime.nanoseconds);
-    if (wanted / 1000n === stat.mtimeNs / 1000n) return;
-    this.#report(path, 'mtime', decimal(wanted), decimal(stat.mtimeNs), true);
+  async #checkWhiteout(path: string, target: string): Promise<void> {
+    const stat = await this.#layer.lstat(target);
+    if (stat !== undefined) this.#seen(stat, false);
+    // The same tar may have made the name, before or after, or a directory for what lies below it: then those count.
+    if (this.#unsure.has(path) || this.#unsure.has(target)) return;
+    if (stat?.isDirectory() === true && this.#implied.has(target)) return;
+    const applied = this.#request.whiteouts === 'plain';
+    if (stat === undefined ? applied : !applied && isWhiteout(stat)) return;
+    this.#report(
+      target,
+      'whiteout',
+      applied ? 'nothing' : 'a 0:0 device',
+      stat === undefined ? 'nothing' : kindOf(stat),
+    );
   }
 
-  async #compareKind(path: string, entry: TarEntry, stat: BigIntStats): Promise<void> {
+  async #checkOpaque(path: string, directory: string): Promise<void> {
+    if (this.#request.whiteouts === 'plain' || this.#unsure.has(path)) return;
+    if (!(await this.#layer.isOpaque(directory))) this.#report(path, 'opaque', 'y', 'nothing');
+  }
+
+  async #checkHardLink(path: string, entry: TarEntry, stat: BigIntStats): Promise<void> {
+    const target = treePath(entry.linkName, entry.offset);
+    // The name may have been given to another file since.
+    if (this.#unsure.has(target)) return;
+    const other = await this.#layer.lstat(target);
+    if (other === undefined) this.#report(path, 'link', shown(entry.linkName), 'nothing');
+    else if (other.ino !== stat.ino || other.dev !== stat.dev)
+      this.#report(path, 'link', shown(entry.linkName), 'another file');
+  }
+
+  /** What a file is, as against what is set on it. Nothing more is said of one of another type. */
+  async #nature(path: string, entry: TarEntry, stat: BigIntStats): Promise<TreeProblem[]> {
+    const kind = kindOf(stat);
+    if (kind !== describe(entry.type)) return [problemAt(path, 'type', describe(entry.type), kind)];
     if (entry.type === '2') {
-      const link = await this.#layer.readlink(path);
-      if (link !== entry.linkName) this.#report(path, 'link', shown(entry.linkName), shown(link));
-    } else if (entry.type === '3' || entry.type === '4') {
-      const [major, minor] = deviceNumbers(stat.rdev);
-      if (major !== entry.major || minor !== entry.minor) {
-        this.#report(
-          path,
-          'type',
-          `device ${String(entry.major)}:${String(entry.minor)}`,
-          `device ${String(major)}:${String(minor)}`,
-        );
-      }
-    } else if (stat.isFile() && Number(stat.size) !== entry.size && !this.#has(path, 'size')) {
-      this.#report(path, 'size', String(entry.size), String(stat.size));
+      const link = (await this.#layer.root.at(path, (place) => fs.readlink(place.path))).toString('latin1');
+      return link === entry.linkName ? [] : [problemAt(path, 'link', shown(entry.linkName), shown(link))];
     }
+    if (entry.type === '3' || entry.type === '4') {
+      const [major, minor] = deviceNumbers(stat.rdev);
+      if (major === entry.major && minor === entry.minor) return [];
+      const device = (a: number, b: number): string => `device ${String(a)}:${String(b)}`;
+      return [problemAt(path, 'type', device(entry.major, entry.minor), device(major, minor))];
+    }
+    if (!stat.isFile() || Number(stat.size) === entry.size || this.#has(path, 'size')) return [];
+    return [problemAt(path, 'size', String(entry.size), String(stat.size))];
+  }
+
+  /** `seen`: another entry led to the inode, and may have given it attributes of its own. */
+  async #attributes(path: string, entry: TarEntry, stat: BigIntStats, seen: boolean): Promise<TreeProblem[]> {
+    const problems: TreeProblem[] = [];
+    // An ACL decides what the mode's group bits are.
+    const compared = entry.xattrs.some(([name]) => name === ACCESS_ACL) ? 0o7000 : 0o7777;
+    const mode = Number(stat.mode) & 0o7777;
+    if (!stat.isSymbolicLink() && ((mode ^ entry.mode) & compared) !== 0)
+      problems.push(problemAt(path, 'mode', octal(entry.mode & 0o7777), octal(mode)));
+    const owners = [Number(stat.uid), Number(stat.gid)] as const;
+    const wanted = [entry.uid >>> 0, entry.gid >>> 0] as const;
+    if (wanted.some((id, index) => id !== NO_ID && id !== owners[index]))
+      problems.push(problemAt(path, 'owner', wanted.join(':'), owners.join(':')));
+    if (!holdsTime(entry.mtime, stat.mtimeNs))
+      problems.push({ ...problemAt(path, 'mtime', decimalTime(entry), decimal(stat.mtimeNs)), cosmetic: true });
+    return [...problems, ...(await this.#xattrs(path, entry.xattrs, stat, seen))];
+  }
+
+  async #xattrs(path: string, expected: readonly Xattr[], stat: BigIntStats, seen: boolean): Promise<TreeProblem[]> {
+    const target = stat.isDirectory()
+      ? 'directory'
+      : stat.isFile()
+        ? 'file'
+        : stat.isSymbolicLink()
+          ? 'link'
+          : 'special';
+    const real = new Map((await this.#layer.xattrs(path)).filter(([name]) => !isOverlayXattr(name)));
+    const problems: TreeProblem[] = [];
+    for (const [name, value] of expected) {
+      const have = real.get(name);
+      real.delete(name);
+      if (!isKeptXattr(name, target) || have?.equals(value) === true) continue;
+      if (have === undefined && (mayBeAbsent(name, value) || !(await this.#fileSystemHas(path, name)))) continue;
+      const found = have === undefined ? 'nothing' : `${name}=${have.toString('hex')}`;
+      problems.push(problemAt(path, 'xattr', `${name}=${value.toString('hex')}`, found));
+    }
+    // The kernel labels files by itself where SELinux is on.
+    real.delete('security.selinux');
+    if (!seen)
+      for (const [name, value] of real)
+        problems.push(problemAt(path, 'xattr', 'nothing', `${name}=${value.toString('hex')}`));
+    return problems;
+  }
+
+  /** False: the file system has no attributes of this kind, so ingest left it out. */
+  #fileSystemHas(path: string, name: string): Promise<boolean> {
+    return this.#layer.root.at(path, (place) => hasXattrKind(place, name));
   }
 
   #has(path: string, what: string): boolean {
     return this.#problems.some((problem) => problem.what === what && problem.path === `/${shown(path)}`);
-  }
-
-  #compareXattrs(path: string, expected: readonly Xattr[], found: readonly Xattr[]): void {
-    const wanted = new Map(expected.filter(([name]) => !isOverlayXattr(name)));
-    const real = new Map(found.filter(([name]) => !isOverlayXattr(name) && name !== 'security.selinux'));
-    for (const [name, value] of wanted) {
-      const have = real.get(name);
-      real.delete(name);
-      if (have === undefined || !have.equals(value))
-        this.#report(
-          path,
-          'xattr',
-          `${name}=${value.toString('hex')}`,
-          have === undefined ? 'nothing' : `${name}=${have.toString('hex')}`,
-        );
-    }
-    for (const [name, value] of real) this.#report(path, 'xattr', 'nothing', `${name}=${value.toString('hex')}`);
-  }
-
-  async #compareWhiteout(path: string): Promise<void> {
-    if (this.#request.whiteouts === 'plain') return;
-    const stat = await this.#layer.lstat(path);
-    if (stat === undefined) this.#report(path, 'missing', 'whiteout', 'nothing');
-    else if (!isWhiteout(stat) && !this.#implied.has(path)) this.#report(path, 'type', 'whiteout', 'something else');
   }
 
   /** Names that no entry made. A plain tree holds its parents' files too: there nothing can be said. */
@@ -288,11 +380,40 @@ class Verification {
     for (const { name, stat } of await this.#layer.list(path)) {
       this.#request.signal?.throwIfAborted();
       const child = path === '' ? name : `${path}/${name}`;
-      if (!this.#expected.has(child) && !this.#implied.has(child) && !this.#whiteouts.has(child)) {
-        this.#report(child, 'extra', 'nothing', KINDS.find(([, test]) => test(stat))?.[0] ?? 'socket');
+      if (!this.#inodes.has(stat.ino) && !this.#known.has(child) && !this.#implied.has(child)) {
+        this.#report(child, 'extra', 'nothing', kindOf(stat));
       } else if (stat.isDirectory()) await this.#findExtra(child);
     }
   }
+}
+
+function problemAt(path: string, what: string, expected: string, found: string): TreeProblem {
+  return { path: `/${shown(path)}`, what, expected, found, cosmetic: false };
+}
+
+function parentsOf(path: string): string[] {
+  const parents: string[] = [];
+  for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1))
+    parents.push(path.slice(0, slash));
+  return parents;
+}
+
+/** ACLs that say no more than the mode does are kept in the mode alone, an empty one not at all (posix_acl.c). */
+function mayBeAbsent(name: string, value: Buffer): boolean {
+  const header = 4;
+  const entry = 8;
+  return (
+    (name === ACCESS_ACL && value.length <= header + 3 * entry) || (name === DEFAULT_ACL && value.length <= header)
+  );
+}
+
+function isGone(error: unknown): boolean {
+  const errno = LayerStoreError.is(error) ? error.errnoName : fs.errnoName(error);
+  return ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(errno ?? '');
+}
+
+function kindOf(stat: BigIntStats): string {
+  return KINDS.find(([, test]) => test(stat))?.[0] ?? 'socket';
 }
 
 function describe(type: string): string {
@@ -301,6 +422,10 @@ function describe(type: string): string {
 
 function octal(mode: number): string {
   return mode.toString(8).padStart(4, '0');
+}
+
+function decimalTime({ mtime: { seconds, nanoseconds } }: TarEntry): string {
+  return `${String(seconds)}.${String(nanoseconds).padStart(9, '0')}`;
 }
 
 function decimal(ns: bigint): string {

@@ -7,7 +7,7 @@ import { LayerStoreError } from '../../errors.js';
 import { commandError, run, runOk } from './command.js';
 import { O_PATH } from './directory.js';
 import * as fs from './fs.js';
-import { TreeRoot } from './tree-root.js';
+import { TreeRoot, type Place } from './tree-root.js';
 
 /** Files handed to one run of a command. */
 const DESCRIPTORS = 200;
@@ -37,24 +37,62 @@ function unquote(text: string): string {
  * Sets attributes, links not followed. A path's last component is used as it is, its parents are followed: callers give
  * paths whose parents they know to be directories.
  */
-export async function setXattrs(
+export async function setXattrs(items: readonly XattrItem[], options: SetOptions = {}): Promise<void> {
+  const failures = await restore(items, options);
+  if (failures !== undefined) throw failures.error(failures.lines);
+}
+
+/** The same, but what the file system does not have (EOPNOTSUPP) is left out. Gives the number of those. */
+export async function setSupportedXattrs(items: readonly XattrItem[], options: SetOptions = {}): Promise<number> {
+  const failures = await restore(items, options);
+  if (failures === undefined) return 0;
+  const serious = failures.lines.filter((line) => !line.endsWith('Operation not supported'));
+  if (serious.length > 0 || failures.lines.length === 0) throw failures.error(serious);
+  return failures.lines.length;
+}
+
+interface SetOptions {
+  cwd?: string;
+  signal?: AbortSignal;
+}
+
+/** What the command says of attributes that it could not set, a line each: it goes on after each. */
+async function restore(
   items: readonly XattrItem[],
-  options: { cwd?: string; signal?: AbortSignal } = {},
-): Promise<void> {
-  if (items.length === 0) return;
-  const lines: string[] = [];
+  options: SetOptions,
+): Promise<{ lines: string[]; error: (lines: readonly string[]) => LayerStoreError } | undefined> {
+  if (items.length === 0) return undefined;
+  const dump: string[] = [];
   for (const { path, xattrs } of items) {
-    lines.push(`# file: ${quote(path)}`);
-    for (const [name, value] of xattrs) lines.push(`${quote(name)}=0x${value.toString('hex')}`);
-    lines.push('');
+    dump.push(`# file: ${quote(path)}`);
+    for (const [name, value] of xattrs) dump.push(`${quote(name)}=0x${value.toString('hex')}`);
+    dump.push('');
   }
-  await runOk('setfattr', ['-h', '--restore=-'], {
+  const about = {
     purpose: 'set extended attributes',
-    input: `${lines.join('\n')}\n`,
+    input: `${dump.join('\n')}\n`,
     syscall: 'lsetxattr',
     ...(items.length === 1 && items[0] !== undefined ? { path: Buffer.from(items[0].path, 'latin1').toString() } : {}),
     ...options,
-  });
+  };
+  const result = await run('setfattr', ['-h', '--restore=-'], about);
+  if (result.exitCode === 0) return undefined;
+  const lines = result.stderr.split('\n').filter((line) => line !== '');
+  return { lines, error: (some) => commandError('setfattr', { ...result, stderr: some.join('\n') }, about) };
+}
+
+/** False: the file system of a place has no attributes of this kind at all (EOPNOTSUPP, where ENODATA says "none set"). */
+export async function hasXattrKind(place: Place, name: string): Promise<boolean> {
+  const fd = await fs.open(place.path, O_PATH | constants.O_NOFOLLOW);
+  try {
+    const result = await run('getfattr', ['-n', name, '--', '/proc/self/fd/3'], {
+      purpose: 'read an extended attribute',
+      fds: [fd],
+    });
+    return !result.stderr.includes('Operation not supported');
+  } finally {
+    await fs.close(fd);
+  }
 }
 
 /** Removes one attribute, links not followed. */

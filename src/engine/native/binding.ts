@@ -74,6 +74,7 @@ export interface NativeIngestResult {
   blobSize: number;
   blobDigest: string | undefined;
   ignoredXattrs: number;
+  ignoredOwners: number;
 }
 
 /** One registration. `start` once; then `write` one chunk at a time, and `end` or `fail`. */

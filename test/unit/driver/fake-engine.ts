@@ -157,6 +157,7 @@ const result: IngestResult = {
   compression: 'none',
   blobSize: 1024,
   ignoredXattrs: 0,
+  ignoredOwners: 0,
 };
 
 export function failure(errnoName: string, errno: number, syscall: string, path: string): LayerStoreError {

@@ -81,6 +81,7 @@ export class MemoryDriver implements GraphDriver {
         blobSize: tar.length,
         blobDigest: digest,
         ignoredXattrs: 0,
+        ignoredOwners: 0,
       };
     } finally {
       this.applying -= 1;
