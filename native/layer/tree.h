@@ -50,7 +50,7 @@ struct AssembleRequest {
 // tar-split record + tree -> the registered bytes.
 Result<TarSummary> Assemble(const AssembleRequest& request, ByteSink& sink, const CancelToken& cancel);
 
-// formats.md, "The tar of an RW layer": the same bytes for the same tree.
+// docs/on-disk-format.md, "The tar of an RW layer": the same bytes for the same tree.
 Result<TarSummary> WriteTreeTar(const DiffRequest& request, ByteSink& sink, const CancelToken& cancel);
 
 // Exactly Docker's set, in byte order of path.

@@ -190,7 +190,7 @@ export interface DiffRequest {
   signal?: AbortSignal;
 }
 
-/** The tar of a difference; its format is that of `formats.md`: the same bytes for the same tree. */
+/** The tar of a difference; its format is in docs/on-disk-format.md: the same bytes for the same tree. */
 export interface TreeTarRequest extends DiffRequest {
   /** Holes as GNU PAX 1.0 sparse entries instead of zeros. */
   sparse?: boolean;
@@ -258,6 +258,11 @@ export interface EngineFeatures {
   readonly [feature: string]: string;
 }
 
+/** File systems whose mounts are gone: kept in being until `end`, which resolves when those that were kept have ended. */
+export interface Lingering {
+  end(): Promise<void>;
+}
+
 /**
  * What moves bytes or calls the kernel; drivers are written against it. Sizes are bytes. Rejects with `LayerStoreError`s, and
  * with `signal.reason` where a `signal` is taken.
@@ -268,11 +273,6 @@ export interface EngineFeatures {
  * console.log(engine.name, engine.features().kernel);
  * ```
  */
-/** File systems whose mounts are gone: kept in being until `end`, which resolves when those that were kept have ended. */
-export interface Lingering {
-  end(): Promise<void>;
-}
-
 export interface Engine {
   readonly name: 'native' | 'js';
   /**

@@ -1,5 +1,5 @@
 /**
- * Docker's directory layout of overlay2 (formats.md: moby daemon/graphdriver/overlay2/overlay.go): paths, names, and the
+ * Docker's directory layout of overlay2 (moby, daemon/graphdriver/overlay2/overlay.go): paths, names, and the
  * steps that make a layer. No state, no I/O.
  */
 import { LayerStoreError } from '../../errors.js';
