@@ -5,8 +5,9 @@
 import { LayerStoreError } from '../errors.js';
 import type { ByteSource } from '../tar/byte-reader.js';
 import { shown } from '../tar/errors.js';
+import { cleanPath, parentPath } from '../tar/path.js';
 import { TarReader, type TarEntry } from '../tar/reader.js';
-import { badImage } from './errors.js';
+import { badImage, noImageArchive, overLimit, quote } from './errors.js';
 
 /** A PAX header or a long name of an archive of blobs is a few hundred bytes. */
 const MAX_HEADER_BYTES = 64 * 1024;
@@ -78,4 +79,126 @@ async function told<T>(read: () => Promise<T>): Promise<T> {
     const place = error.offset === undefined ? '' : `, at byte ${error.offset}`;
     throw badImage(`the archive is damaged, truncated or no tar: ${error.detail ?? error.message}${place}`, error);
   }
+}
+
+const MAX_LINKS = 40;
+/** The files that make an archive one of images. */
+const MARKERS = new Set(['index.json', 'manifest.json', 'repositories']);
+
+type Slot<Content> =
+  { readonly content: Content } | { readonly link: string } | { readonly other: ArchiveEntry['type'] };
+
+/**
+ * The names inside an image archive: a map from a cleaned name to what lies there. A name that leaves the archive, one
+ * that comes twice and a link that leads out are refused, whether or not anybody asks for them: as soon as it is known
+ * that this is an image archive at all. The tar of a root file system has such links too, and gets a better answer.
+ */
+export class ArchiveNames<Content> {
+  readonly #slots = new Map<string, Slot<Content>>();
+  readonly #title: string;
+  readonly #maxEntries: number;
+  #count = 0;
+  #isImage = false;
+  /** Why the archive will be refused, once it has shown that it is one of images. */
+  #refusal: unknown;
+
+  /** @param title what the archive is called in errors */
+  constructor(title: string, maxEntries: number) {
+    this.#title = title;
+    this.#maxEntries = maxEntries;
+  }
+
+  /**
+   * Notes an entry of any type. For a regular file gives the cleaned name to call {@link addContent} with, undefined where
+   * its content is not needed.
+   */
+  admit(entry: ArchiveEntry): string | undefined {
+    if (++this.#count > this.#maxEntries) {
+      if (this.#refusal !== undefined) throw noImageArchive(this.#title, this.#refusal);
+      throw overLimit('the number of entries of the archive', 'maxArchiveEntries', this.#maxEntries);
+    }
+    try {
+      const name = this.#check(entry);
+      if (MARKERS.has(name)) this.#isImage = true;
+      if (entry.type === 'file') return this.#admitted(name);
+      this.#addOther(name, entry);
+    } catch (error) {
+      this.#refusal ??= error;
+    }
+    return this.#admitted(undefined);
+  }
+
+  #admitted(name: string | undefined): string | undefined {
+    if (this.#refusal === undefined) return name;
+    if (this.#isImage) throw this.#refusal;
+    return undefined;
+  }
+
+  /** All entries were admitted. */
+  end(): void {
+    if (this.#refusal !== undefined) throw noImageArchive(this.#title, this.#refusal);
+  }
+
+  /** The cleaned name under which an entry goes; '' for the archive's own top directory. Refuses what must not be there. */
+  #check(entry: ArchiveEntry): string {
+    const name = cleanName(entry.name);
+    const there = this.#slots.get(name);
+    const bothDirectories =
+      entry.type === 'directory' && (there === undefined || ('other' in there && there.other === 'directory'));
+    if (name === '' ? entry.type !== 'directory' : there !== undefined && !bothDirectories) {
+      throw badImage(
+        `the archive has ${quote(entry.name)} twice, or under a name that cannot be; nobody could say which one counts`,
+      );
+    }
+    return name;
+  }
+
+  addContent(name: string, content: Content): void {
+    this.#slots.set(name, { content });
+  }
+
+  /** Everything that is no regular file. A hard link's target counts from the top, a symbolic one's from its directory. */
+  #addOther(name: string, entry: ArchiveEntry): void {
+    if (name === '') return;
+    if (entry.type === 'link') this.#slots.set(name, { link: cleanName(entry.target) });
+    else if (entry.type === 'symlink') this.#slots.set(name, { link: symlinkTarget(name, entry.target) });
+    else this.#slots.set(name, { other: entry.type });
+  }
+
+  /** The regular file that `name` leads to, through links. */
+  get(name: string): Content | undefined {
+    let current = name;
+    for (let hops = 0; hops <= MAX_LINKS; hops++) {
+      const slot = this.#slots.get(current) ?? this.#throughDirectoryLink(current);
+      if (slot === undefined) return undefined;
+      if ('content' in slot) return slot.content;
+      if ('other' in slot) throw badImage(`${quote(name)} in the archive is no regular file`);
+      current = slot.link;
+    }
+    throw badImage(`${quote(name)} in the archive is a link that leads round in a circle`);
+  }
+
+  /** `a/b/c` where `a/b` is itself a link to a directory. */
+  #throughDirectoryLink(name: string): Slot<Content> | undefined {
+    for (let slash = name.lastIndexOf('/'); slash > 0; slash = name.lastIndexOf('/', slash - 1)) {
+      const slot = this.#slots.get(name.slice(0, slash));
+      if (slot !== undefined && 'link' in slot) return { link: `${slot.link}${name.slice(slash)}` };
+    }
+    return undefined;
+  }
+}
+
+/** A name without empty and `.` components. ERR_BAD_IMAGE for one that is absolute, has `..` or a zero byte. */
+export function cleanName(name: string): string {
+  const clean =
+    name.startsWith('/') || name.includes('\0') || name.split('/').includes('..') ? undefined : cleanPath(name);
+  if (clean === undefined) throw badImage(`the archive holds the name ${quote(name)}, which leads out of it`);
+  return clean;
+}
+
+function symlinkTarget(name: string, target: string): string {
+  const clean = target.startsWith('/') ? undefined : cleanPath(target, parentPath(name));
+  if (clean === undefined)
+    throw badImage(`the link ${quote(name)} of the archive points to ${quote(target)}, which lies outside of it`);
+  return clean;
 }

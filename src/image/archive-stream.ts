@@ -9,7 +9,7 @@
 import type { TarSource } from '../engine/engine.js';
 import type { ByteReader } from '../tar/byte-reader.js';
 import { ArchiveEntries, type ArchiveEntry } from './archive-entries.js';
-import { ArchiveNames } from './archive-names.js';
+import { ArchiveNames } from './archive-entries.js';
 import { badImage, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';

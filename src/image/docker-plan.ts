@@ -5,13 +5,13 @@
  */
 import type { DiffID, Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import { cleanName } from './archive-names.js';
+import { cleanName } from './archive-entries.js';
 import { readConfig, sha256, type ConfigBlob } from './config.js';
 import { badImage, digestMismatch, noImageArchive, overLimit, quote } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson, type JsonObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
-import { readDescriptor } from './oci-index.js';
+import { readDescriptor } from './oci-plan.js';
 import { checkLayerCount, type LegacyImage, type Offer, type PlannedImage, type PlannedLayer } from './plan.js';
 import { formatPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';

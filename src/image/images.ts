@@ -8,20 +8,18 @@ import { parseDigest, type Digest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import { usingSources } from '../store/source.js';
-import type { LayerMetadata, Store } from '../store/types.js';
+import type { Layer, LayerMetadata, Store } from '../store/types.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { Slots } from '../util/slots.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { analyzeImage } from './analyze.js';
-import { readConfig, type ConfigBlob } from './config.js';
+import { readConfig, topChain, type ConfigBlob } from './config.js';
 import { attempt, invalidArgument, imageDoesNotExist, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
-import { KeptChains } from './kept-chains.js';
 import { archiveLimits } from './limits.js';
-import { loadImages, type LoadedImage } from './load.js';
-import { compareImages, describeImage, topChain, type ImageRecord } from './record.js';
+import { loadImages, PinnedChains, type LoadedImage } from './load.js';
 import { parseName, tryParseName, type ImageName } from '../registry/reference.js';
 import { registrySettings } from '../registry/settings.js';
 import type { RegistryOptions } from '../registry/types.js';
@@ -46,13 +44,21 @@ import type {
 const LIMITS = archiveLimits();
 const HEX_PREFIX = /^[a-f0-9]{8,64}$/;
 
+/** One image in memory: what its record says, and the handle that keeps its layers. */
+interface ImageRecord {
+  readonly config: ConfigBlob;
+  /** The handle of this image on its top layer; absent for an image without layers, and in a read-only store. */
+  readonly layer: Layer | undefined;
+  readonly size: number;
+}
+
 export class DockerImages implements Images {
   readonly #store: Store;
   readonly #directory: string;
   readonly #db: ImageDb;
   readonly #repositories: Repositories;
   readonly #changes = new KeyedMutex();
-  readonly #kept = new KeptChains();
+  readonly #kept = new PinnedChains();
   readonly #registry: RegistryAccess;
   #records = new Map<Digest, ImageRecord>();
   #problems: string[] = [];
@@ -112,13 +118,13 @@ export class DockerImages implements Images {
   async load(source: { path: string } | Readable, options: LoadOptions = {}): Promise<Image[]> {
     return usingSources([source], async () => {
       this.#assertWritable('load an image');
-      const keeper = this.#kept.begin(this.#store.map().keys());
+      const pins = this.#kept.begin(this.#store.map().keys());
       try {
-        return await loadImages(this.#store, source, options, keeper, (images) =>
+        return await loadImages(this.#store, source, options, pins, (images) =>
           this.#changes.run('records', () => this.#record(images)),
         );
       } finally {
-        keeper.end();
+        pins.end();
       }
     });
   }
@@ -191,14 +197,14 @@ export class DockerImages implements Images {
 
   async pull(reference: string, options: PullOptions = {}): Promise<Image> {
     this.#assertWritable('pull an image');
-    const keeper = this.#kept.begin(this.#store.map().keys());
+    const pins = this.#kept.begin(this.#store.map().keys());
     try {
-      return await pullImage(this.#store, this.#registry, reference, options, keeper, async (image) => {
+      return await pullImage(this.#store, this.#registry, reference, options, pins, async (image) => {
         const [recorded] = await this.#changes.run('records', () => this.#record([image]));
         return recorded as Image;
       });
     } finally {
-      keeper.end();
+      pins.end();
     }
   }
 
@@ -400,4 +406,24 @@ function nameToGive(name: string): ImageName {
   if (parsed.digest !== undefined)
     throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
   return parsed;
+}
+
+/** @param names as repositories.json has them: with tags and with digests */
+function describeImage({ config, size }: ImageRecord, names: readonly string[]): Image {
+  return Object.freeze({
+    id: config.id,
+    names: Object.freeze(names.filter((name) => !name.includes('@'))),
+    digests: Object.freeze(names.filter((name) => name.includes('@'))),
+    chainID: topChain(config),
+    diffIDs: config.diffIDs,
+    config: config.parsed,
+    rawConfig: config.raw,
+    size,
+  });
+}
+
+/** In order of first name in byte order; images without one last, by id. */
+function compareImages(a: Image, b: Image): number {
+  const key = ({ id, names }: Image): string => (names[0] === undefined ? `1${id}` : `0${names[0]}`);
+  return key(a) < key(b) ? -1 : 1;
 }

@@ -6,11 +6,11 @@ import { createGunzip, type Gunzip } from 'node:zlib';
 import * as zlib from 'node:zlib';
 import { LayerStoreError } from '../errors.js';
 import { ByteReader } from '../tar/byte-reader.js';
-import { ArchiveFile, OPEN_FLAGS } from './archive-file.js';
+import { ArchiveFile, OPEN_FLAGS } from './image-files.js';
 import { ArchiveStream } from './archive-stream.js';
 import { attempt, badImage, invalidArgument, quote, withAction } from './errors.js';
 import type { ImageFiles } from './image-files.js';
-import { LayoutDirectory } from './layout-directory.js';
+import { LayoutDirectory } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';
 import { Spool } from './spool.js';
 

@@ -18,17 +18,17 @@ import type { Slots } from '../util/slots.js';
 import { BlobReports } from './blob-progress.js';
 import { chainIDs } from './config.js';
 import { invalidArgument } from './errors.js';
-import type { Keeper } from './kept-chains.js';
+import type { LoadPins } from './load.js';
 import type { LayerBlobs } from './layer-blobs.js';
 import { archiveLimits } from './limits.js';
 import { refuseForeign, type LoadedImage } from './load.js';
-import type { Documents } from './oci-index.js';
+import type { Documents } from './oci-plan.js';
 import { planManifest } from './oci-plan.js';
 import type { PartialBlobs } from './partial-blobs.js';
 import type { PlannedImage } from './plan.js';
 import { parsePlatform } from './platform.js';
 import type { PullOptions } from './types.js';
-import { Unpacker } from './unpack.js';
+import { Unpacker } from './load.js';
 
 /** What all pulls and pushes of one `Images` share. */
 export interface RegistryAccess {
@@ -45,7 +45,7 @@ export async function pullImage<T>(
   access: RegistryAccess,
   reference: string,
   options: PullOptions,
-  keeper: Keeper,
+  pins: LoadPins,
   record: (image: LoadedImage) => Promise<T>,
 ): Promise<T> {
   const { signal } = options;
@@ -62,7 +62,7 @@ export async function pullImage<T>(
   const planned = await planManifest(documentsOf(registry, manifest, caller), root, wanted, limits);
   refuseForeign(planned.config);
   refuseElsewhere(planned);
-  const layer = await unpack(store, access, registry, planned, options, keeper, reports);
+  const layer = await unpack(store, access, registry, planned, options, pins, reports);
   try {
     signal?.throwIfAborted();
     await note(store, access, registry, planned);
@@ -122,7 +122,7 @@ async function unpack(
   registry: Registry,
   planned: PlannedImage,
   options: PullOptions,
-  keeper: Keeper,
+  pins: LoadPins,
   reports: BlobReports,
 ): Promise<Layer | undefined> {
   const digests = planned.layers.map(({ descriptor }) => (descriptor as Descriptor).digest);
@@ -137,7 +137,7 @@ async function unpack(
         ...options,
         onProgress: ({ layer, status, bytesRead }) => reports.unpacked(digests[layer] as Digest, status, bytesRead),
       },
-      keeper,
+      pins,
     );
     try {
       const layer = await unpacker.image(planned);

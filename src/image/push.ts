@@ -14,12 +14,11 @@ import type { Layer, Store } from '../store/types.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import { openNamelessFile } from '../util/nameless-file.js';
 import { BlobReports } from './blob-progress.js';
-import type { ConfigBlob } from './config.js';
+import { topChain, type ConfigBlob } from './config.js';
 import { attempt, invalidArgument, quote } from './errors.js';
 import type { LayerBlob } from './layer-blobs.js';
-import { blobOf, imageManifest, LAYER_TYPES, MANIFEST_TYPE } from './manifest-json.js';
+import { blobOf, imageManifest, LAYER_TYPES, MANIFEST_TYPE } from './save-plan.js';
 import type { RegistryAccess } from './pull.js';
-import { topChain } from './record.js';
 import { layersOf } from './save.js';
 import type { BlobProgress, PushOptions } from './types.js';
 

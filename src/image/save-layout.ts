@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import type { DiffID } from '../digest.js';
 import { syncDirectory } from '../util/atomic-file.js';
 import { attempt } from './errors.js';
-import { writeLayer } from './layer-writer.js';
-import { blobOf, indexJson, manifestJson, OCI_LAYOUT, type Blob } from './manifest-json.js';
-import { blobName } from './oci-index.js';
+import { writeLayer } from './save-plan.js';
+import { blobOf, indexJson, manifestJson, OCI_LAYOUT, type Blob } from './save-plan.js';
+import { blobName } from './oci-plan.js';
 import { distinctLayers, layerProgress, type SavePlan } from './save-plan.js';
 
 /** @param directory empty */

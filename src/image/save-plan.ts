@@ -1,10 +1,14 @@
-/** What is saved, apart from where to; and who hears of it. */
-import type { DiffID } from '../digest.js';
+/**
+ * What is saved, apart from where to: the plan, the JSON of the image, and how a layer is written. Sizes and digests of
+ * layers are known only when those are written, but readers want the JSON first: {@link fitted} makes it as long as it
+ * can get, so that its place can be kept free.
+ */
+import type { DiffID, Digest } from '../digest.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
+import { fullName, type ImageName } from '../registry/reference.js';
 import type { Layer } from '../store/types.js';
-import type { ConfigBlob } from './config.js';
-import type { LayerProgress } from './layer-writer.js';
-import type { Compression } from './manifest-json.js';
-import type { ImageName } from '../registry/reference.js';
+import { sha256, type ConfigBlob } from './config.js';
+import { blobName } from './oci-plan.js';
 import type { SaveProgressListener } from './types.js';
 
 /** One image of what is written. */
@@ -49,4 +53,115 @@ export async function layerProgress(plan: SavePlan, layer: Layer): Promise<Layer
   };
   onProgress({ ...about, bytesWritten: 0 });
   return { signal, onBytes: (bytesWritten) => onProgress({ ...about, bytesWritten }) };
+}
+
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+export const LAYER_TYPES: Readonly<Record<Compression, string>> = {
+  none: 'application/vnd.oci.image.layer.v1.tar',
+  gzip: 'application/vnd.oci.image.layer.v1.tar+gzip',
+  zstd: 'application/vnd.oci.image.layer.v1.tar+zstd',
+};
+export const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
+const INDEX_TYPE = 'application/vnd.oci.image.index.v1+json';
+
+export const OCI_LAYOUT = Buffer.from('{"imageLayoutVersion":"1.0.0"}');
+
+/** Stands for a blob that is not written yet: no digest is longer, no size has more digits. */
+export const UNKNOWN_BLOB: Blob = { digest: `sha256:${'0'.repeat(64)}`, size: Number.MAX_SAFE_INTEGER };
+
+export interface Blob {
+  readonly digest: Digest;
+  readonly size: number;
+}
+
+/** @param layers base first */
+export function manifestJson(config: ConfigBlob, layers: readonly Blob[], compression: Compression): string {
+  const descriptors = layers.map(({ digest, size }): Descriptor => ({
+    mediaType: LAYER_TYPES[compression],
+    digest,
+    size,
+  }));
+  return imageManifest(config, descriptors);
+}
+
+/** @param layers base first */
+export function imageManifest(config: ConfigBlob, layers: readonly Descriptor[]): string {
+  return JSON.stringify({
+    schemaVersion: 2,
+    mediaType: MANIFEST_TYPE,
+    config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: config.id, size: config.raw.length },
+    layers,
+  });
+}
+
+/** The index of a layout: an entry a name of each image, one for an image without names. */
+export function indexJson(
+  images: readonly { manifest: Blob; config: ConfigBlob; names: readonly ImageName[] }[],
+): string {
+  const manifests = images.flatMap(({ manifest, config, names }) => {
+    const platform = config.platform === undefined ? {} : { platform: config.platform };
+    const entry = { mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform };
+    return names.length === 0 ? [entry] : names.map((name) => ({ ...entry, annotations: nameAnnotations(name) }));
+  });
+  return JSON.stringify({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests });
+}
+
+function nameAnnotations(name: ImageName): Record<string, string> {
+  return {
+    'io.containerd.image.name': fullName(name),
+    'org.opencontainers.image.ref.name': name.tag ?? name.digest ?? 'latest',
+  };
+}
+
+/** Docker's own `manifest.json`: an entry an image. */
+export function dockerJson(
+  images: readonly { config: ConfigBlob; names: readonly ImageName[]; layers: readonly Blob[] }[],
+): string {
+  return JSON.stringify(
+    images.map(({ config, names, layers }) => {
+      const tags = names.flatMap(({ repository, tag }) => (tag === undefined ? [] : [`${repository}:${tag}`]));
+      return {
+        Config: blobName(config.id),
+        RepoTags: tags.length === 0 ? null : tags,
+        Layers: layers.map(({ digest }) => blobName(digest)),
+      };
+    }),
+  );
+}
+
+/** Blanks behind JSON mean nothing. */
+export function fitted(json: string, length: number): Uint8Array {
+  const bytes = Buffer.alloc(length, ' ');
+  bytes.write(json);
+  return bytes;
+}
+
+export function blobOf(bytes: Uint8Array): Blob {
+  return { digest: sha256(bytes), size: bytes.length };
+}
+
+export interface LayerProgress {
+  signal?: AbortSignal | undefined;
+  /** Bytes of the layer's tar so far. */
+  onBytes?: ((bytes: number) => void) | undefined;
+}
+
+/** Appends a layer, byte for byte or compressed, to the file behind `fd`, where that stands. */
+export async function writeLayer(
+  layer: Layer,
+  fd: number,
+  compression: Compression,
+  { signal, onBytes }: LayerProgress = {},
+): Promise<Blob> {
+  const { bytes, diffID, blob } = await layer.exportTo(
+    { fd },
+    {
+      ...(compression === 'none' ? {} : { compression }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(onBytes === undefined ? {} : { onProgress: ({ bytesRead }) => onBytes(bytesRead) }),
+    },
+  );
+  onBytes?.(bytes);
+  return blob ?? { digest: diffID, size: bytes };
 }
