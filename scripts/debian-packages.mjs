@@ -35,6 +35,12 @@ export const GROUPS = {
     containerd: 'imports and exports our archives',
     'libarchive-tools': 'bsdtar, to compare archives with',
   },
+  registry: {
+    'docker-registry': 'the registry that is pulled from and pushed to',
+    skopeo: 'another client of it',
+    'apache2-utils': "htpasswd, for the registry's users",
+    openssl: 'certificates of an authority of our own',
+  },
 };
 
 /** Names of the suites, the default one first. */

@@ -3,7 +3,7 @@
  * and time left, and a line for the sum; in a narrow terminal the sum alone. Elsewhere: a plain line for each blob or
  * layer that has ended. With `--quiet` or `--json` nothing.
  */
-import type { ImageProgressListener, ProgressListener, SaveProgressListener } from '../index.js';
+import type { BlobProgress, ImageProgressListener, ProgressListener, SaveProgressListener } from '../index.js';
 import { formatBytes, formatRate, formatTimeLeft, shortID } from './format.js';
 import type { Terminal } from './terminal.js';
 
@@ -226,16 +226,6 @@ export function saveProgress(display: ProgressDisplay): SaveProgressListener {
       total: totalBytes,
     });
   };
-}
-
-/** What a pull or push says of one blob. */
-export interface BlobProgress {
-  digest: string;
-  total: number | undefined;
-  transferred: number;
-  unpacked: number;
-  state: 'exists' | 'mounted' | 'waiting' | 'downloading' | 'unpacking' | 'uploading' | 'done';
-  attempts: number;
 }
 
 const BLOB_STATES = {

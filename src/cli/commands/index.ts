@@ -16,6 +16,8 @@ import { inspect } from './inspect.js';
 import { load } from './load.js';
 import { ls } from './ls.js';
 import { mount, umount } from './mount.js';
+import { pull } from './pull.js';
+import { push } from './push.js';
 import { register } from './register.js';
 import { rm } from './rm.js';
 import { save } from './save.js';
@@ -25,6 +27,8 @@ import { verify } from './verify.js';
 export const commands: readonly Command[] = [
   load,
   save,
+  pull,
+  push,
   register,
   images,
   tag,

@@ -68,7 +68,7 @@ function terminal(isTTY: boolean, json = false): { terminal: Terminal; said: () 
   return { terminal: new Terminal({ stdout, stderr, env: {} }, json), said: () => said };
 }
 
-const digest = `sha256:${'0123456789abcdef'.repeat(4)}`;
+const digest: `sha256:${string}` = `sha256:${'0123456789abcdef'.repeat(4)}`;
 const events = [
   { state: 'waiting', transferred: 0, unpacked: 0, attempts: 1 },
   { state: 'downloading', transferred: 40, unpacked: 10, attempts: 1 },
