@@ -65,7 +65,8 @@ export async function pullImage<T>(
   const layer = await unpack(store, access, registry, planned, options, pins, reports);
   try {
     signal?.throwIfAborted();
-    await note(store, access, registry, planned);
+    // Where it cannot be written, a push compresses again: no reason for a good pull to fail.
+    await note(store, access, registry, planned).catch(() => undefined);
     return await record({
       config: planned.config,
       names: names ?? namesOf(name, manifest.digest),

@@ -82,7 +82,8 @@ class Push {
     const byDiffID = new Map(distinct.map(({ diffID }, index) => [diffID, sent[index] as PushedBlob]));
     if (!this.#store.readOnly) {
       const found = [...byDiffID].map(([diffID, blob]) => ({ diffID, blob, repository: this.#repository }));
-      await blobs.add(found, new Set([...this.#store.map().values()].map(({ diffID }) => diffID)));
+      const known = new Set([...this.#store.map().values()].map(({ diffID }) => diffID));
+      await blobs.add(found, known).catch(() => undefined); // without the note the next push compresses again
     }
     return layers.map(({ diffID }) => byDiffID.get(diffID) as PushedBlob);
   }
