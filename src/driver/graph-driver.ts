@@ -1,6 +1,6 @@
 /**
- * GraphDriver: what holds the files of layers. It knows directories and mounts, never chain ids.
- * The required methods are the public contract; a driver may offer the optional ones, and the store uses them when present.
+ * GraphDriver: what holds the files of layers, as a program may bring its own. The required methods are enough; the
+ * optional ones make a store faster or let it do more. `adapt.ts` completes it to the store's own contract, `driver.ts`.
  */
 import type { Readable } from 'node:stream';
 import type {
@@ -74,6 +74,31 @@ export interface DriverLeftover {
  * What holds the files of layers, by ids of the store's own making; it never sees a chain id. The required methods are
  * enough, `driverSuite` of `layerstore/testing` checks them; the guide "Write a driver" has a whole one. Sizes are bytes.
  * Failures are {@link LayerStoreError}s: `ERR_SYSTEM`, `ERR_NOT_SUPPORTED`, and what the engine says of a tar.
+ *
+ * ## Life of an id
+ *
+ * An id is in one of four states. The store alone moves it, calls for one id come one after the other, and calls for
+ * different ids come at the same time.
+ *
+ * | state | begins with | allowed meanwhile | ends with |
+ * |---|---|---|---|
+ * | draft of a read-only layer | `create`, then one `applyDiff`; or `commitDiff` | `create` of a child where `independentDiffs` | published by the store (no call), or `detach`, `remove`, `undoConsume` |
+ * | read-only layer | publication | `get`, `view`, `put`, `diff`, `changes`, `diffSize`, `diffGetter`, `usage`, children, `exchange` | `detach` or `remove` |
+ * | RW layer | `createReadWrite` | the same, `applyDiff`, and `commitDiff` into a draft; an init layer is an RW layer whose id ends in `-init`, filled through `get` and put before the one on it is made | `detach` or `remove`; `commitDiff` with `consume` |
+ * | gone | `detach` or `remove` resolved | the same id may be made again | |
+ *
+ * **Before a call** the store has written down what it is about to make or remove (an intent, or a record marked as
+ * removed). So a crash at any point ends in `exists` and `remove` or `detach` at the next open, also of an id that is half made
+ * or not there: that is no error. After a crash in a `commitDiff` with `consume` it is `undoConsume`.
+ *
+ * **Durable**, where the store is `strict`: what `applyDiff` and `commitDiff` wrote when `sync` resolves, after which the
+ * store publishes; the empty RW layer when `createReadWrite` resolves; `detach`, `exchange` and `undoConsume` when they
+ * resolve. A driver without `sync` promises nothing: the store then syncs the file system of its root.
+ *
+ * **Mounts** are counted by the driver. They outlive `close` and the process: `liveMounts` finds and `adopt` takes them
+ * over at the next open.
+ *
+ * A layer need not be a directory: what the store reads goes through `diffGetter`, `diff` and `view`.
  *
  * @example
  * ```ts

@@ -9,7 +9,7 @@ import type { DriverContext } from '../context.js';
 import { NO_STEPS } from '../driver.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
-import type { Chains, CommitMark } from './chains.js';
+import type { LayerMetadataCache, CommitMark } from './layer-metadata-cache.js';
 import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
 import type { OverlayMounts } from './mounts.js';
 import { active } from './table.js';
@@ -20,14 +20,20 @@ export type Difference = Pick<CommitTreeRequest, 'upper' | 'lower' | 'whiteoutsO
 export class Commits {
   readonly #layout: Layout;
   readonly #context: DriverContext;
-  readonly #chains: Chains;
+  readonly #layers: LayerMetadataCache;
   readonly #mounts: OverlayMounts;
   readonly #removal: Removal;
 
-  constructor(layout: Layout, context: DriverContext, chains: Chains, mounts: OverlayMounts, removal: Removal) {
+  constructor(
+    layout: Layout,
+    context: DriverContext,
+    layers: LayerMetadataCache,
+    mounts: OverlayMounts,
+    removal: Removal,
+  ) {
     this.#layout = layout;
     this.#context = context;
-    this.#chains = chains;
+    this.#layers = layers;
     this.#mounts = mounts;
     this.#removal = removal;
   }
@@ -61,7 +67,7 @@ export class Commits {
     const make = async (last: readonly BatchOp[]): Promise<void> => {
       const batch = ({ write, sync }: CommitMark): Promise<void> =>
         this.#context.engine.batch([...write, ...steps, ...sync, ...last]);
-      await (lower === undefined ? batch({ write: [], sync: [] }) : this.#chains.withChild(lower.id, false, batch));
+      await (lower === undefined ? batch({ write: [], sync: [] }) : this.#layers.withChild(lower.id, false, batch));
     };
     if (consume) {
       request.upper = { ...request.upper, directories: [request.directory, ...request.upper.directories.slice(1)] };
@@ -74,7 +80,7 @@ export class Commits {
     } else {
       await make([]);
     }
-    this.#chains.add(id, link, lower, true);
+    this.#layers.add(id, link, lower, true);
     try {
       const result = await this.#context.engine.commitTree(request);
       if (diffID !== undefined && result.diffID !== diffID) {
@@ -117,7 +123,7 @@ export class Commits {
       }
     }
     const unlink = await this.#removal.detach(id, undefined, NO_STEPS);
-    this.#chains.forget(id);
+    this.#layers.forget(id);
     await unlink();
   }
 
@@ -132,7 +138,7 @@ export class Commits {
     try {
       if (consume) return await this.undoConsume(id, rwID);
       const unlink = await this.#removal.detach(id, undefined, NO_STEPS);
-      this.#chains.forget(id);
+      this.#layers.forget(id);
       await unlink();
     } catch (error) {
       // The failure of the commit is the one to report; recovery finds the rest by the store's intent.

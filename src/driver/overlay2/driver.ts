@@ -17,7 +17,7 @@ import { checkLayerID, isLayerID } from '../layer-id.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
-import { Chains, type CommitMark } from './chains.js';
+import { LayerMetadataCache, type CommitMark } from './layer-metadata-cache.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
 import { creationSteps, Layout, LINK_DIRECTORY, type Lower, lowerPaths, MAX_LOWERS, newLinkID } from './layout.js';
@@ -48,7 +48,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
   };
   readonly #setup: Overlay2Setup;
   readonly #layout: Layout;
-  readonly #chains: Chains;
+  readonly #layers: LayerMetadataCache;
   readonly #volatile: VolatileMarkers;
   readonly #mounts: OverlayMounts;
   readonly #removal: Removal;
@@ -61,12 +61,12 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     super(context, layout.home, WHITEOUTS);
     this.#setup = setup;
     this.#layout = layout;
-    this.#chains = new Chains(layout, !context.readOnly);
+    this.#layers = new LayerMetadataCache(layout, !context.readOnly);
     this.#volatile = new VolatileMarkers(layout, context, setup.profile.volatile);
-    this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#chains, this.#volatile);
+    this.#mounts = new OverlayMounts(layout, context, setup.profile, this.#layers, this.#volatile);
     this.#removal = new Removal(layout, context);
-    this.#commits = new Commits(layout, context, this.#chains, this.#mounts, this.#removal);
-    this.#exchange = new Exchange(layout, context, setup.profile, this.#chains, this.#mounts);
+    this.#commits = new Commits(layout, context, this.#layers, this.#mounts, this.#removal);
+    this.#exchange = new Exchange(layout, context, setup.profile, this.#layers, this.#mounts);
   }
 
   async create(id: string, parent?: string): Promise<void> {
@@ -95,8 +95,8 @@ export class Overlay2Driver extends TreeDriver implements Driver {
   ): Promise<ApplyResult> {
     this.writable(`unpack into the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
-    await this.#chains.load(id);
-    await this.#chains.checkTrees(id);
+    await this.#layers.load(id);
+    await this.#layers.checkTrees(id);
     // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
     const mounted = this.#mounts.writable(id);
     const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
@@ -121,8 +121,8 @@ export class Overlay2Driver extends TreeDriver implements Driver {
 
   async diffGetter(id: string): Promise<DiffGetter> {
     checkLayerID(id, LINK_DIRECTORY);
-    await this.#chains.load(id);
-    await this.#chains.checkTrees(id);
+    await this.#layers.load(id);
+    await this.#layers.checkTrees(id);
     return new TreeGetter(this.#layout.diff(id));
   }
 
@@ -161,8 +161,8 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     this.writable(`remove the layer "${id}"`);
     checkLayerID(id, LINK_DIRECTORY);
     return this.#mounts.whileIdle(id, async () => {
-      const unlink = await this.#removal.detach(id, this.#chains.knownLink(id), around);
-      this.#chains.forget(id);
+      const unlink = await this.#removal.detach(id, this.#layers.knownLink(id), around);
+      this.#layers.forget(id);
       this.#volatile.forget(id);
       return unlink;
     });
@@ -170,7 +170,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
 
   async metadata(id: string): Promise<Record<string, string>> {
     checkLayerID(id, LINK_DIRECTORY);
-    const lowers = this.#chains.diffs((await this.#chains.load(id)).lower);
+    const lowers = this.#layers.diffs((await this.#layers.load(id)).lower);
     return {
       ...(lowers.length === 0 ? {} : { LowerDir: lowers.join(':') }),
       MergedDir: this.#layout.merged(id),
@@ -226,8 +226,8 @@ export class Overlay2Driver extends TreeDriver implements Driver {
 
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
     checkLayerID(id, LINK_DIRECTORY);
-    await this.#chains.load(id);
-    await this.#chains.checkTrees(id);
+    await this.#layers.load(id);
+    await this.#layers.checkTrees(id);
     return this.context.engine.usage(this.#layout.diff(id));
   }
 
@@ -241,20 +241,20 @@ export class Overlay2Driver extends TreeDriver implements Driver {
       const steps = creationSteps(this.#layout, { id, link, lower, diff: true, sync: strict });
       const make = ({ write, sync }: CommitMark): Promise<void> =>
         this.context.engine.batch([...around.before, ...write, ...steps, ...sync, ...around.after]);
-      await (parent === undefined ? make({ write: [], sync: [] }) : this.#chains.withChild(parent, strict, make));
+      await (parent === undefined ? make({ write: [], sync: [] }) : this.#layers.withChild(parent, strict, make));
     } catch (error) {
       const ours = LayerStoreError.is(error) && error.path?.startsWith(this.#layout.directory(id)) === true;
       if (!hasErrno(error, 'EEXIST') || !ours) throw error;
       throw idTaken(id, error);
     }
-    this.#chains.add(id, link, lower, !writable);
+    this.#layers.add(id, link, lower, !writable);
     this.#volatile.created(id);
   }
 
   async #lower(parent: string | undefined): Promise<Lower | undefined> {
     if (parent === undefined) return undefined;
     checkLayerID(parent, LINK_DIRECTORY);
-    const lower = await this.#chains.asLower(parent);
+    const lower = await this.#layers.asLower(parent);
     if (lower.depth <= MAX_LOWERS) return lower;
     throw new LayerStoreError(
       'ERR_MAX_DEPTH_EXCEEDED',
@@ -266,8 +266,8 @@ export class Overlay2Driver extends TreeDriver implements Driver {
   protected async difference(id: string, parent: string | undefined): Promise<Difference> {
     checkLayerID(id, LINK_DIRECTORY);
     const uppers = [this.#layout.diff(id)];
-    let lower = (await this.#chains.load(id)).lower;
-    await this.#chains.checkTrees(id, ...lowerPaths(lower, (each) => each.id));
+    let lower = (await this.#layers.load(id)).lower;
+    await this.#layers.checkTrees(id, ...lowerPaths(lower, (each) => each.id));
     while (lower !== undefined && lower.id !== parent) {
       uppers.push(this.#layout.diff(lower.id));
       lower = lower.next;
@@ -280,10 +280,10 @@ export class Overlay2Driver extends TreeDriver implements Driver {
         `"${parent}" is no layer below "${id}": name one that is, or none`,
       );
     }
-    const base = { upper: stack(uppers), lower: stack(this.#chains.diffs(lower)) };
+    const base = { upper: stack(uppers), lower: stack(this.#layers.diffs(lower)) };
     // An init layer is no part of what its RW layer changes: a whiteout of a file that only it had would hide nothing.
     const overInit = parent.endsWith('-init') && uppers.length === 1;
-    return overInit ? { ...base, whiteoutsOf: stack(this.#chains.diffs(lower.next)) } : base;
+    return overInit ? { ...base, whiteoutsOf: stack(this.#layers.diffs(lower.next)) } : base;
   }
 
   #checkLabel(label: string | undefined): void {

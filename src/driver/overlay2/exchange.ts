@@ -4,7 +4,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { DriverContext } from '../context.js';
 import { kindOf } from '../files.js';
 import type { MountProfile } from '../options.js';
-import type { Chains } from './chains.js';
+import type { LayerMetadataCache } from './layer-metadata-cache.js';
 import type { Layout, Lower } from './layout.js';
 import type { OverlayMounts } from './mounts.js';
 import { active } from './table.js';
@@ -13,20 +13,26 @@ export class Exchange {
   readonly #layout: Layout;
   readonly #context: DriverContext;
   readonly #profile: MountProfile;
-  readonly #chains: Chains;
+  readonly #layers: LayerMetadataCache;
   readonly #mounts: OverlayMounts;
 
-  constructor(layout: Layout, context: DriverContext, profile: MountProfile, chains: Chains, mounts: OverlayMounts) {
+  constructor(
+    layout: Layout,
+    context: DriverContext,
+    profile: MountProfile,
+    layers: LayerMetadataCache,
+    mounts: OverlayMounts,
+  ) {
     this.#layout = layout;
     this.#context = context;
     this.#profile = profile;
-    this.#chains = chains;
+    this.#layers = layers;
     this.#mounts = mounts;
   }
 
   /** ERR_ACTIVE_MOUNT where one of the two is mounted writable, or an RW layer above relies on its inodes (`index=on`). */
   async run(id: string, other: string, list: () => Promise<string[]>): Promise<void> {
-    await Promise.all([this.#chains.load(id), this.#chains.load(other)]);
+    await Promise.all([this.#layers.load(id), this.#layers.load(other)]);
     for (const one of [id, other]) {
       if (this.#mounts.writable(one)) throw active(one, 'it is mounted writable');
     }
@@ -66,7 +72,7 @@ export class Exchange {
   async #standsOn(id: string, ids: readonly string[]): Promise<boolean> {
     let lower: Lower | undefined;
     try {
-      lower = (await this.#chains.load(id)).lower;
+      lower = (await this.#layers.load(id)).lower;
     } catch (error) {
       // A layer whose records are damaged, or that somebody else removed meanwhile, cannot be mounted on anything.
       if (LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') || LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST'))

@@ -14,7 +14,7 @@ import { hasErrno, requireDirectory } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
 import { isLayerID } from '../layer-id.js';
 import { contextOption, type MountProfile } from '../options.js';
-import type { Chains, KnownLayer } from './chains.js';
+import type { LayerMetadataCache, KnownLayer } from './layer-metadata-cache.js';
 import { type Layout, lowerPaths } from './layout.js';
 import { LingeringOverlays } from './lingering.js';
 import { active, isWritable, labelOf, LayerMounts } from './table.js';
@@ -34,7 +34,7 @@ export class OverlayMounts {
   readonly #layout: Layout;
   readonly #context: DriverContext;
   readonly #profile: MountProfile;
-  readonly #chains: Chains;
+  readonly #layers: LayerMetadataCache;
   readonly #volatile: VolatileMarkers;
   readonly #mutex = new KeyedMutex();
   readonly #mounted = new Map<string, Mounted>();
@@ -46,13 +46,13 @@ export class OverlayMounts {
     layout: Layout,
     context: DriverContext,
     profile: MountProfile,
-    chains: Chains,
+    layers: LayerMetadataCache,
     volatile: VolatileMarkers,
   ) {
     this.#layout = layout;
     this.#context = context;
     this.#profile = profile;
-    this.#chains = chains;
+    this.#layers = layers;
     this.#volatile = volatile;
     this.#lingering = new LingeringOverlays(context, profile);
     this.#table = new LayerMounts(layout, context);
@@ -71,11 +71,11 @@ export class OverlayMounts {
   /** The path of a layer's tree, counted. `view`: nothing can be written through it. */
   get(id: string, label: string, view: boolean): Promise<string> {
     return this.#mutex.run(id, async () => {
-      const layer = await this.#chains.load(id);
+      const layer = await this.#layers.load(id);
       const held = this.#mounted.get(id);
       const writable = !view && !layer.frozen;
       if (held === undefined && layer.lower === undefined && !view) {
-        await this.#chains.checkTrees(id);
+        await this.#layers.checkTrees(id);
         return this.#layout.diff(id);
       }
       if (this.#context.readOnly) {
@@ -96,7 +96,7 @@ export class OverlayMounts {
     return this.#mutex.run(id, async () => {
       const held = this.#mounted.get(id);
       if (held === undefined) {
-        if ((await this.#chains.load(id)).lower === undefined) return;
+        if ((await this.#layers.load(id)).lower === undefined) return;
         throw new LayerStoreError(
           'ERR_NOT_MOUNTED',
           `cannot unmount the layer "${id}": it is not mounted by this store`,
@@ -140,7 +140,7 @@ export class OverlayMounts {
   /** Takes a mount of an earlier process over, as one `get`. ERR_NOT_MOUNTED where there is none. */
   adopt(id: string): Promise<string> {
     return this.#mutex.run(id, async () => {
-      const layer = await this.#chains.load(id);
+      const layer = await this.#layers.load(id);
       const held = this.#mounted.get(id);
       if (held !== undefined) return this.#again(layer, held, held.label, !held.writable);
       const entry = await this.#table.entry(id);
@@ -226,7 +226,7 @@ export class OverlayMounts {
 
   async #mount(layer: KnownLayer, label: string, writable: boolean): Promise<Omit<Mounted, 'count'>> {
     const { id } = layer;
-    await this.#chains.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
+    await this.#layers.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
     if (writable) await requireDirectory(this.#layout.work(id));
     const mount = this.#request(layer, label, writable);
     const { target } = mount;

@@ -43,7 +43,7 @@ export interface CommitMark {
 /** Links read at once: few, so that the threads of the pool stay free for others. */
 const READERS = 4;
 
-export class Chains {
+export class LayerMetadataCache {
   readonly #layout: Layout;
   readonly #keep: boolean;
   readonly #known = new Map<string, KnownLayer>();
