@@ -147,7 +147,7 @@ export class ArchiveNames<Content> {
       entry.type === 'directory' && (there === undefined || ('other' in there && there.other === 'directory'));
     if (name === '' ? entry.type !== 'directory' : there !== undefined && !bothDirectories) {
       throw badImage(
-        `the archive has ${quote(entry.name)} twice, or under a name that cannot be; nobody could say which one counts`,
+        `the archive has ${quote(entry.name)} twice, or as a file and as a directory; it is unclear which one counts`,
       );
     }
     return name;

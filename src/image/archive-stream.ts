@@ -138,7 +138,7 @@ export class ArchiveStream implements ImageFiles {
             yield* this.#content();
             given = true;
           } finally {
-            // Skipping the rest could take for ever; who stops in the middle has failed anyway.
+            // Skipping the rest could take for ever; a reader that stops in the middle has failed anyway.
             if (!given) this.#failure ??= badImage(`reading the stream was given up in the middle of ${quote(name)}`);
           }
           return;
@@ -159,7 +159,7 @@ export class ArchiveStream implements ImageFiles {
     else yield* this.#spool.read(content.offset, content.size);
   }
 
-  /** How often a name will be asked for; Infinity where nobody said. Only blobs are counted: other names may be reached through links. */
+  /** How often a name will be asked for; Infinity where that is unknown. Only blobs are counted: other names may be reached through links. */
   #uses(name: string): number {
     if (this.#expected === undefined || !name.startsWith('blobs/')) return Infinity;
     return this.#expected.get(name) ?? 0;

@@ -142,6 +142,6 @@ async function legacyLayers(files: ImageFiles, top: string, limits: ArchiveLimit
 
 function legacyID(value: unknown, what: string): string {
   const id = asString(value, what);
-  if (!/^[a-f0-9]{64}$/.test(id)) throw badImage(`${what} is ${quote(id)}, which is no id`);
+  if (!/^[a-f0-9]{64}$/.test(id)) throw badImage(`${what} is ${quote(id)}, which is not an id`);
   return id;
 }

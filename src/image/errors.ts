@@ -15,7 +15,7 @@ export function digestMismatch(message: string): LayerStoreError {
 /** @param title the archive, a stream or a directory */
 export function noImageArchive(title: string, cause?: unknown): LayerStoreError {
   return badImage(
-    `${title} is no image archive: it has neither "index.json" nor "manifest.json" nor "repositories"; the tar of a root file system or of one layer is taken in with "register"`,
+    `${title} is not an image archive and holds no image: it has neither "index.json" nor "manifest.json" nor "repositories"; the tar of a root file system or of one layer is taken in with "register"`,
     cause,
   );
 }

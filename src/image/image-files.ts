@@ -28,7 +28,7 @@ export interface ImageFiles {
   blob(name: string, size: number | undefined): Promise<TarSource>;
   /** From now on only these names are asked for, each as often as it stands here: what else a stream carries is passed over, not kept. */
   expectOnly(names: readonly string[]): void;
-  /** Reads the rest, so that a truncated archive or a name that comes twice is noticed although nobody asked for it. */
+  /** Reads the rest, so that a truncated archive or a name that comes twice is noticed although it was not asked for. */
   finish(): Promise<void>;
   close(): Promise<void>;
 }

@@ -13,7 +13,7 @@ export function parseJson(bytes: Uint8Array, what: string, limits: ArchiveLimits
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
   } catch (error) {
-    throw badImage(`${what} is no JSON: ${(error as Error).message}`, error);
+    throw badImage(`${what} is not JSON: ${(error as Error).message}`, error);
   }
 }
 
@@ -41,17 +41,17 @@ export function isObject(value: unknown): value is JsonObject {
 }
 
 export function asObject(value: unknown, what: string): JsonObject {
-  if (!isObject(value)) throw badImage(`${what} is no JSON object`);
+  if (!isObject(value)) throw badImage(`${what} is not a JSON object`);
   return value;
 }
 
 export function asArray(value: unknown, what: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw badImage(`${what} is no JSON array`);
+  if (!Array.isArray(value)) throw badImage(`${what} is not a JSON array`);
   return value as readonly unknown[];
 }
 
 export function asString(value: unknown, what: string): string {
-  if (typeof value !== 'string') throw badImage(`${what} is no string`);
+  if (typeof value !== 'string') throw badImage(`${what} is not a string`);
   return value;
 }
 
@@ -72,7 +72,7 @@ export function asDigest(value: unknown, what: string): Digest {
 /** A count of bytes. */
 export function asSize(value: unknown, what: string): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
-    throw badImage(`${what} is no size in bytes`);
+    throw badImage(`${what} is not a size in bytes`);
   return value;
 }
 

@@ -114,7 +114,7 @@ function entryName(annotations: Readonly<Record<string, string>>): ImageName | u
   return ref !== undefined && /[/:@]/.test(ref) ? tryParseName(ref) : undefined;
 }
 
-/** The leaf that fits best; undefined where `wanted` is not offered. ERR_INVALID_ARGUMENT where nobody said which and none is this machine's. */
+/** The leaf that fits best; undefined where `wanted` is not offered. ERR_INVALID_ARGUMENT where no platform was asked for and none fits this machine. */
 async function choose(
   leaves: readonly Leaf[],
   wanted: Platform | undefined,

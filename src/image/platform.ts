@@ -36,7 +36,7 @@ export function parsePlatform(text: string): Platform {
     !architecture ||
     !parts.every((part) => /^[a-z0-9_.-]+$/.test(part))
   ) {
-    throw invalidArgument(`${quote(String(text))} is no platform: write OS/ARCHITECTURE[/VARIANT], "linux/arm64"`);
+    throw invalidArgument(`${quote(String(text))} is not a platform: write OS/ARCHITECTURE[/VARIANT], "linux/arm64"`);
   }
   return normalize({ os, architecture, ...(variant === undefined ? {} : { variant }) });
 }

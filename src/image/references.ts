@@ -61,11 +61,11 @@ export async function builderChains(root: string): Promise<Set<ChainID>> {
   }
 }
 
-/** A file that is no bolt database, or ends before the last page it says it has, may have lost what we look for. */
+/** A file that is not a bolt database, or ends before the last page it says it has, may have lost what we look for. */
 async function checkWhole(file: FileHandle, path: string): Promise<void> {
   const stats = await file.stat();
   if (!stats.isFile())
-    throw badImage(`"${path}" is no regular file, so nobody can say which layers Docker's builder needs`);
+    throw badImage(`"${path}" is not a regular file, so it is unknown which layers Docker's builder needs`);
   const { size } = stats;
   if (size === 0) return; // Bolt makes the file before it writes the first pages: nothing is in it yet.
   const head = Buffer.alloc(2 * 65_536);
@@ -78,7 +78,7 @@ async function checkWhole(file: FileHandle, path: string): Promise<void> {
     const pages = meta.readBigUInt64LE(40);
     if (BigInt(size) >= pages * BigInt(pageSize)) return;
   }
-  throw badImage(`"${path}" is no whole bolt database, so nobody can say which layers Docker's builder needs`);
+  throw badImage(`"${path}" is not a whole bolt database, so it is unknown which layers Docker's builder needs`);
 }
 
 async function scan(file: FileHandle): Promise<Set<ChainID>> {

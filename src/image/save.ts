@@ -28,9 +28,9 @@ export async function saveImages(
 ): Promise<void> {
   const { format = 'docker', compression = 'none', signal, onProgress } = options;
   if (format !== 'docker' && format !== 'oci')
-    throw invalidArgument(`${quote(String(format))} is no format of images: "docker" or "oci"`);
+    throw invalidArgument(`${quote(String(format))} is not a format of images: "docker" or "oci"`);
   if (!['none', 'gzip', 'zstd'].includes(compression))
-    throw invalidArgument(`${quote(String(compression))} is no compression: "none", "gzip" or "zstd"`);
+    throw invalidArgument(`${quote(String(compression))} is not a compression: "none", "gzip" or "zstd"`);
   signal?.throwIfAborted();
   // Handles of our own: an image may be removed while it is written.
   const handles: Layer[] = [];

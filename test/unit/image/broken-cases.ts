@@ -240,17 +240,17 @@ export const CASES: Readonly<Record<string, Case>> = {
   'an archive with nothing in it': { code: 'ERR_BAD_IMAGE', message: /no image/, archive: async () => tar([]) },
   'the tar of a root file system': {
     code: 'ERR_BAD_IMAGE',
-    message: /no image archive.*taken in with "register"/,
+    message: /not an image archive.*taken in with "register"/,
     archive: rootFileSystem,
   },
   'the tar of a layer with whiteouts': {
     code: 'ERR_BAD_IMAGE',
-    message: /no image archive.*taken in with "register"/,
+    message: /not an image archive.*taken in with "register"/,
     archive: async () => tar([['etc/.wh.hosts', '']]),
   },
   'the tar of a root file system with more entries than an archive may have': {
     code: 'ERR_BAD_IMAGE',
-    message: /no image archive/,
+    message: /not an image archive/,
     limits: { maxArchiveEntries: 4 },
     archive: rootFileSystem,
   },
