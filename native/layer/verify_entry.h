@@ -27,6 +27,8 @@ class EntryNames {
   }
   // An entry whose file in the tree need not be what its header says: the name came again, or a whiteout took it away.
   [[nodiscard]] bool Unsure(std::string_view path) const { return unsure_.contains(Hash(path)); }
+  // An entry or a whiteout names the path.
+  [[nodiscard]] bool Named(std::string_view path) const { return known_.contains(Hash(path)); }
   // Something below the path is in the tar.
   [[nodiscard]] bool Implied(std::string_view path) const { return implied_.contains(Hash(path)); }
 
@@ -61,6 +63,7 @@ class EntryCheck {
 
   bool Seen(const struct stat& st, bool hard_link);
   void NoteParents(const std::string& clean);
+  [[nodiscard]] bool DirectoryReplaced(const std::string& clean, bool found) const;
   Result<void> Whiteout(const SplitEntry& entry, const std::string& removed);
   Result<void> Opaque(const SplitEntry& entry);
   Result<void> Nature(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st,

@@ -345,6 +345,10 @@ const ROWS: Record<string, Row> = {
     parent: [directory('d'), file('d/f', 'x')],
     layer: [file('d/g', 'y'), whiteout('d')],
   },
+  'a whiteout in a directory that becomes a file': { layer: [file('d/.wh.e'), file('d')] },
+  'marks in a directory that becomes a file, then a directory': {
+    layer: [file('d/.wh.e'), opaque('d/'), file('d'), directory('d')],
+  },
   'a whiteout in a directory that no layer below has': {
     layer: [directory('d'), file('d/.wh.f')],
     differs: ['listing'],

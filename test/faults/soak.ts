@@ -1,13 +1,16 @@
 /**
- * `npm run soak [CYCLES] [KILLS] [CUTS]`: random operations with restarts for hours, then processes killed and power cut,
- * many more times than a test run has patience for. Defaults: 20,000 cycles, 300 kills, 400 clones. Prints figures; exits
- * with 1 where anything was lost or left.
+ * `npm run soak [CYCLES] [KILLS] [CUTS] [MINUTES]`: random operations with restarts for hours, then processes killed and power
+ * cut, many more times than a test run has patience for; then hostile archives, on which both engines and both forms of a
+ * layer have to agree. Defaults: 20,000 cycles, 300 kills, 400 clones, 10 minutes. Prints figures; exits with 1 where anything
+ * was lost or left, or differs.
  */
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore } from '../../src/store/open.js';
 import type { Store } from '../../src/store/types.js';
+import { differentialProperty } from '../support/differential.js';
 import { heldNow, threads } from '../support/leaks.js';
 import { pick, runSeed, seededRandom } from '../support/random.js';
 import { makeTempDir, removeTempDir } from '../support/temp.js';
@@ -16,7 +19,7 @@ import { powerCuts, summary } from './support/power-cut.js';
 import { check, fold, leftovers, strayMounts, type Entry } from './support/promises.js';
 import { makeBase, Workload } from './support/workload.js';
 
-const [cycles = 20_000, kills = 300, cuts = 400] = process.argv.slice(2).map(Number);
+const [cycles = 20_000, kills = 300, cuts = 400, minutes = 10] = process.argv.slice(2).map(Number);
 const seed = runSeed();
 const random = seededRandom(seed);
 const problems: string[] = [];
@@ -163,6 +166,16 @@ try {
       say(`power cuts on ${fileSystem}: ${summary(result)}`);
       left -= clones;
     }
+  }
+  if (minutes > 0) {
+    const details = await fc.check(await differentialProperty(), {
+      seed: seed | 0,
+      numRuns: 10_000_000,
+      interruptAfterTimeLimit: minutes * 60_000,
+      markInterruptAsFailure: false,
+    });
+    if (details.failed) problems.push(`${fc.defaultReportMessage(details)}\n${String(details.errorInstance)}`);
+    say(`${details.numRuns} hostile archives, unpacked four ways`);
   }
 } finally {
   for (const cleanup of cleanups) cleanup();

@@ -279,6 +279,7 @@ class Verification {
     // The same tar may have made the name, before or after, or a directory for what lies below it: then those count.
     if (this.#unsure.has(path) || this.#unsure.has(target)) return;
     if (stat?.isDirectory() === true && this.#implied.has(target)) return;
+    if (stat === undefined && (await this.#directoryReplaced(target))) return;
     const applied = this.#request.whiteouts === 'plain';
     if (stat === undefined ? applied : !applied && isWhiteout(stat)) return;
     this.#report(
@@ -289,8 +290,17 @@ class Verification {
     );
   }
 
+  /** Whether another entry may have taken the place of a directory on the way, and of the marks in it. */
+  async #directoryReplaced(path: string): Promise<boolean> {
+    const parents = parentsOf(path);
+    if (parents.some((parent) => this.#unsure.has(parent))) return true;
+    if (parents[0] === undefined || !parents.some((parent) => this.#known.has(parent))) return false;
+    return (await this.#layer.lstat(`${parents[0]}/.`)) === undefined;
+  }
+
   async #checkOpaque(path: string, directory: string): Promise<void> {
     if (this.#request.whiteouts === 'plain' || this.#unsure.has(path)) return;
+    if (await this.#directoryReplaced(path)) return;
     if (!(await this.#layer.isOpaque(directory))) this.#report(path, 'opaque', 'y', 'nothing');
   }
 
