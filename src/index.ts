@@ -21,8 +21,8 @@ export { DEFAULT_LIMITS } from './engine/limits.js';
 export { openEngine } from './engine/select.js';
 export type { OpenEngineOptions } from './engine/select.js';
 export { logReleaseMetadata, releaseAndLog } from './store/log.js';
-export { OPERATIONS } from './store/diagnostics.js';
-export type { Operation, OperationDetails, OperationEvent } from './store/diagnostics.js';
+export { OPERATIONS } from './store/lifecycle.js';
+export type { Operation, OperationDetails, OperationEvent } from './store/lifecycle.js';
 export type {
   ChainLink,
   CleanupReport,

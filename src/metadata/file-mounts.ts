@@ -9,8 +9,7 @@ import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
 import type { MountRecord, RecordSteps } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
 import { exists } from './record-directory.js';
-import { corrupt } from './record-errors.js';
-import { InvalidRecordError, readDigest, readMountID } from './record-text.js';
+import { corrupt, InvalidRecordError, readDigest, readMountID } from './record-text.js';
 
 export class FileMounts {
   readonly #place: RecordDirectory;

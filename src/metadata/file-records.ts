@@ -7,15 +7,17 @@ import type { Engine, SmallFilesRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
 import { irregularity } from '../util/regular-file.js';
-import { DESCRIPTOR_LIMIT, SMALL_LIMIT, readRecordFile } from './record-file.js';
 import {
-  InvalidRecordError,
   checkChain,
+  DESCRIPTOR_LIMIT,
+  InvalidRecordError,
   readCacheID,
   readDescriptor,
   readDigest,
   readMountID,
+  readRecordFile,
   readSize,
+  SMALL_LIMIT,
 } from './record-text.js';
 
 /** Gives one file of one record, by name; `undefined` where it is not there. */

@@ -35,8 +35,7 @@ import type {
 } from './metadata-store.js';
 import { RecordDirectory, exists, removeAll } from './record-directory.js';
 import type { RecordEngine } from './record-directory.js';
-import { corrupt } from './record-errors.js';
-import { InvalidRecordError, readCacheID, readDescriptor, readSize } from './record-text.js';
+import { corrupt, InvalidRecordError, readCacheID, readDescriptor, readSize } from './record-text.js';
 
 export interface FileMetadataStoreOptions {
   /** Absolute path of the layerdb; made if missing (0700), except with `readOnly`, where a missing one is an empty one. */

@@ -4,7 +4,7 @@ import { Readable, pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { systemError } from '../errors.js';
 import { READ_REGULAR } from '../util/regular-file.js';
-import { corrupt } from './record-errors.js';
+import { corrupt } from './record-text.js';
 
 /** @param who names the layer, for the message of ERR_LAYER_CORRUPT */
 export function readGzipFile(path: string, who: string): Readable {

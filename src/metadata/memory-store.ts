@@ -13,7 +13,7 @@ import type {
   MetadataTransaction,
   MountRecord,
 } from './metadata-store.js';
-import { corrupt } from './record-errors.js';
+import { corrupt } from './record-text.js';
 
 /** What a transaction gathers; the tar-split record as plain JSON lines. */
 type Draft = Partial<Omit<LayerRecord, 'chainID'>> & { tarSplit?: Buffer };

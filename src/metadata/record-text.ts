@@ -3,7 +3,9 @@
  * digests and ids, none around sizes); everything else is a `InvalidRecordError`, which says in one clause what is wrong.
  */
 import * as crypto from 'node:crypto';
-import type { ChainID, Digest, DiffID } from '../digest.js';
+import type { ChainID, DiffID, Digest } from '../digest.js';
+import { LayerStoreError } from '../errors.js';
+import { NotRegularError, readRegularFileSync } from '../util/regular-file.js';
 import type { Descriptor } from './metadata-store.js';
 
 /** Thrown by the readers here; the stores turn it into ERR_LAYER_CORRUPT with the record's name. */
@@ -135,4 +137,31 @@ export function checkChain(chainID: ChainID, diffID: DiffID, parent: ChainID | u
       `does not fit its name: "diff"${parent === undefined ? '' : ' and "parent"'} give ${expected}`,
     );
   }
+}
+
+/** More than any id or digest needs with blanks around it. */
+export const SMALL_LIMIT = 512;
+/** Annotations may be long; beyond this it is no descriptor. */
+export const DESCRIPTOR_LIMIT = 1 << 20;
+
+/**
+ * The file's content, or `undefined` where there is none; bytes that are no UTF-8 become replacement characters, which no
+ * reader of records accepts. `InvalidRecordError` for what is no regular file or holds more than `limit` bytes; any other trouble is
+ * Node's own error.
+ */
+export function readRecordFile(path: string, limit = SMALL_LIMIT): string | undefined {
+  try {
+    return readRegularFileSync(path, limit)?.toString('utf8');
+  } catch (error) {
+    if (error instanceof NotRegularError) throw new InvalidRecordError(error.message);
+    throw error;
+  }
+}
+
+export function corrupt(who: string, flaw: string, path?: string, cause?: unknown): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_LAYER_CORRUPT',
+    `the record of ${who} is damaged: ${flaw}; verify says more, repair or registering it again puts it right`,
+    { ...(path === undefined ? {} : { path }), ...(cause === undefined ? {} : { cause }) },
+  );
 }

@@ -1,10 +1,17 @@
-/** Checks of what callers pass: each throws ERR_INVALID_ARGUMENT (or ERR_INVALID_DIGEST) with a sentence that helps. */
-import { parseChainID, parseDiffID, parseDigest, type ChainID } from '../digest.js';
+/** Checks of what callers pass: the options of openStore and of every operation. What a driver or an engine knows better is left to it. */
+import { type ChainID, parseChainID, parseDiffID, parseDigest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import type { ChainLink, CreateRWLayerOptions, ExportOptions, RegisterOptions, VerifyOptions } from './types.js';
 import { formatValue } from '../util/quote.js';
+import type {
+  ChainLink,
+  CreateRWLayerOptions,
+  ExportOptions,
+  RegisterOptions,
+  StoreOptions,
+  VerifyOptions,
+} from './types.js';
 
 export function invalid(message: string): LayerStoreError {
   return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
@@ -208,4 +215,117 @@ export function checkLinks(layers: unknown): ChainLink[] {
     checkFunction(onProgress, `"onProgress" of ${what}`);
     return { ...(link as ChainLink) };
   });
+}
+
+const KEYS = [
+  'root',
+  'driver',
+  'driverOptions',
+  'metadataStore',
+  'engine',
+  'durability',
+  'maxDepth',
+  'limits',
+  'readOnly',
+  'logger',
+  'allowWritableRoot',
+  'acceptVolatile',
+] as const;
+
+const DRIVER_METHODS = [
+  'create',
+  'createReadWrite',
+  'applyDiff',
+  'get',
+  'put',
+  'diff',
+  'changes',
+  'diffSize',
+  'diffGetter',
+  'exists',
+  'list',
+  'remove',
+  'metadata',
+  'status',
+  'cleanup',
+  'close',
+];
+
+const METADATA_METHODS = [
+  'startTransaction',
+  'getSize',
+  'getParent',
+  'getDiffID',
+  'getCacheID',
+  'getDescriptor',
+  'tarSplitReader',
+  'setMountID',
+  'setInitID',
+  'setMountParent',
+  'getMountID',
+  'getInitID',
+  'getMountParent',
+  'list',
+  'remove',
+  'removeMount',
+];
+
+export function checkStoreOptions(options: unknown): StoreOptions {
+  if (options === undefined) throw invalid('openStore() needs options: give at least { root }');
+  checkOptions(options, 'options of openStore', KEYS);
+  const given = options as StoreOptions;
+  checkText(given.root, '"root"');
+  checkDriver(given.driver);
+  checkDriverOptions(given.driverOptions);
+  if (given.metadataStore !== undefined) checkMethods(given.metadataStore, '"metadataStore"', METADATA_METHODS);
+  checkChoice(given.engine, '"engine"', ['native', 'js', 'auto']);
+  checkChoice(given.durability, '"durability"', ['strict', 'relaxed']);
+  const { maxDepth } = given;
+  if (maxDepth !== undefined && !(Number.isSafeInteger(maxDepth) && maxDepth >= 1)) {
+    throw invalid(`"maxDepth" must be a whole number of 1 or more, not ${formatValue(maxDepth)}`);
+  }
+  checkLimits(given.limits);
+  checkBoolean(given.readOnly, '"readOnly"');
+  checkBoolean(given.allowWritableRoot, '"allowWritableRoot"');
+  checkBoolean(given.acceptVolatile, '"acceptVolatile"');
+  if (given.logger !== undefined) checkMethods(given.logger, '"logger"', ['debug', 'info', 'warn', 'error']);
+  return given;
+}
+
+function checkDriver(driver: unknown): void {
+  if (typeof driver !== 'object' || driver === null) {
+    checkChoice(driver, '"driver"', ['overlay2', 'vfs', 'auto']);
+    return;
+  }
+  checkMethods(driver, '"driver"', DRIVER_METHODS);
+  const { name, capabilities } = driver as { name?: unknown; capabilities?: unknown };
+  if (typeof name !== 'string' || !/^[a-z0-9][a-z0-9_.-]{0,63}$/.test(name)) {
+    throw invalid(
+      `the driver's "name" becomes a directory's: use 1 to 64 of a-z, 0-9, "_", "." and "-", not ${formatValue(name)}`,
+    );
+  }
+  if (typeof capabilities !== 'object' || capabilities === null) throw invalid('the driver has no "capabilities"');
+}
+
+function checkDriverOptions(options: unknown): void {
+  if (options === undefined) return;
+  if (options === null || typeof options !== 'object' || Array.isArray(options)) {
+    throw invalid(`"driverOptions" must be an object of strings, not ${formatValue(options)}`);
+  }
+  for (const [key, value] of Object.entries(options as Record<string, unknown>)) {
+    if (typeof value !== 'string')
+      throw invalid(`"driverOptions": ${formatValue(key)} must be a string, not ${formatValue(value)}`);
+  }
+}
+
+function checkChoice(value: unknown, what: string, choices: readonly string[]): void {
+  if (value === undefined || choices.includes(value as string)) return;
+  throw invalid(`${what} must be ${choices.map((choice) => `"${choice}"`).join(', ')}, not ${formatValue(value)}`);
+}
+
+function checkMethods(value: unknown, what: string, methods: readonly string[]): void {
+  if (typeof value !== 'object' || value === null)
+    throw invalid(`${what} must be an object, not ${formatValue(value)}`);
+  const missing = methods.find((name) => typeof (value as Record<string, unknown>)[name] !== 'function');
+  if (missing !== undefined) throw invalid(`${what} has no method "${missing}": it needs ${methods.join(', ')}`);
 }

@@ -3,21 +3,29 @@
  * one data sync, published in order. Layers that are there already are not read.
  */
 import { availableParallelism } from 'node:os';
-import { createChainID, type ChainID } from '../digest.js';
+import { type ChainID, createChainID } from '../digest.js';
 import type { Progress } from '../engine/engine.js';
 import { anySignal, raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
 import { invalid } from './arguments.js';
 import type { StoreContext } from './context.js';
-import { applyOptions, beginDraft, discardDraft, endDraft, publishDraft, unpackDraft, type Draft } from './draft.js';
-import { syncData } from './durability.js';
+import {
+  applyOptions,
+  beginDraft,
+  discardDraft,
+  type Draft,
+  endDraft,
+  publishDraft,
+  syncData,
+  unpackDraft,
+} from './draft.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
 import { pinParent } from './register.js';
 import { unpin } from './removal.js';
+import { isFile } from './source.js';
 import type { ChainLink, Layer, RegisterOptions } from './types.js';
-import { unpackOrder } from './unpack-order.js';
 
 /** Layers unpacked at once: one keeps about two threads busy, and two at least hide each other's waits. */
 const SIDE_BY_SIDE = Math.max(2, Math.ceil(availableParallelism() / 2));
@@ -230,4 +238,21 @@ function sum(parts: readonly (Progress | undefined)[]): Progress {
   }
   if (known !== undefined) total.totalBytes = known;
   return total;
+}
+
+/**
+ * Indexes of `links`, largest blob first, so that no large layer is left to be unpacked alone at the end. Streams may come
+ * from one archive that is read front to back, and a file without known size says nothing: then the order is as given.
+ */
+export function unpackOrder(links: readonly ChainLink[]): number[] {
+  const sizes = links.map(sizeOf);
+  const order = [...links.keys()];
+  return sizes.every((size) => size !== undefined)
+    ? order.sort((a, b) => (sizes[b] ?? 0) - (sizes[a] ?? 0) || a - b)
+    : order;
+}
+
+function sizeOf({ tar, descriptor }: ChainLink): number | undefined {
+  if (!isFile(tar)) return undefined;
+  return tar.length ?? descriptor?.size;
 }

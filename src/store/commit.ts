@@ -5,15 +5,22 @@
 import type { ChainID } from '../digest.js';
 import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
-import { applyOptions, beginDraft, discardDraft, endDraft, fillDraft, publishDraft, type Draft } from './draft.js';
-import { syncData } from './durability.js';
+import {
+  applyOptions,
+  beginDraft,
+  discardDraft,
+  type Draft,
+  endDraft,
+  fillDraft,
+  publishDraft,
+  syncData,
+} from './draft.js';
 import { createHandle } from './layer-handle.js';
-import type { LayerNode } from './layer-map.js';
+import type { LayerNode, RWNode } from './layer-map.js';
 import { pinParent } from './register.js';
 import { unpin } from './removal.js';
 import { rwNodeOf } from './rw-handle.js';
 import { checkConsumable, removeRWLayer } from './rw-layers.js';
-import type { RWNode } from './rw-map.js';
 import type { Layer, RegisterOptions } from './types.js';
 
 export type CommitOptions = RegisterOptions & { consume?: boolean };

@@ -9,11 +9,10 @@ import type { KeyedMutex } from '../util/keyed-mutex.js';
 import type { LoggerLike } from '../util/logger.js';
 import type { TaskQueue } from '../util/task-queue.js';
 import type { Intents } from './intents.js';
-import type { LayerMap, LayerNode } from './layer-map.js';
-import type { FreedItem } from './reports.js';
+import type { LayerMap, LayerNode, RWMap } from './layer-map.js';
+import type { FreedItem } from './types.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { References } from './references.js';
-import type { RWMap } from './rw-map.js';
 
 /** Names the chains that somebody beside this store refers to; rejects where it cannot name all of them. */
 export type ReferenceSource = () => Promise<Iterable<ChainID>>;

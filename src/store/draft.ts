@@ -2,14 +2,15 @@
  * A layer in the making: a driver directory and a metadata transaction, invisible until published. Whoever begins a
  * draft publishes or discards it; a crash in between leaves an intent, by which recovery discards it.
  */
-import { createChainID, type ChainID } from '../digest.js';
+import { type ChainID, createChainID } from '../digest.js';
 import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
 import type { TarSource, TarSplitTarget } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, FullMetadataTransaction, LayerRecord } from '../metadata/metadata-store.js';
+import { raceAbort } from '../util/abort.js';
 import { errorFields } from '../util/logger.js';
-import { withTimeout } from '../util/timeout.js';
 import { randomID } from '../util/random-id.js';
+import { withTimeout } from '../util/timeout.js';
 import type { StoreContext } from './context.js';
 import type { Intent } from './intents.js';
 import type { LayerNode } from './layer-map.js';
@@ -193,4 +194,10 @@ async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
   if (!(await ctx.driver.exists(id))) return;
   const unlinked = ctx.background.push(await ctx.driver.detach(id));
   await withTimeout(unlinked, DISCARD_PATIENCE);
+}
+
+/** What was written for these driver ids before this call is on disk when it resolves. An abort does not wait for the disk. */
+export async function syncData(ctx: StoreContext, ids: readonly string[], signal?: AbortSignal): Promise<void> {
+  if (ctx.durability !== 'strict' || ids.length === 0) return;
+  await raceAbort(ctx.driver.sync(ids), signal);
 }

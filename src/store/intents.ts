@@ -2,7 +2,7 @@
  * What is about to be made or removed, written down before it is begun: after a crash a driver directory that no record
  * names is ours to remove only if an intent names it. The file's name is the driver's id, so that an intent whose
  * content a power cut took still says the one thing that matters. A directory of such a name is the record of an RW layer
- * on its way in or out.
+ * that is being made or removed.
  */
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -28,8 +28,8 @@ export interface StoredIntent extends Partial<Intent> {
   id: string;
 }
 
-/** See {@link Intents.place}. */
-export interface RecordPlace {
+/** See {@link Intents.pendingRecordDir}. */
+export interface PendingRecordDir {
   readonly path: string;
   settle(): void;
 }
@@ -69,17 +69,18 @@ export class Intents {
   }
 
   /**
-   * Where the record of the RW layer `id` is made, and where it goes when the RW layer does. As long as it lies here it is
-   * the intent: the rename that publishes it ends that, and the one that takes it away begins it, at no cost. Whoever
-   * works with it calls `settle` when the batch is over: one that failed took it back, or left it for recovery.
+   * The directory in which the record of the RW layer `id` is made, and to which it is moved when the RW layer is removed.
+   * While the record is here it doubles as the intent. Renaming it into place ends the intent; renaming it back begins one.
+   * Neither needs another write. The caller calls `settle` when its batch is over: a batch that failed has removed the
+   * directory, or left it to recovery.
    */
-  place(id: string): RecordPlace {
+  pendingRecordDir(id: string): PendingRecordDir {
     this.#live.add(id);
     return { path: join(this.directory, id), settle: () => this.#live.delete(id) };
   }
 
-  /** The steps that make an empty `place`, before anything else. */
-  makePlace({ path }: RecordPlace, options: { sync: boolean }): BatchOp[] {
+  /** The steps that make the empty directory, before anything else. */
+  makePendingRecordDir({ path }: PendingRecordDir, options: { sync: boolean }): BatchOp[] {
     const make: BatchOp = { op: 'mkdir', path, mode: RECORD_MODE };
     return options.sync ? [make, { op: 'fsync', path: this.directory }] : [make];
   }

@@ -1,14 +1,14 @@
 /** The objects that programs hold: handles on read-only layers, and the ones that `map()` and `parent` lend out. */
 import type { Readable } from 'node:stream';
-import { parseChainID, type ChainID, type DiffID } from '../digest.js';
+import { type ChainID, type DiffID, parseChainID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
+import { errorFields } from '../util/logger.js';
 import type { StoreContext } from './context.js';
-import type { Operation, OperationDetails } from './diagnostics.js';
 import { exportTo, tarSize, tarStream, tarStreamFrom } from './export.js';
-import { missingLayer, type LayerNode } from './layer-map.js';
+import { type LayerNode, missingLayer } from './layer-map.js';
+import type { Operation, OperationDetails } from './lifecycle.js';
 import type { Exported, ExportOptions, Layer, LayerMetadata, MountedPath } from './types.js';
-import { openView } from './view.js';
 
 /** `live` counts as a handle; `lent` never did. */
 type State = 'live' | 'released' | 'lent';
@@ -172,4 +172,41 @@ export async function releaseHandle(
     undo();
     throw error;
   }
+}
+
+/** `closed` is called once, when the view was disposed of. */
+export async function openView(ctx: StoreContext, node: LayerNode, closed: () => void): Promise<MountedPath> {
+  const leave = node.readers.enter();
+  let path: string;
+  try {
+    path = await ctx.driver.view(node.cacheID);
+  } catch (error) {
+    leave();
+    throw error;
+  }
+  let disposal: Promise<void> | undefined;
+  const dispose = (): Promise<void> => {
+    disposal ??= ctx.driver.put(node.cacheID).then(
+      () => {
+        ctx.open.delete(atClose);
+        leave();
+        closed();
+      },
+      (error: unknown) => {
+        // Busy: still open, and disposing again tries again.
+        disposal = undefined;
+        throw error;
+      },
+    );
+    return disposal;
+  };
+  const atClose = async (): Promise<void> => {
+    try {
+      await dispose();
+    } catch (error) {
+      ctx.logger.warn({ chainID: node.chainID, path, ...errorFields(error) }, 'a view stays mounted after close');
+    }
+  };
+  ctx.open.add(atClose);
+  return { path, [Symbol.asyncDispose]: dispose };
 }

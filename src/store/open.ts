@@ -15,20 +15,16 @@ import { makeDirectory } from '../util/make-directory.js';
 import { withTimeout } from '../util/timeout.js';
 import { Rollback } from '../util/rollback.js';
 import { TaskQueue } from '../util/task-queue.js';
-import { checkStoreOptions } from './options.js';
+import { checkStoreOptions } from './arguments.js';
 import { ownPaths, type StoreContext } from './context.js';
-import { observed } from './diagnostics.js';
-import { checkFormatVersion } from './format-version.js';
+import { Lifecycle, observed } from './lifecycle.js';
+import { checkFormatVersion, lockForWriting, prepareRoot } from './root.js';
 import { Intents } from './intents.js';
-import { LayerMap } from './layer-map.js';
-import { Lifecycle } from './lifecycle.js';
+import { LayerMap, RWMap } from './layer-map.js';
 import { loadReadOnly, recover } from './recovery.js';
 import { References } from './references.js';
-import { prepareRoot } from './root.js';
-import { RWMap } from './rw-map.js';
 import { LayerStore } from './store.js';
 import type { CloseOptions, Store, StoreOptions } from './types.js';
-import { lockForWriting } from './writer-lock.js';
 
 const DEFAULT_MAX_DEPTH = 125;
 /** Trees unlinked at once in the background: more would only fight over the same disk. */

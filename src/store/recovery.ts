@@ -14,7 +14,7 @@ import { withTimeout } from '../util/timeout.js';
 import { randomID } from '../util/random-id.js';
 import type { StoreContext } from './context.js';
 import type { StoredIntent } from './intents.js';
-import { recordedIDs } from './leftovers.js';
+import { recordedIDs } from './gc.js';
 import { reconcileRecords, populate, type ReconciledRecords } from './reconcile-records.js';
 import { withoutDeadMount } from './removal.js';
 

@@ -5,15 +5,22 @@ import { LayerStoreError } from '../errors.js';
 import type { Descriptor, LayerRecord } from '../metadata/metadata-store.js';
 import { raceAbort } from '../util/abort.js';
 import type { StoreContext } from './context.js';
-import { applyOptions, beginDraft, discardDraft, endDraft, publishDraft, unpackDraft, type Draft } from './draft.js';
-import { syncData } from './durability.js';
+import {
+  applyOptions,
+  beginDraft,
+  discardDraft,
+  type Draft,
+  endDraft,
+  publishDraft,
+  syncData,
+  unpackDraft,
+} from './draft.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
 import { unpin } from './removal.js';
-import { exchangeDraft, repairLayer } from './repair.js';
+import { exchangeDraft, isDamaged, repairLayer } from './verify.js';
 import { isFile, sourceIdentity } from './source.js';
 import type { Layer, RegisterOptions } from './types.js';
-import { isDamaged } from './verify.js';
 
 /** A pin on the parent; ERR_LAYER_DOES_NOT_EXIST, ERR_MAX_DEPTH_EXCEEDED where `count` more layers do not fit on it. */
 export function pinParent(ctx: StoreContext, parent: ChainID | undefined, count: number): LayerNode | undefined {

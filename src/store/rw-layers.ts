@@ -6,13 +6,10 @@ import { errorFields } from '../util/logger.js';
 import { randomID } from '../util/random-id.js';
 import { Rollback } from '../util/rollback.js';
 import type { StoreContext } from './context.js';
-import { syncData } from './durability.js';
-import type { LayerNode } from './layer-map.js';
+import { syncData } from './draft.js';
+import type { LayerNode, RWNode } from './layer-map.js';
 import { discardFiles, removeUnheld, unpin } from './removal.js';
-import { createAtOnce, removeAtOnce } from './rw-at-once.js';
-import { createRWHandle, rwNodeOf } from './rw-handle.js';
-import type { RWNode } from './rw-map.js';
-import { isInMountTable } from './rw-mounts.js';
+import { createRWHandle, isInMountTable, rwNodeOf } from './rw-handle.js';
 import type { CreateRWLayerOptions, LayerMetadata, RWLayer } from './types.js';
 
 export async function createRWLayer(
@@ -217,4 +214,72 @@ export async function checkConsumable(ctx: StoreContext, node: RWNode, owner: ob
       `cannot consume RW layer "${node.name}": ${who}; commit without "consume"`,
     );
   }
+}
+
+/** False where it takes more than one call. Rejects as a batch fails: what is made is taken back, but renames stay. */
+export async function createAtOnce(
+  ctx: StoreContext,
+  name: string,
+  record: MountRecord,
+  parentCacheID: string | undefined,
+  options: CreateRWLayerOptions,
+): Promise<boolean> {
+  const { driver, metadata, intents } = ctx;
+  if (options.initFunc !== undefined || !intents.holdsRecords || !metadata.recordsAreFiles) return false;
+  const { mountLabel, storageOpt } = options;
+  const pending = intents.pendingRecordDir(record.id);
+  try {
+    const { steps, later } = metadata.setMountSteps(name, record, pending.path);
+    await driver.createReadWrite(
+      record.id,
+      parentCacheID,
+      { ...(mountLabel === undefined ? {} : { mountLabel }), ...(storageOpt === undefined ? {} : { storageOpt }) },
+      {
+        before: intents.makePendingRecordDir(pending, { sync: ctx.durability === 'strict' }),
+        after: [...steps, ...later],
+      },
+    );
+    return true;
+  } catch (error) {
+    // All was taken back. A record that nobody knows of has the name: step by step it is replaced.
+    if (LayerStoreError.is(error) && error.errnoName === 'EEXIST') return false;
+    if (!noticeApart(ctx, error)) throw error;
+    return false;
+  } finally {
+    pending.settle();
+  }
+}
+
+/** False where it takes more than one call, or that call failed: step by step it goes on from wherever it stopped. */
+export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boolean> {
+  const { driver, metadata, intents } = ctx;
+  if (node.initID !== undefined || node.readers.count > 0 || !intents.holdsRecords) return false;
+  if (!metadata.recordsAreFiles) return false;
+  const pending = intents.pendingRecordDir(node.mountID);
+  // No reader comes in from here on; where this fails its handles are as good as before.
+  const owners = new Map(node.owners);
+  node.owners.clear();
+  try {
+    const { steps, later } = metadata.removeMountSteps(node.name, pending.path);
+    const unlink = await driver.detach(node.mountID, { before: steps, after: later });
+    void ctx.background.push(unlink);
+    return true;
+  } catch (error) {
+    for (const [owner, count] of owners) node.owners.set(owner, count);
+    noticeApart(ctx, error);
+    ctx.logger.debug(
+      { name: node.name, ...errorFields(error) },
+      'an RW layer does not go in one step; step by step now',
+    );
+    return false;
+  } finally {
+    pending.settle();
+  }
+}
+
+/** Whether it failed because records and intents lie on different file systems, which is remembered. */
+function noticeApart(ctx: StoreContext, error: unknown): boolean {
+  if (!LayerStoreError.is(error) || error.errnoName !== 'EXDEV') return false;
+  ctx.intents.holdsRecords = false;
+  return true;
 }

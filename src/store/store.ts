@@ -6,15 +6,15 @@ import * as check from './arguments.js';
 import { registerChain } from './chain.js';
 import { commit, type CommitOptions } from './commit.js';
 import type { LeftoverSource, ReferenceSource, StoreContext } from './context.js';
-import type { Operation, OperationDetails } from './diagnostics.js';
-import { cleanup, gc } from './gc.js';
+import type { Operation, OperationDetails } from './lifecycle.js';
+import { cleanup, gc, usage } from './gc.js';
 import { createHandle, lend, releaseHandle } from './layer-handle.js';
 import { noteLogger } from './log.js';
 import { loadReadOnly } from './recovery.js';
 import { checkExpiry, checkReferenceName, noSuchReference } from './references.js';
 import { registerLayer } from './register.js';
 import { removeUnheld } from './removal.js';
-import { repair } from './repair.js';
+import { repair, verify } from './verify.js';
 import { createRWHandle } from './rw-handle.js';
 import { createRWLayer, releaseRWLayer } from './rw-layers.js';
 import { usingSources } from './source.js';
@@ -36,8 +36,6 @@ import type {
   VerifyReport,
 } from './types.js';
 import { errorFields } from '../util/logger.js';
-import { usage } from './usage.js';
-import { verify } from './verify.js';
 import { formatValue } from '../util/quote.js';
 
 export class LayerStore implements Store {

@@ -1,44 +1,206 @@
-/** The public shapes of the store: handles and the store itself; options and reports from their own files. No logic. */
+/** The public shapes of the store: options, reports, handles and the store itself. No logic. */
 import type { Readable } from 'node:stream';
-import type { ChainID, DiffID } from '../digest.js';
-import type { Change, TarSource } from '../engine/engine.js';
-import type { Descriptor } from '../metadata/metadata-store.js';
-import type { ChainLink, CloseOptions, CreateRWLayerOptions, ExportOptions, RegisterOptions } from './option-types.js';
-import type {
-  CleanupReport,
-  Exported,
-  FreedItem,
-  GcReport,
-  LayerMetadata,
-  Reference,
-  RWLayerInfo,
-  StoreUsage,
-  VerifyOptions,
-  VerifyReport,
-} from './reports.js';
+import type { ChainID, DiffID, Digest } from '../digest.js';
+import type { GraphDriver } from '../driver/graph-driver.js';
+import type { Change, ProgressListener, TarSource, TreeProblem, UnpackLimits } from '../engine/engine.js';
+import type { Descriptor, MetadataStore } from '../metadata/metadata-store.js';
 
-export type {
-  ChainLink,
-  CloseOptions,
-  CreateRWLayerOptions,
-  ExportOptions,
-  Logger,
-  RegisterOptions,
-  StoreOptions,
-} from './option-types.js';
-export type {
-  CleanupReport,
-  Exported,
-  FreedItem,
-  GcReport,
-  LayerMetadata,
-  LayerProblem,
-  Reference,
-  RWLayerInfo,
-  StoreUsage,
-  VerifyOptions,
-  VerifyReport,
-} from './reports.js';
+/** pino's shape: `logger.warn({ layer }, 'message')`. `console` fits too. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** What `openStore` takes. Only `root` is needed. */
+export interface StoreOptions {
+  /** Data root, made if missing, mode 0710. */
+  root: string;
+  /** Default `auto`: a driver that has state under root wins; on an empty root the best that a real probe found. */
+  driver?: 'overlay2' | 'vfs' | GraphDriver | 'auto';
+  /** `overlay2.size`, `overlay2.mountopt`, …; unknown keys: ERR_INVALID_ARGUMENT. */
+  driverOptions?: Readonly<Record<string, string>>;
+  /** Default: files under `<root>/image/<driver>/layerdb`, Docker's own format. */
+  metadataStore?: MetadataStore;
+  /** Default `auto`: native where the addon loads, else pure JavaScript, said once through `logger`. */
+  engine?: 'native' | 'js' | 'auto';
+  /** Default `strict`: what register, createRWLayer, commit, release, retain resolved survives a power cut. */
+  durability?: 'strict' | 'relaxed';
+  /** Default 125. */
+  maxDepth?: number;
+  /** Defaults for every registration. */
+  limits?: UnpackLimits;
+  /** Beside one writer: takes no lock, writes nothing, mounts nothing. */
+  readOnly?: boolean;
+  /** Silent by default. */
+  logger?: Logger;
+  /** Opens a root that others than its owner may write to; refused by default. */
+  allowWritableRoot?: boolean;
+  /** Mounts a `volatile` RW layer that another boot left unclean: its contents may be damaged. */
+  acceptVolatile?: boolean;
+}
+
+/** Options of everything that unpacks a tar. */
+export interface RegisterOptions {
+  /** Stops within 100 ms and leaves nothing behind; rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** Called at most ten times a second. What it throws ends the registration. */
+  onProgress?: ProgressListener;
+  /** Expected; ERR_DIGEST_MISMATCH otherwise, and nothing is kept. */
+  diffID?: DiffID;
+  /** Over one: ERR_LIMIT_EXCEEDED. They win over those of the store. */
+  limits?: UnpackLimits;
+  /** The layer is there already: check it, and repair it from this tar if it is damaged. */
+  verifyExisting?: boolean;
+}
+
+/** One layer of an image for `registerChain`. */
+export interface ChainLink {
+  /** Plain, gzip or zstd, told by content. */
+  tar: TarSource;
+  /** Expected: what is there already is found by it, and not read. */
+  diffID: DiffID;
+  /** Its digest and size are checked against the bytes as they come. */
+  descriptor?: Descriptor;
+  /** Counters of this layer alone; not called where the layer is there already. */
+  onProgress?: ProgressListener;
+}
+
+/** Options of `createRWLayer`. */
+export interface CreateRWLayerOptions {
+  /** SELinux context; ERR_NOT_SUPPORTED where the kernel has none. */
+  mountLabel?: string;
+  /** Fills an init layer between parent and writable layer; no part of its changes, size or tar. What it throws is thrown. */
+  initFunc?: (root: string) => void | Promise<void>;
+  /** `{ size: '10G' }`; what cannot be enforced: ERR_NOT_SUPPORTED; unknown: ERR_INVALID_ARGUMENT. */
+  storageOpt?: Readonly<Record<string, string>>;
+}
+
+/** Options of `close`. */
+export interface CloseOptions {
+  /** Ends the wait for files that are still being unlinked. */
+  signal?: AbortSignal;
+  /**
+   * Called at the end of a close that was cut short, or where something failed: so many removed layers, or parts of failed
+   * ones, still have files on disk. The next open goes on with them.
+   */
+  onPending?: (removals: number) => void;
+}
+
+/** Options of `exportTo`. */
+export interface ExportOptions {
+  /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */
+  compression?: 'gzip' | 'zstd';
+  signal?: AbortSignal;
+  /** `bytesRead` counts the tar's bytes; at most 10 reports a second. */
+  onProgress?: ProgressListener;
+}
+
+/** One layer as it was when it was removed. */
+export interface LayerMetadata {
+  chainID: ChainID;
+  diffID: DiffID;
+  /** This layer and every parent, bytes. */
+  size: number;
+  /** This layer alone, bytes. */
+  diffSize: number;
+}
+
+/** What is known of an RW layer without a handle on it. */
+export interface RWLayerInfo {
+  name: string;
+  /** The driver's id: 64 hex digits. */
+  mountID: string;
+  /** The driver's id of its init layer, where there is one. */
+  initID?: string;
+  parent?: ChainID;
+  /** Mounts that were not undone, over all handles and adopted ones. */
+  mountCount: number;
+  /** Absolute path of the root, while mounted. */
+  path?: string;
+}
+
+/** A named reference: keeps a layer across restarts. */
+export interface Reference {
+  name: string;
+  chainID: ChainID;
+  expires?: Date;
+}
+
+/** What `exportTo` wrote; sizes are bytes. */
+export interface Exported {
+  /** Of the tar. */
+  bytes: number;
+  diffID: DiffID;
+  /** What was written, where it was compressed. */
+  blob?: { digest: Digest; size: number };
+}
+
+/** How `verify` reads. */
+export interface VerifyOptions {
+  /** Stops; rejects with `signal.reason`. */
+  signal?: AbortSignal;
+  /** Layers read at once. Default 2. */
+  concurrency?: number;
+  /** Budget over all layers. Default: none. */
+  bytesPerSecond?: number;
+}
+
+/** Something in a layer that is not as it was registered, and in which layer. */
+export interface LayerProblem extends TreeProblem {
+  chainID: ChainID;
+}
+
+/** What `verify` found. */
+export interface VerifyReport {
+  /** Layers that were read. */
+  layers: readonly { chainID: ChainID; diffID: DiffID; ok: boolean; problems: readonly LayerProblem[] }[];
+  /** Whether no layer has a problem that is more than cosmetic. */
+  ok: boolean;
+}
+
+/** One thing that was, or would be, removed. */
+export interface FreedItem {
+  /** What it is: `layer`, `leftover`, `pending` (this process removes it already), `temporary`, `intent`, `removing`, … */
+  kind: string;
+  /** Chain id, driver id or path below the root. */
+  what: string;
+  /** Why nothing needs it. */
+  why: string;
+  bytes: number;
+}
+
+/** What `cleanup` removed and what it left alone. */
+export interface CleanupReport {
+  /** What was removed. */
+  items: readonly FreedItem[];
+  /** Reported, never touched: directories that nothing of ours names. */
+  foreign: readonly { what: string; why: string; bytes: number }[];
+  /** Sum over `items`. */
+  bytes: number;
+}
+
+/** What `gc` removed, or would remove. */
+export interface GcReport extends CleanupReport {
+  /** Layers, children before parents. */
+  removed: readonly LayerMetadata[];
+  dryRun: boolean;
+  /** Why nothing was deleted although something could have been. */
+  refused?: string;
+}
+
+/** Disk use; sizes are bytes. */
+export interface StoreUsage {
+  /** From the sizes recorded at registration. */
+  layers: { count: number; bytes: number };
+  /** What RW layers hold above their parents, found by a walk of their own files. */
+  rwLayers: { count: number; bytes: number; inodes: number };
+  /** Layers, and parts of failed ones, whose files are not unlinked yet: what is still allocated for them. */
+  pendingRemoval: { count: number; bytes: number; inodes: number };
+  /** Free and total bytes and inodes of the file system under the root. */
+  fileSystem: { bytes: number; bytesFree: number; inodes: number; inodesFree: number };
+}
 
 /** Anything whose content can be read as a tar. */
 export interface TarStreamer {

@@ -1,13 +1,19 @@
-/** Layers re-read and compared with what was registered, in parallel within a budget. Changes nothing. */
+/**
+ * Layers re-read and compared with what was registered, in parallel within a budget; and a damaged layer's contents put back
+ * from its tar: unpacked beside it, then exchanged in one step, so that children stay valid and a crash leaves either the
+ * old contents or the new.
+ */
 import type { ChainID } from '../digest.js';
-import type { TreeProblem } from '../engine/engine.js';
+import type { TarSource, TreeProblem } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
+import type { Descriptor } from '../metadata/metadata-store.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import type { StoreContext } from './context.js';
+import { applyOptions, beginDraft, discardDraft, type Draft, syncData, unpackDraft } from './draft.js';
 import { exactLayer } from './export.js';
-import type { LayerNode } from './layer-map.js';
-import { missingLayer } from './layer-map.js';
-import type { VerifyOptions, VerifyReport } from './types.js';
+import { type LayerNode, missingLayer } from './layer-map.js';
+import { unpin } from './removal.js';
+import type { RegisterOptions, VerifyOptions, VerifyReport } from './types.js';
 
 const CONCURRENCY = 2;
 
@@ -109,4 +115,56 @@ function problemOf(ctx: StoreContext, error: LayerStoreError, node: LayerNode): 
     found: ours ? message.replaceAll(` "${path}"`, '') : message,
     cosmetic: false,
   };
+}
+
+/** The tar must have the layer's diff id; otherwise ERR_DIGEST_MISMATCH and nothing has changed. */
+export async function repair(ctx: StoreContext, chainID: ChainID, tar: TarSource): Promise<void> {
+  let node: LayerNode | undefined;
+  try {
+    node = ctx.layers.require(chainID);
+    node.pins += 1;
+    await repairLayer(ctx, node, tar, {});
+  } finally {
+    await unpin(ctx, node);
+  }
+}
+
+export async function repairLayer(
+  ctx: StoreContext,
+  node: LayerNode,
+  tar: TarSource,
+  options: RegisterOptions,
+  descriptor?: Descriptor,
+): Promise<void> {
+  checkExchange(ctx, node);
+  const draft = await beginDraft(ctx, { kind: 'repair' });
+  try {
+    await ctx.driver.create(draft.cacheID, node.parent?.cacheID);
+    const apply = applyOptions(ctx, { ...options, diffID: node.diffID }, descriptor);
+    await unpackDraft(ctx, draft, node.parent, tar, apply, descriptor);
+    await syncData(ctx, [draft.cacheID], options.signal);
+    await exchangeDraft(ctx, node, draft);
+  } finally {
+    await discardDraft(ctx, draft);
+  }
+}
+
+/** Swaps a complete draft of the same layer in; the draft then holds the damaged contents, for the caller to discard. */
+export async function exchangeDraft(ctx: StoreContext, node: LayerNode, draft: Draft): Promise<void> {
+  checkExchange(ctx, node);
+  await ctx.locks.run(`layer:${node.chainID}`, async () => {
+    await ctx.driver.exchange(node.cacheID, draft.cacheID);
+    // A damaged tar-split record is put back with it, where the metadata store can.
+    if (draft.tx !== undefined && !ctx.driver.capabilities.reproducesExactDiffs) {
+      await ctx.metadata.replaceTarSplit(node.chainID, draft.tx);
+    }
+  });
+}
+
+function checkExchange({ driver }: StoreContext, node: LayerNode): void {
+  if (driver.exchanges) return;
+  throw new LayerStoreError(
+    'ERR_NOT_SUPPORTED',
+    `cannot repair layer "${node.chainID}": the driver "${driver.name}" cannot exchange contents; release the layer and register it again`,
+  );
 }

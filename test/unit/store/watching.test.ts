@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { DIGEST_SHA256_EMPTY_TAR } from '../../../src/digest.js';
-import { OPERATIONS, type OperationEvent } from '../../../src/store/diagnostics.js';
+import { OPERATIONS, type OperationEvent } from '../../../src/store/lifecycle.js';
 import { emptyLayer } from '../../../src/store/empty-layer.js';
 import { formatChange } from '../../../src/store/format-change.js';
 import { hashFile } from '../../../src/store/hash-file.js';
