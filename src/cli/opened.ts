@@ -59,7 +59,7 @@ function requireStore(root: string): void {
   if (hasStore(root)) return;
   throw new LayerStoreError(
     'ERR_SYSTEM',
-    `there is no store in "${root}": name its place with --root or LAYERSTORE_ROOT, or make one with \`layerstore load\`, \`register\` or \`create\``,
+    `there is no store in "${root}": name its place with --root or LAYERSTORE_ROOT, or make one with \`layerstore load\`, \`pull\`, \`register\` or \`create\``,
     { errno: -2, errnoName: 'ENOENT', syscall: 'stat', path: root },
   );
 }
