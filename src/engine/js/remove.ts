@@ -5,7 +5,7 @@ import { mapConcurrent } from '../../util/concurrent.js';
 import { randomID } from '../../util/random-id.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { readMounts } from './mount-table.js';
+import { readMounts } from './mount.js';
 
 /** Open directories on the way down; deeper ones are moved up first, so that depth costs no descriptors. */
 const MAX_DEPTH = 200;

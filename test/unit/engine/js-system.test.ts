@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { LayerStoreError } from '../../../src/errors.js';
-import { parseMountLine } from '../../../src/engine/js/mount-table.js';
+import { parseMountLine } from '../../../src/engine/js/mount.js';
 import { assertSameTree, snapshotTree } from '../../../src/testing/tree-snapshot.js';
 import { tempDir } from '../../support/temp.js';
 import { engine } from './js-support.js';
