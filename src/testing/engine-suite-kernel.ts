@@ -1,6 +1,7 @@
 /** Engines: mounts, batches of small steps, locks, syncs, records in bulk. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   lstatSync,
@@ -13,6 +14,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { EngineTestContext } from './engine-test-context.js';
+
+/** Goes 20 directories of 250 letters down, says so, and stays. */
+const GO_DEEP = `
+  const name = 'd'.repeat(250);
+  for (let i = 0; i < 20; i++) { require('fs').mkdirSync(name); process.chdir(name); }
+  process.stdout.write('there');
+  process.stdin.resume();`;
 
 export function engineKernelTests({ test, privileged }: EngineTestContext): void {
   test('runs a batch in order, with exact modes', async (engine, directory) => {
@@ -207,6 +215,9 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     for (const name of ['one', 'two', 'merged']) mkdirSync(at(name));
     await engine.mountOverlay({ lowers: [at('one'), at('two')], target: at('merged'), options: [] });
     assert.throws(() => writeFileSync(at('merged/x'), ''), { code: 'EROFS' });
+    // Another process, so deep in a tree that the kernel cannot tell its path: what it holds is not known, the rest is.
+    const deep = spawn(process.execPath, ['-e', GO_DEEP], { cwd: directory, stdio: ['pipe', 'pipe', 'inherit'] });
+    await once(deep.stdout, 'data');
     const before = process.cwd();
     process.chdir(at('merged'));
     try {
@@ -221,6 +232,9 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
       });
     } finally {
       process.chdir(before);
+      deep.kill();
+      await once(deep, 'exit');
+      await engine.removeTree(at('d'.repeat(250)));
     }
     await engine.unmount(at('merged'));
   });

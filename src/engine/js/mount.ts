@@ -208,16 +208,13 @@ export async function findHolders(target: string): Promise<Holder[]> {
 }
 
 async function holds(process: string, inside: (path: string) => boolean): Promise<boolean> {
-  for (const link of ['cwd', 'root']) {
-    if (inside(await readlink(`${process}/${link}`))) return true;
-  }
-  for (const fd of await readdir(`${process}/fd`)) {
-    try {
-      if (inside(await readlink(`${process}/fd/${fd}`))) return true;
-    } catch (error) {
-      if (fs.errnoName(error) !== 'ENOENT') throw error; // closed since it was listed
-    }
-  }
+  const leadsInside = async (link: string): Promise<boolean> => {
+    // Closed since it was listed, or so deep that the kernel cannot write its path: that is no reason to tell nothing.
+    const path = await fs.unlessErrno(readlink(link), 'ENOENT', 'ENAMETOOLONG');
+    return path !== undefined && inside(path);
+  };
+  for (const link of ['cwd', 'root']) if (await leadsInside(`${process}/${link}`)) return true;
+  for (const fd of await readdir(`${process}/fd`)) if (await leadsInside(`${process}/fd/${fd}`)) return true;
   const maps = await readFile(`${process}/maps`, 'utf8');
   return maps.split('\n').some((line) => {
     const at = line.indexOf('/');
