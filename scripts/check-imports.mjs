@@ -107,11 +107,7 @@ for (const folder of ['src', 'bench', 'examples', 'test']) {
     );
   }
 }
-// The circles of this room are being taken apart.
-const later = ['src/engine/js/'];
-for (const group of circles(graph))
-  if (!later.some((room) => group.every((file) => file.startsWith(room))))
-    complain(group[0], `is in a circle of imports: ${group.join(', ')}`);
+for (const group of circles(graph)) complain(group[0], `is in a circle of imports: ${group.join(', ')}`);
 
 for (const file of files('src', ['.ts'])) {
   for (const { specifier, target } of importsOf(file)) {

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { Transform, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Assembled, AssembleRequest, DiffGetter, Engine, TreeProblem, WhiteoutForm } from '../engine/engine.js';
-import { compressTo } from '../engine/js/compress.js';
+import { compressTo } from '../engine/js/compression.js';
 import { LayerStoreError } from '../errors.js';
 import { raceAbort } from '../util/abort.js';
 import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';

@@ -9,11 +9,11 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import { shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
 import type { Assembled, AssembleRequest, AssembleToRequest, DiffGetter } from '../engine.js';
-import { compressTo } from './compress.js';
+import { compressTo } from './compression.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { ProgressMeter } from './progress.js';
-import { readSplitEntries } from './split-reader.js';
+import { readSplitEntries } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
 
 /** Files up to this size are read whole, several ahead of what is given out. */

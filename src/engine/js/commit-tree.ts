@@ -8,10 +8,10 @@ import type { IngestResult, CommitTreeRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { ingest } from './ingest.js';
-import { stripOverlayXattrs } from './overlay-xattrs.js';
+import { stripOverlayXattrs } from './layer-directory.js';
 import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
-import { SplitWriter } from './split-writer.js';
+import { SplitWriter } from './tar-split.js';
 import { type DroppedWhiteout, openForTar, tarPieces, treeTar, whiteoutTar } from './tree-tar.js';
 
 /** See {@link Engine.commitTree}. */

@@ -4,10 +4,9 @@ import { systemError } from '../../errors.js';
 import { commandPath, runOk } from './command.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { isOverlayXattr } from './layer-directory.js';
+import { isOverlayXattr, stripOverlayXattrs } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
 import { TaskPool } from './task-pool.js';
-import { stripOverlayXattrs } from './overlay-xattrs.js';
 import { readTreeXattrs, setXattrs, type XattrItem } from './xattr.js';
 
 const IN_FLIGHT = 8;

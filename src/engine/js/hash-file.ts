@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { DiffID } from '../../digest.js';
 import type { HashFileResult } from '../engine.js';
 import { DEFAULT_LIMITS } from '../limits.js';
-import { decode } from './decode.js';
+import { decode } from './compression.js';
 import { SourceReader } from './source.js';
 
 /** See {@link Engine.hashFile}. */

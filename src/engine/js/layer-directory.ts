@@ -4,7 +4,7 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import type { DirectoryEntry } from './directory.js';
 import * as fs from './fs.js';
 import { TreeRoot } from './tree-root.js';
-import { readTreeXattrs, type Xattr } from './xattr.js';
+import { readTreeXattrs, removeXattrs, type Xattr } from './xattr.js';
 
 const OVERLAY_XATTR = /^(trusted|user)\.overlay\./;
 /** For directories of which only the structure and what Docker compares is asked. */
@@ -98,4 +98,22 @@ export class LayerDirectory {
 /** Whether overlayfs takes this for a whiteout. */
 export function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
+}
+
+/** Takes off overlayfs's own attributes that belong to the mount that was (origin, impure, nlink, …); opaque markers are part of the layer. */
+export async function stripOverlayXattrs(directory: string, signal: AbortSignal | undefined): Promise<void> {
+  const found = await readTreeXattrs(directory, {
+    match: '^(trusted|user)\\.overlay\\.',
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const byName = new Map<string, string[]>();
+  for (const [path, xattrs] of found) {
+    for (const [name] of xattrs) {
+      if (!isOverlayXattr(name) || name.endsWith('.overlay.opaque')) continue;
+      const paths = byName.get(name) ?? [];
+      paths.push(path);
+      byName.set(name, paths);
+    }
+  }
+  for (const [name, paths] of byName) await removeXattrs(directory, name, paths, signal);
 }

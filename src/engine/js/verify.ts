@@ -1,6 +1,7 @@
 /** Verify: compares a layer's directory with its tar-split record, entry by entry, and says all that differs. */
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LayerStoreError, systemError } from '../../errors.js';
 import { ByteReader } from '../../tar/byte-reader.js';
 import { shown } from '../../tar/errors.js';
@@ -12,8 +13,7 @@ import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, isWhiteout, LayerDirectory } from './layer-directory.js';
 import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, nameKind, NO_ID, type NameKind } from './names.js';
-import { readSplitEntries } from './split-reader.js';
-import { Throttle } from './throttle.js';
+import { readSplitEntries } from './tar-split.js';
 import { holdsTime } from './times.js';
 import { hasXattrKind, type Xattr } from './xattr.js';
 
@@ -440,4 +440,25 @@ function decimalTime({ mtime: { seconds, nanoseconds } }: TarEntry): string {
 
 function decimal(ns: bigint): string {
   return `${String(ns / 1_000_000_000n)}.${String(ns % 1_000_000_000n).padStart(9, '0')}`;
+}
+
+/** A budget of bytes a second. */
+class Throttle {
+  readonly #rate: number | undefined;
+  readonly #signal: AbortSignal | undefined;
+  #next = 0;
+
+  constructor(bytesPerSecond: number | undefined, signal: AbortSignal | undefined) {
+    this.#rate = bytesPerSecond;
+    this.#signal = signal;
+  }
+
+  /** Resolves once `bytes` fit the budget. */
+  async take(bytes: number): Promise<void> {
+    if (this.#rate === undefined || this.#rate <= 0) return;
+    const now = performance.now();
+    const wait = this.#next - now;
+    this.#next = Math.max(now, this.#next) + (bytes / this.#rate) * 1000;
+    if (wait > 0) await sleep(wait, undefined, this.#signal === undefined ? {} : { signal: this.#signal });
+  }
 }

@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { LayerStoreError } from '../../../src/errors.js';
 import { Crc64, crc64 } from '../../../src/engine/js/crc64.js';
-import { formatSplitEntry, parseSplitEntry } from '../../../src/engine/js/split-record.js';
+import { formatSplitEntry, parseSplitEntry } from '../../../src/engine/js/tar-split.js';
 import { directoryGetter } from '../../../src/testing/engine-suite-tars.js';
 import { buildTar } from '../../../src/testing/tar-builder.js';
 import { tempDir } from '../../support/temp.js';

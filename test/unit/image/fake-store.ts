@@ -13,7 +13,7 @@ import { gunzipSync } from 'node:zlib';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import type { TarSource } from '../../../src/engine/engine.js';
-import { compressTo } from '../../../src/engine/js/compress.js';
+import { compressTo } from '../../../src/engine/js/compression.js';
 import type { Descriptor } from '../../../src/metadata/metadata-store.js';
 import type {
   ChainLink,

@@ -1,21 +1,155 @@
 /**
- * SplitWriter: writes a tar-split record while a tar is read.
+ * Tar-split records (vbatts/tar-split, tar/storage): gzip files of JSON lines. A line of type 2 is a segment of raw bytes of
+ * the tar, one of type 1 a file whose content is read back from the tree. Names are latin1 text that stands for bytes.
  *
- * A file that a later entry takes away can no longer be read back, so its line must not stay: such changes are collected
- * and applied by writing the record once more at the end. That is rare, and costs nothing where it does not happen.
+ * SplitWriter writes a record while a tar is read. A file that a later entry takes away can no longer be read back, so its
+ * line must not stay: such changes are collected and applied by writing the record once more at the end. That is rare, and
+ * costs nothing where it does not happen.
  */
+import { isUtf8 } from 'node:buffer';
 import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
-import { createGzip, type Gzip } from 'node:zlib';
-import { systemError } from '../../errors.js';
+import { createGunzip, createGzip, type Gzip } from 'node:zlib';
+import { LayerStoreError, systemError } from '../../errors.js';
 import type { TarSplitTarget } from '../engine.js';
+import { through } from './compression.js';
 import { Crc64 } from './crc64.js';
-import { formatSplitEntry, type SplitEntry } from './split-record.js';
-import { readSplitEntries } from './split-reader.js';
+
+export type SplitEntry =
+  | { type: 2; payload: Buffer }
+  | {
+      type: 1;
+      name: string;
+      size: number;
+      /** CRC-64 of the content; `undefined` where there is none. */ crc: Buffer | undefined;
+    };
+
+// Go's encoder writes these so, that JSON can stand inside HTML and JavaScript.
+const GO_ESCAPES = /[<>&\u2028\u2029]/g;
+
+function goString(text: string): string {
+  return JSON.stringify(text).replace(
+    GO_ESCAPES,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+/** One line with its newline. */
+export function formatSplitEntry(entry: SplitEntry, position: number): string {
+  if (entry.type === 2)
+    return `{"type":2,"payload":"${entry.payload.toString('base64')}","position":${String(position)}}\n`;
+  const bytes = Buffer.from(entry.name, 'latin1');
+  let name = '';
+  if (bytes.length > 0)
+    name = isUtf8(bytes) ? `"name":${goString(bytes.toString())},` : `"name_raw":"${bytes.toString('base64')}",`;
+  const size = entry.size === 0 ? '' : `"size":${String(entry.size)},`;
+  const payload = entry.crc === undefined ? 'null' : `"${entry.crc.toString('base64')}"`;
+  return `{"type":1,${name}${size}"payload":${payload},"position":${String(position)}}\n`;
+}
+
+/** Reads one line. Anything that is no such line is ERR_LAYER_CORRUPT. */
+export function parseSplitEntry(line: string, position: number): SplitEntry {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (error) {
+    throw badRecord(position, 'it is no JSON', error);
+  }
+  if (typeof value !== 'object' || value === null) throw badRecord(position, 'it is no object');
+  const { type, name, name_raw: rawName, size, payload, position: stated } = value as Record<string, unknown>;
+  if (stated !== position) throw badRecord(position, 'its position is another one');
+  const bytes = payload === null || payload === undefined ? undefined : base64(payload, position);
+  if (type === 2) return { type: 2, payload: bytes ?? Buffer.alloc(0) };
+  if (type !== 1) throw badRecord(position, 'its type is unknown');
+  if (size !== undefined && !(typeof size === 'number' && Number.isSafeInteger(size) && size >= 0))
+    throw badRecord(position, 'its size is no number');
+  let text = '';
+  if (typeof rawName === 'string') text = base64(rawName, position).toString('latin1');
+  else if (typeof name === 'string') text = Buffer.from(name).toString('latin1');
+  if (bytes !== undefined && bytes.length !== 8) throw badRecord(position, 'its checksum has not eight bytes');
+  return { type: 1, name: text, size: size ?? 0, crc: bytes };
+}
+
+function base64(value: unknown, position: number): Buffer {
+  if (typeof value !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(value) || value.length % 4 !== 0)
+    throw badRecord(position, 'its payload is no base64');
+  return Buffer.from(value, 'base64');
+}
+
+function badRecord(position: number, why: string, cause?: unknown): LayerStoreError {
+  return new LayerStoreError(
+    'ERR_LAYER_CORRUPT',
+    `the tar-split record is damaged: line ${String(position)} cannot be read, ${why}; repair the layer from its tar`,
+    { cause, detail: why },
+  );
+}
+
+/** A line holds at most 1 MiB of raw bytes as base64, unless another writer chose longer segments. */
+const MAX_LINE = 256 * 1024 * 1024;
+const NEWLINE = 0x0a;
+
+/** Entries in order. A damaged record is ERR_LAYER_CORRUPT; an error of the caller's stream comes through unchanged. */
+export async function* readSplitEntries(source: { path: string } | Readable): AsyncGenerator<SplitEntry> {
+  let position = 0;
+  for await (const line of lines(
+    'path' in source && typeof source.path === 'string' ? unzipped(source.path) : (source as Readable),
+  )) {
+    if (line !== '') yield parseSplitEntry(line, position++);
+  }
+}
+
+async function* unzipped(path: string): AsyncGenerator<Buffer> {
+  const file = createReadStream(path, { highWaterMark: 64 * 1024 });
+  try {
+    yield* through(createGunzip(), file, 'tar-split record');
+  } catch (error) {
+    if (LayerStoreError.is(error, 'ERR_BAD_COMPRESSION')) {
+      throw new LayerStoreError(
+        'ERR_LAYER_CORRUPT',
+        `the tar-split record "${path}" is damaged: ${error.message}; repair the layer from its tar`,
+        {
+          cause: error,
+          path,
+        },
+      );
+    }
+    throw systemError(error, 'read the tar-split record', undefined, { path });
+  } finally {
+    file.destroy();
+  }
+}
+
+async function* lines(chunks: AsyncIterable<Buffer | string>): AsyncGenerator<string> {
+  let parts: Buffer[] = [];
+  let held = 0;
+  for await (const given of chunks) {
+    const chunk =
+      typeof given === 'string' ? Buffer.from(given) : Buffer.from(given.buffer, given.byteOffset, given.byteLength);
+    let from = 0;
+    for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, from)) {
+      const end = chunk.subarray(from, at);
+      yield (parts.length === 0 ? end : Buffer.concat([...parts, end])).toString();
+      parts = [];
+      held = 0;
+      from = at + 1;
+    }
+    if (from < chunk.length) {
+      parts.push(chunk.subarray(from));
+      held += chunk.length - from;
+      if (held > MAX_LINE) {
+        throw new LayerStoreError(
+          'ERR_LAYER_CORRUPT',
+          'the tar-split record is damaged: a line has no end; repair the layer from its tar',
+        );
+      }
+    }
+  }
+  if (held > 0) yield Buffer.concat(parts).toString();
+}
 
 const SEGMENT = 1024 * 1024;
 const BATCH = 64 * 1024;
@@ -58,7 +192,12 @@ export class SplitWriter {
   static async open(target: TarSplitTarget): Promise<SplitWriter> {
     const scratch = 'path' in target ? undefined : await mkdtemp(join(tmpdir(), 'layerstore-split-'));
     const path = 'path' in target ? target.path : join(scratch ?? '', 'record.gz');
-    return new SplitWriter(target, path, scratch, await LineFile.open(path));
+    try {
+      return new SplitWriter(target, path, scratch, await LineFile.open(path));
+    } catch (error) {
+      if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** Number of lines so far. */

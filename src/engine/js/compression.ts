@@ -1,21 +1,129 @@
 /**
+ * Compression of a tar. In: told by the first bytes, plain, gzip (several members, zero padding) or zstd. Out: gzip or zstd,
+ * hashed on the way into a descriptor.
+ *
  * zstd (RFC 8878): frames are told apart here, so that several frames, skippable frames and the limit of the window work
  * the same whatever decodes them: node:zlib where it can (Node 22.15 and later), else the optional dependency fzstd.
  * fzstd does not check a frame's own checksum; a diff id does.
  */
+import { createHash } from 'node:crypto';
 import type { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import * as zlib from 'node:zlib';
 import type * as fzstdModule from 'fzstd';
-import { LayerStoreError } from '../../errors.js';
+import type { Digest } from '../../digest.js';
+import { LayerStoreError, systemError } from '../../errors.js';
 import { ByteReader } from '../../tar/byte-reader.js';
 import { overLimit } from '../../tar/errors.js';
-import { compressionError, through } from './decode.js';
+import type { BlobCompression } from '../engine.js';
+import * as fs from './fs.js';
+
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+export interface Decoded {
+  compression: Compression;
+  chunks: AsyncIterable<Buffer>;
+}
+
+/** Looks at the first bytes of `input` and gives its decompressed chunks. */
+export async function decode(input: AsyncIterable<Buffer>, limits: { maxWindow: number }): Promise<Decoded> {
+  const iterator = input[Symbol.asyncIterator]();
+  let head: Buffer = Buffer.alloc(0);
+  let ended = false;
+  while (head.length < 4 && !ended) {
+    const next = await iterator.next();
+    if (next.done === true) ended = true;
+    else head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
+  }
+  const all = resume(head, iterator, ended);
+  // The third byte too: a name of a tar may begin with the first two.
+  if (head[0] === 0x1f && head[1] === 0x8b && head[2] === 0x08) return { compression: 'gzip', chunks: gunzip(all) };
+  if (isZstd(head)) return { compression: 'zstd', chunks: await unzstd(all, limits) };
+  return { compression: 'none', chunks: all };
+}
+
+async function* resume(head: Buffer, rest: AsyncIterator<Buffer>, ended: boolean): AsyncGenerator<Buffer> {
+  try {
+    if (head.length > 0) yield head;
+    while (!ended) {
+      const next = await rest.next();
+      if (next.done === true) ended = true;
+      else yield next.value;
+    }
+  } finally {
+    if (!ended) await rest.return?.();
+  }
+}
+
+function gunzip(input: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  // Node's own class goes on with the next member of a file, and ends at zero padding.
+  return through(zlib.createGunzip({ chunkSize: 256 * 1024 }), input, 'gzip');
+}
+
+/**
+ * Chunks of `input` through a transform of node:zlib. Its errors become ERR_BAD_COMPRESSION; those of the input come
+ * through unchanged. Input behind the end of the compressed data is read and dropped.
+ */
+export async function* through(
+  transform: Transform,
+  input: AsyncIterable<Buffer>,
+  format: string,
+): AsyncGenerator<Buffer> {
+  let inputError: { error: unknown } | undefined;
+  let closed = false;
+  transform.once('close', () => (closed = true));
+  const feed = async (): Promise<void> => {
+    try {
+      for await (const chunk of input) {
+        if (closed || transform.readableEnded) continue;
+        if (!transform.write(chunk)) await room(transform);
+      }
+      if (!closed) transform.end();
+    } catch (error) {
+      inputError = { error };
+      transform.destroy(error instanceof Error ? error : new Error('the input failed'));
+    }
+  };
+  const feeding = feed();
+  try {
+    for await (const chunk of transform) yield chunk as Buffer;
+    await feeding;
+  } catch (error) {
+    if (inputError !== undefined) throw inputError.error;
+    throw compressionError(error, format);
+  } finally {
+    transform.destroy();
+  }
+  if (inputError !== undefined) throw inputError.error;
+}
+
+function room(transform: Transform): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      for (const event of ['drain', 'end', 'close']) transform.off(event, done);
+      resolve();
+    };
+    for (const event of ['drain', 'end', 'close']) transform.on(event, done);
+  });
+}
+
+/** ERR_BAD_COMPRESSION for an error of a decompressor. */
+function compressionError(error: unknown, format: string): unknown {
+  if (error instanceof LayerStoreError || !(error instanceof Error)) return error;
+  return new LayerStoreError(
+    'ERR_BAD_COMPRESSION',
+    `cannot decompress the ${format} data: ${error.message}; it is damaged or truncated`,
+    {
+      cause: error,
+    },
+  );
+}
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
 
 /** Whether bytes (at least 4) begin a zstd frame, skippable or not. */
-export function isZstd(head: Buffer): boolean {
+function isZstd(head: Buffer): boolean {
   if (head.length < 4) return false;
   const magic = head.readUInt32LE(0);
   return magic === MAGIC || isSkippable(magic);
@@ -77,10 +185,7 @@ async function* decodeByFzstd(frame: AsyncIterable<Buffer>, fzstd: typeof fzstdM
 }
 
 /** Decompressed chunks of zstd data. ERR_NOT_SUPPORTED where nothing here can decode it. */
-export async function unzstd(
-  input: AsyncIterable<Buffer>,
-  limits: { maxWindow: number },
-): Promise<AsyncIterable<Buffer>> {
+async function unzstd(input: AsyncIterable<Buffer>, limits: { maxWindow: number }): Promise<AsyncIterable<Buffer>> {
   const decodeFrame = await frameDecoder();
   return decodeFrames(new ByteReader(input), limits, decodeFrame);
 }
@@ -185,4 +290,47 @@ function bad(why: string): LayerStoreError {
     'ERR_BAD_COMPRESSION',
     `cannot decompress the zstd data: ${why}; it is damaged or truncated`,
   );
+}
+
+const CHUNK = 256 * 1024;
+
+/** Writes `chunks` compressed where the descriptor stands. ERR_NOT_SUPPORTED for zstd where the running Node has none. */
+export async function compressTo(
+  chunks: AsyncIterable<Uint8Array>,
+  form: BlobCompression,
+  fd: number,
+  signal?: AbortSignal,
+): Promise<{ digest: Digest; size: number }> {
+  const hash = createHash('sha256');
+  let size = 0;
+  await pipeline(
+    chunks,
+    compressor(form),
+    async (compressed: AsyncIterable<Uint8Array>) => {
+      for await (const chunk of compressed) {
+        hash.update(chunk);
+        size += chunk.length;
+        try {
+          await fs.writeAll(fd, chunk);
+        } catch (error) {
+          throw systemError(error, 'write the compressed tar', 'check the space left and who reads it');
+        }
+      }
+    },
+    signal === undefined ? {} : { signal },
+  );
+  return { digest: `sha256:${hash.digest('hex')}`, size };
+}
+
+function compressor(form: BlobCompression): Transform {
+  if (form === 'gzip') return zlib.createGzip({ chunkSize: CHUNK });
+  // In Node since 22.15; unknown to the types of Node 20.
+  const { createZstdCompress } = zlib as unknown as { createZstdCompress?: (options: object) => Transform };
+  if (createZstdCompress === undefined) {
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `Node ${process.version} cannot write zstd by itself (22.15 and later can, and so can the native engine); choose "gzip" or "none"`,
+    );
+  }
+  return createZstdCompress({ chunkSize: CHUNK });
 }
