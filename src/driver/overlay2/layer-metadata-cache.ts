@@ -50,6 +50,8 @@ export class LayerMetadataCache {
   /** By link: the stack that begins with it, so that children of one parent share one list. */
   readonly #stacks = new Map<string, Lower>();
   readonly #ownLinks = new Map<string, string>();
+  /** Ids that {@link checkStack} found in order below another one. */
+  readonly #checked = new Set<string>();
   /** By id: the making of a first child; never rejects. */
   readonly #committing = new Map<string, Promise<void>>();
 
@@ -93,6 +95,13 @@ export class LayerMetadataCache {
     await mapConcurrent(directories, READERS, requireDirectory);
   }
 
+  /** {@link checkTrees} for a mount: what lies below is looked at once, since a mount must not cost more with each layer below. */
+  async checkStack(id: string, lower: Lower | undefined): Promise<void> {
+    const below = lowerPaths(lower, (each) => each.id).filter((each) => !this.#checked.has(each));
+    await this.checkTrees(id, ...below);
+    for (const each of below) this.#checked.add(each);
+  }
+
   /** What a child of `parent` stacks on, itself included. */
   async asLower(parent: string): Promise<Lower> {
     const layer = await this.load(parent);
@@ -122,6 +131,7 @@ export class LayerMetadataCache {
   forget(id: string): void {
     const link = this.#known.get(id)?.link;
     this.#known.delete(id);
+    this.#checked.delete(id);
     if (link !== undefined && this.#ownLinks.get(link) === id) this.#ownLinks.delete(link);
     if (link !== undefined && this.#stacks.get(link)?.id === id) this.#stacks.delete(link);
   }

@@ -226,7 +226,8 @@ export class OverlayMounts {
 
   async #mount(layer: KnownLayer, label: string, writable: boolean): Promise<Omit<Mounted, 'count'>> {
     const { id } = layer;
-    await this.#layers.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
+    if (writable) await this.#layers.checkStack(id, layer.lower);
+    else await this.#layers.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
     if (writable) await requireDirectory(this.#layout.work(id));
     const mount = this.#request(layer, label, writable);
     const { target } = mount;
