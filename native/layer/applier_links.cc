@@ -62,8 +62,7 @@ Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path)
     return errno == ENOENT ? missing() : SysError("fstatat", target.path);
   }
   if (S_ISDIR(info.st_mode)) return DataError(Fault::kBadTar, "a hard link to a directory", entry.name);
-  if (IsWhiteoutDevice(info)) return DataError(Fault::kUnsafePath, "a hard link to a whiteout", entry.name);
-  if (!Ours(info)) return missing();
+  if (IsWhiteoutDevice(info) || !Ours(info)) return missing();
   if (linkat(from->fd, target_name.c_str(), into.get(), name.c_str(), 0) != 0) {
     if (errno != EEXIST) return SysError("linkat", path_, target.path);
     struct stat there;

@@ -345,6 +345,7 @@ const ROWS: Record<string, Row> = {
     parent: [directory('d'), file('d/f', 'x')],
     layer: [file('d/g', 'y'), whiteout('d')],
   },
+  'a hard link to a whiteout': { layer: [file('.wh.b'), hard('a', 'b')], code: 'ERR_BAD_TAR' },
   'a whiteout in a directory that becomes a file': { layer: [file('d/.wh.e'), file('d')] },
   'marks in a directory that becomes a file, then a directory': {
     layer: [file('d/.wh.e'), opaque('d/'), file('d'), directory('d')],

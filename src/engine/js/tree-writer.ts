@@ -229,17 +229,7 @@ export class TreeWriter {
     // What the file's own entry still has to set must not come after what the link's entry sets.
     await this.#pool.drain();
     const stat = await this.#existing(target);
-    if (stat !== undefined && this.#hides(stat)) {
-      throw new LayerStoreError(
-        'ERR_UNSAFE_PATH',
-        `the tar has a hard link to the whiteout of "${shown(entry.linkName)}"`,
-        {
-          path: shown(entry.name),
-          offset: entry.offset,
-        },
-      );
-    }
-    if (stat === undefined || stat.isDirectory() || !this.#madeHere(target.real)) throw missing();
+    if (stat === undefined || stat.isDirectory() || this.#hides(stat) || !this.#madeHere(target.real)) throw missing();
     const there = await this.#existing(place);
     if (there !== undefined && there.ino === stat.ino && there.dev === stat.dev) return false;
     await this.#creating('make the hard link', place, async () => {
