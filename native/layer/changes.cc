@@ -237,9 +237,10 @@ Result<uint64_t> DiffSize(const DiffRequest& request, const CancelToken& cancel)
   };
   if (diff.compares()) {
     LS_ASSIGN(const std::vector<ChangeRecord> changes, CompareStack(diff, cancel));
+    PlainFinder finder(*diff.stack);
     for (const ChangeRecord& change : changes) {
       if (change.kind == ChangeKind::kDelete) continue;
-      LS_ASSIGN(const StackNode node, FindPlain(*diff.stack, change.path.substr(1)));
+      LS_ASSIGN(const StackNode node, finder.Find(change.path.substr(1)));
       if (node.exists()) count(node.st, change.path);
     }
     return size;

@@ -78,12 +78,12 @@ Result<TargetTree> TargetTree::Open(const std::string& directory) {
 }
 
 Result<int> TargetTree::Parent(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  const std::string_view parent = std::string_view(path).substr(0, slash == std::string::npos ? 0 : slash);
-  if (current_->path != parent) {
-    current_ = parent.empty() ? stack_->Root(0, 1).front() : stack_->Directory(0, std::string(parent));
-  }
+  current_ = Stack::Directory(current_, DirectoryPart(path));
   return stack_->Descriptor(current_);
+}
+
+Result<int> TargetTree::ParentOfLink(const std::string& path) {
+  return stack_->Descriptor(Stack::Directory(current_, DirectoryPart(path)));
 }
 
 Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name, bool with_overlay) {
@@ -116,7 +116,7 @@ Result<void> CopyTree(const std::string& source, const std::string& target, cons
     if (const std::string* first = links.FirstPath(step.st, step.path)) {
       // The two names may lie in different directories: both descriptors are needed at once.
       LS_ASSIGN(const UniqueFd here, OpenAt(parent, ".", O_PATH | O_DIRECTORY));
-      LS_ASSIGN(const int there, tree.Parent(*first));
+      LS_ASSIGN(const int there, tree.ParentOfLink(*first));
       if (linkat(there, TargetTree::Name(*first).c_str(), here.get(), step.name.c_str(), 0) != 0)
         return SysError("link", *first, step.path);
       return {};

@@ -21,11 +21,9 @@ Result<DiffStack> OpenDiff(const DiffRequest& request) {
   return diff;
 }
 
-Result<StackNode> FindPlain(Stack& stack, const std::string& path) {
-  const size_t slash = path.rfind('/');
-  MergedDir parent = stack.Root(0, 1);
-  if (slash != std::string::npos) parent = {stack.Directory(0, path.substr(0, slash))};
-  return stack.Lookup(parent, path.substr(slash + 1));
+Result<StackNode> PlainFinder::Find(const std::string& path) {
+  near_ = Stack::Directory(near_, DirectoryPart(path));
+  return stack_.Lookup({near_}, path.substr(path.rfind('/') + 1));
 }
 
 }  // namespace layerstore

@@ -28,8 +28,17 @@ struct DiffStack {
 // Fault::kInvalid for a request that says nothing sensible.
 Result<DiffStack> OpenDiff(const DiffRequest& request);
 
-// A path of the topmost layer of a plain stack, links not followed.
-Result<StackNode> FindPlain(Stack& stack, const std::string& path);
+// PlainFinder: paths of the topmost layer of a plain stack, links not followed. Cheapest for paths in the order of a
+// walk. One thread at a time; borrows the stack.
+class PlainFinder {
+ public:
+  explicit PlainFinder(Stack& stack) : stack_(stack), near_(stack.Root(0, 1).front()) {}
+  Result<StackNode> Find(const std::string& path);
+
+ private:
+  Stack& stack_;
+  LayerDirRef near_;
+};
 
 Result<std::vector<ChangeRecord>> CompareStack(const DiffStack& diff, const CancelToken& cancel);
 

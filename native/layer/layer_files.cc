@@ -56,7 +56,7 @@ Result<UniqueFd> WalkInLayer(int root, const std::string& path) {
 }  // namespace
 
 Result<UniqueFd> OpenInLayer(int root, const std::string& path, bool force_component_walk) {
-  if (force_component_walk || !HaveOpenat2()) return WalkInLayer(root, path);
+  if (force_component_walk || !HaveOpenat2() || path.size() >= PATH_MAX) return WalkInLayer(root, path);
   return OpenBeneath(root, path, O_PATH | O_DIRECTORY, 0, kResolveInRoot | kResolveNoMagiclinks);
 }
 
@@ -82,38 +82,43 @@ Result<bool> RecordFile::Next(SplitEntry& entry) {
 }
 
 Result<std::unique_ptr<LayerFiles>> LayerFiles::Open(const std::string& directory) {
-  LS_ASSIGN(UniqueFd root, OpenPath(directory, O_PATH | O_DIRECTORY));
-  return std::unique_ptr<LayerFiles>(new LayerFiles(std::move(root)));
+  std::unique_ptr<LayerFiles> files(new LayerFiles());
+  LS_ASSIGN(files->root_, OpenPath(directory, O_PATH | O_DIRECTORY));
+  LS_ASSIGN(files->stack_, Stack::Open({directory}, Whiteouts::kApply));
+  files->near_ = files->stack_->Root(0, 1).front();
+  return files;
+}
+
+Result<int> LayerFiles::OpenParent(std::string_view path) {
+  if (linked_.valid() && path == linked_path_) return linked_.get();
+  LayerDirRef directory = Stack::Directory(near_, path);
+  Result<int> direct = stack_->Descriptor(directory);
+  if (direct) {
+    near_ = std::move(directory);
+    return direct;
+  }
+  // A link on the way: seldom.
+  if (direct.error().err != ELOOP && direct.error().err != ENOTDIR) return direct.error();
+  linked_.reset();
+  linked_path_ = path;
+  LS_ASSIGN(linked_, OpenInLayer(root_.get(), linked_path_));
+  return linked_.get();
 }
 
 Result<LayerFiles::Place> LayerFiles::Find(const SplitEntry& entry) {
   if (!CleanEntryName(entry.name, clean_)) {
     return DataError(Fault::kCorrupt, "tar-split name leaves the layer", entry.name, entry.offset);
   }
-  const size_t slash = clean_.rfind('/');
-  Place place;
-  place.name = slash == std::string::npos ? clean_ : clean_.substr(slash + 1);
-  if (slash == std::string::npos) {
-    place.directory = root_.get();
-    return place;
-  }
-  const std::string_view parent(clean_.data(), slash);
-  if (!parent_.valid() || parent != parent_path_) {
-    parent_.reset();
-    parent_path_ = parent;
-    Result<UniqueFd> opened = OpenInLayer(root_.get(), parent_path_);
-    if (!opened) {
-      Error error = std::move(opened.error());
-      error.path = entry.name;
-      if (error.err == ENOENT || error.err == ENOTDIR || error.err == ELOOP) {
-        return DataError(Fault::kCorrupt, "its directory is missing", entry.name, entry.offset);
-      }
-      return error;
+  Result<int> parent = OpenParent(DirectoryPart(clean_));
+  if (!parent) {
+    Error error = std::move(parent.error());
+    error.path = entry.name;
+    if (error.err == ENOENT || error.err == ENOTDIR || error.err == ELOOP) {
+      return DataError(Fault::kCorrupt, "its directory is missing", entry.name, entry.offset);
     }
-    parent_ = std::move(*opened);
+    return error;
   }
-  place.directory = parent_.get();
-  return place;
+  return Place{*parent, clean_.substr(clean_.rfind('/') + 1)};
 }
 
 Result<UniqueFd> LayerFiles::OpenRecorded(const SplitEntry& entry) {

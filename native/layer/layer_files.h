@@ -6,6 +6,7 @@
 
 #include "codec/decoder.h"
 #include "layer/files.h"
+#include "layer/stack.h"
 #include "sys/files.h"
 #include "tar/split_reader.h"
 
@@ -28,7 +29,7 @@ class RecordFile {
 };
 
 // LayerFiles: opens files below a layer's directory and nowhere else: links resolve inside it, the last component is
-// never followed. Keeps the descriptor of the last parent directory, since records go directory by directory.
+// never followed. Cheapest for entries in the order of a walk, however deep.
 class LayerFiles {
  public:
   static Result<std::unique_ptr<LayerFiles>> Open(const std::string& directory);
@@ -43,11 +44,14 @@ class LayerFiles {
   Result<Place> Find(const SplitEntry& entry);
 
  private:
-  explicit LayerFiles(UniqueFd root) : root_(std::move(root)) {}
+  LayerFiles() = default;
+  Result<int> OpenParent(std::string_view path);
 
   UniqueFd root_;
-  UniqueFd parent_;
-  std::string parent_path_;
+  std::unique_ptr<Stack> stack_;  // of the one directory
+  LayerDirRef near_;              // the last parent that no link led to
+  UniqueFd linked_;               // the last one that a link led to
+  std::string linked_path_;
   std::string clean_;
 };
 

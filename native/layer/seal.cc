@@ -139,7 +139,7 @@ Result<void> Sealer::Whiteout(const WalkStep& step, int parent, const std::strin
 Result<void> Sealer::Link(const WalkStep& step, const std::string& first, int parent, const std::string& name) {
   if (!InPlace(*step.node)) {
     LS_ASSIGN(const UniqueFd here, OpenAt(parent, ".", O_PATH | O_DIRECTORY));
-    LS_ASSIGN(const int there, target_.Parent(first));
+    LS_ASSIGN(const int there, target_.ParentOfLink(first));
     if (linkat(there, TargetTree::Name(first).c_str(), here.get(), name.c_str(), 0) != 0)
       return SysError("link", first, step.path);
   }

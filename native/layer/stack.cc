@@ -13,35 +13,55 @@ namespace layerstore {
 namespace {
 
 constexpr size_t kMaxOpenDirectories = 256;
+// One directory in so many on the way down is a mark: a longer way is opened from mark to mark.
+constexpr uint32_t kMarkEvery = 64;
+
+bool IsMark(const LayerDir& directory) { return directory.depth % kMarkEvery == 0; }
 
 // Where a lookup in one layer's directory ended because the name is not there.
 bool IsMissing(int err) { return err == ENOENT || err == ENOTDIR; }
 
-LayerDirRef MakeDir(uint32_t layer, std::string path) {
-  auto directory = std::make_shared<LayerDir>();
-  directory->layer = layer;
-  directory->path = std::move(path);
-  return directory;
-}
-
 std::string Join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "/" + name; }
 
-// Layers are trusted no more than their archives: every component is a real directory below the root.
-Result<UniqueFd> OpenLayerPath(int root, const std::string& path) {
-  if (HaveOpenat2() && path.size() < PATH_MAX) {
-    return OpenBeneath(root, path, O_PATH | O_DIRECTORY, 0, kResolveBeneath | kResolveNoSymlinks);
-  }
+bool LiesIn(std::string_view path, const std::string& directory) {
+  return directory.empty() ||
+         (path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/'));
+}
+
+// Layers are trusted no more than their archives: every component is a real directory below `from`.
+Result<UniqueFd> OpenWay(int from, std::string_view way) {
   UniqueFd at;
-  for (size_t begin = 0; begin <= path.size();) {
-    const size_t slash = std::min(path.find('/', begin), path.size());
-    LS_ASSIGN(
-        at, OpenAt(at.valid() ? at.get() : root, path.substr(begin, slash - begin), O_PATH | O_DIRECTORY | O_NOFOLLOW));
-    begin = slash + 1;
+  while (!way.empty()) {
+    size_t size = way.size();
+    if (!HaveOpenat2()) {
+      size = std::min(way.find('/'), size);
+    } else if (size >= PATH_MAX) {
+      size = way.rfind('/', PATH_MAX - 1);
+    }
+    const std::string piece(way.substr(0, size));
+    const int base = at.valid() ? at.get() : from;
+    Result<UniqueFd> next =
+        HaveOpenat2() ? OpenBeneath(base, piece, O_PATH | O_DIRECTORY, 0, kResolveBeneath | kResolveNoSymlinks)
+                      : OpenAt(base, piece, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    if (!next) return next.error();
+    at = std::move(*next);
+    way.remove_prefix(std::min(size + 1, way.size()));
   }
   return at;
 }
 
 }  // namespace
+
+std::string_view DirectoryPart(std::string_view path) {
+  const size_t slash = path.rfind('/');
+  return path.substr(0, slash == std::string_view::npos ? 0 : slash);
+}
+
+// Not one destructor inside the other: the way may be thousands of directories long.
+LayerDir::~LayerDir() {
+  LayerDirRef up = std::move(above);
+  while (up != nullptr && up.use_count() == 1) up = std::exchange(up->above, nullptr);
+}
 
 // The state of one lookup as it goes down the layers; the rules are overlayfs' (fs/overlayfs/namei.c).
 struct Stack::Search {
@@ -59,7 +79,8 @@ Result<std::unique_ptr<Stack>> Stack::Open(const std::vector<std::string>& direc
   stack->user_ = whiteouts == Whiteouts::kOverlayUser;
   stack->plain_ = whiteouts == Whiteouts::kApply;
   for (const std::string& path : directories) {
-    LayerDirRef root = MakeDir(static_cast<uint32_t>(stack->roots_.size()), {});
+    auto root = std::make_shared<LayerDir>();
+    root->layer = static_cast<uint32_t>(stack->roots_.size());
     LS_ASSIGN(root->fd, OpenPath(path, O_PATH | O_DIRECTORY));
     if (!stack->plain_) {
       std::string opaque;
@@ -73,15 +94,39 @@ Result<std::unique_ptr<Stack>> Stack::Open(const std::vector<std::string>& direc
 
 MergedDir Stack::Root(uint32_t first, uint32_t end) const { return {roots_.begin() + first, roots_.begin() + end}; }
 
-LayerDirRef Stack::Directory(uint32_t layer, const std::string& path) const { return MakeDir(layer, path); }
+LayerDirRef Stack::Directory(LayerDirRef near, std::string_view path) {
+  while (!LiesIn(path, near->path)) near = near->above;
+  if (path.size() == near->path.size()) return near;
+  auto directory = std::make_shared<LayerDir>();
+  directory->layer = near->layer;
+  directory->path = path;
+  const auto way = path.substr(near->path.empty() ? 0 : near->path.size() + 1);
+  directory->depth = near->depth + 1 + static_cast<uint32_t>(std::count(way.begin(), way.end(), '/'));
+  directory->above = std::move(near);
+  return directory;
+}
+
+Result<void> Stack::Open(LayerDir& directory, const LayerDir& from) {
+  const std::string_view way = std::string_view(directory.path).substr(from.path.empty() ? 0 : from.path.size() + 1);
+  LS_ASSIGN(directory.fd, OpenWay(from.fd.get(), way));
+  return {};
+}
 
 Result<int> Stack::Descriptor(const LayerDirRef& directory) {
   if (directory->fd.valid()) return directory->fd.get();
-  LS_ASSIGN(directory->fd, OpenLayerPath(roots_[directory->layer]->fd.get(), directory->path));
-  open_.push_back(directory);
-  if (open_.size() > kMaxOpenDirectories) {
-    if (const LayerDirRef oldest = open_.front().lock()) oldest->fd.reset();
-    open_.pop_front();
+  std::vector<LayerDirRef> closed = {directory};  // and the marks above it, the last of them below an open directory
+  LayerDirRef from = directory->above;
+  for (; !from->fd.valid(); from = from->above) {
+    if (IsMark(*from)) closed.push_back(from);
+  }
+  for (; !closed.empty(); closed.pop_back()) {
+    LS_TRY(Open(*closed.back(), *from));
+    from = closed.back();
+    auto& kept = IsMark(*from) ? marks_ : open_;
+    kept.push_back(from);
+    if (kept.size() <= kMaxOpenDirectories) continue;
+    if (const LayerDirRef oldest = kept.front().lock()) oldest->fd.reset();
+    kept.pop_front();
   }
   return directory->fd.get();
 }
@@ -225,7 +270,7 @@ Result<void> Stack::SearchLayer(const LayerDirRef& base, Search& search, StackNo
     if (S_ISDIR(hit.st.st_mode)) {
       std::string path = Join(at->path, hit.place.name);
       if (path.size() > kMaxPathBytes) return DataError(Fault::kLimit, "path length", path);
-      at = MakeDir(base->layer, std::move(path));
+      at = Directory(at, path);
       at->xattr_whiteouts = std::exchange(hit.hides, false);
     }
     begin = slash + 1;

@@ -9,6 +9,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "layer/ingest.h"
@@ -18,13 +19,21 @@
 namespace layerstore {
 
 // One directory of one layer.
+struct LayerDir;
+using LayerDirRef = std::shared_ptr<LayerDir>;
 struct LayerDir {
+  LayerDir() = default;
+  LayerDir(const LayerDir&) = delete;
+  LayerDir& operator=(const LayerDir&) = delete;
+  ~LayerDir();
+
   uint32_t layer = 0;
-  std::string path;  // below the layer's root; empty: the root
+  uint32_t depth = 0;  // directories from the root to it
+  LayerDirRef above;   // a directory on the way to it, from which it is opened; null: the root
+  std::string path;    // below the layer's root; empty: the root
   bool xattr_whiteouts = false;
   UniqueFd fd;  // opened and closed by the Stack
 };
-using LayerDirRef = std::shared_ptr<LayerDir>;
 // The directories that one merged directory is made of, topmost first.
 using MergedDir = std::vector<LayerDirRef>;
 
@@ -55,6 +64,9 @@ struct StackChild {
   uint8_t type = 0;   // DT_*
 };
 
+// "a/b/c" -> "a/b"; "a" -> "".
+std::string_view DirectoryPart(std::string_view path);
+
 class Stack {
  public:
   static constexpr uint32_t kAllLayers = UINT32_MAX;
@@ -67,8 +79,9 @@ class Stack {
   // The merged root of layers [first, end).
   [[nodiscard]] MergedDir Root(uint32_t first, uint32_t end) const;
 
-  // A directory of one layer by its path.
-  [[nodiscard]] LayerDirRef Directory(uint32_t layer, const std::string& path) const;
+  // The directory at `path` of the layer that `near` belongs to. It is opened from `near`, or from what lies above
+  // that, so that its depth costs nothing: the nearer, the better.
+  [[nodiscard]] static LayerDirRef Directory(LayerDirRef near, std::string_view path);
 
   // Names in the parts of layers below number `below`, each once, in byte order, whiteouts included.
   Result<std::vector<StackChild>> List(const MergedDir& directory, uint32_t below = kAllLayers);
@@ -89,6 +102,7 @@ class Stack {
   struct Search;
 
   Stack() = default;
+  Result<void> Open(LayerDir& directory, const LayerDir& from);
   Result<void> SearchLayer(const LayerDirRef& base, Search& search, StackNode& hit);
   Result<bool> SearchOne(const LayerDirRef& base, const std::string& name, const std::string& before,
                          const std::string& after, bool last, Search& search, StackNode& hit);
@@ -97,7 +111,9 @@ class Stack {
   Result<bool> IsXattrWhiteout(const LayerDirRef& base, int directory, const std::string& name, const struct stat& st);
 
   std::vector<LayerDirRef> roots_;
-  std::deque<std::weak_ptr<LayerDir>> open_;  // those with a descriptor, oldest first
+  // Those with a descriptor, oldest first. Marks are apart, so that a walk back up finds some of them open.
+  std::deque<std::weak_ptr<LayerDir>> open_;
+  std::deque<std::weak_ptr<LayerDir>> marks_;
   bool user_ = false;
   bool plain_ = false;  // Whiteouts::kApply: nothing of overlayfs has a meaning
 };

@@ -40,6 +40,7 @@ Result<void> WalkTar(const DiffStack& diff, TarEmitter& emitter, const CancelTok
 Result<void> ChangesTar(const DiffStack& diff, TarEmitter& emitter, const CancelToken& cancel) {
   LS_ASSIGN(const std::vector<ChangeRecord> changes, CompareStack(diff, cancel));
   LinkTable links;
+  PlainFinder finder(*diff.stack);
   for (const ChangeRecord& change : changes) {
     if (cancel.cancelled()) return Cancelled();
     const std::string path = change.path.substr(1);
@@ -48,7 +49,7 @@ Result<void> ChangesTar(const DiffStack& diff, TarEmitter& emitter, const Cancel
       if (needed) LS_TRY(emitter.Whiteout(path));
       continue;
     }
-    LS_ASSIGN(const StackNode node, FindPlain(*diff.stack, path));
+    LS_ASSIGN(const StackNode node, finder.Find(path));
     if (node.exists()) LS_TRY(EmitNode(*diff.stack, node, path, links, emitter, cancel));
   }
   return {};

@@ -4,6 +4,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "layer/stack.h"
 #include "layer/tree.h"
@@ -18,11 +20,16 @@ class WhiteoutFilter {
 
  private:
   explicit WhiteoutFilter(std::unique_ptr<Stack> stack);
-  Result<void> Enter(const std::string& directory);
+  Result<void> Enter(std::string_view directory);
 
   std::unique_ptr<Stack> stack_;
-  std::string entered_;  // the path whose merged directory is kept; empty: the root
-  MergedDir directory_;  // empty: the tree has no such directory
+  std::string entered_;  // the path that was looked up last
+  // The merged directories on the way to it, the root first; an empty one: the tree has no such directory.
+  struct Level {
+    size_t path_bytes;
+    MergedDir directory;
+  };
+  std::vector<Level> levels_;
 };
 
 }  // namespace layerstore
