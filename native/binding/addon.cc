@@ -30,7 +30,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   environment->file_lock = Napi::Persistent(DefineFileLock(env));
 
   exports.Set("CancelToken", CancelTokenObject::Define(env));
-  exports.Set("Lingering", DefineLingering(env));
+  exports.Set("DeferredTeardown", DefineDeferredTeardown(env));
   exports.Set("Ingest", IngestObject::Define(env));
   exports.Set("TarReader", TarReaderObject::Define(env));
 

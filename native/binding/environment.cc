@@ -96,7 +96,7 @@ void Environment::Start(std::unique_ptr<Job> job) {
         started->Run();
         post();
       },
-      started->pace());
+      started->task_class());
   if (!submitted) {
     started->Refuse(submitted.error());
     post();
@@ -117,9 +117,10 @@ void Environment::Drop() {
   if (--holds_ == 0) napi_unref_threadsafe_function(env_, function_);
 }
 
-Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, Pace pace, std::function<Result<void>()> work) {
+Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, TaskClass task_class,
+                                   std::function<Result<void>()> work) {
   return Async<bool>(
-      std::move(control), pace,
+      std::move(control), task_class,
       [work = std::move(work)]() -> Result<bool> {
         LS_TRY(work());
         return true;

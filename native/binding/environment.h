@@ -37,7 +37,7 @@ class Job : public Message {
   virtual void Refuse(Error error) = 0;
   // JavaScript thread, while Run() may be running: stop soon.
   virtual void Cancel() = 0;
-  [[nodiscard]] virtual Pace pace() const { return Pace::kSteady; }
+  [[nodiscard]] virtual TaskClass task_class() const { return TaskClass::kBlocking; }
   // Keeps the event loop alive until it is delivered.
   [[nodiscard]] virtual bool Holds() const { return true; }
 };
@@ -64,17 +64,17 @@ class Environment {
 
   // A promise for `work`, which runs on a pool thread; `convert` makes its value on the JavaScript thread.
   template <typename T>
-  Napi::Value Async(std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
+  Napi::Value Async(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<T>()> work,
                     std::function<Napi::Value(Napi::Env, T&)> convert);
   template <typename T>
   Napi::Value Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
                     std::function<Napi::Value(Napi::Env, T&)> convert) {
-    return Async<T>(std::move(control), Pace::kSteady, std::move(work), std::move(convert));
+    return Async<T>(std::move(control), TaskClass::kBlocking, std::move(work), std::move(convert));
   }
   Napi::Value AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work) {
-    return AsyncVoid(std::move(control), Pace::kSteady, std::move(work));
+    return AsyncVoid(std::move(control), TaskClass::kBlocking, std::move(work));
   }
-  Napi::Value AsyncVoid(std::shared_ptr<Control> control, Pace pace, std::function<Result<void>()> work);
+  Napi::Value AsyncVoid(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<void>()> work);
 
   Napi::FunctionReference file_lock;  // its constructor, for lock()
 
@@ -109,11 +109,11 @@ class Environment {
 template <typename T>
 class PromiseJob : public Job {
  public:
-  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
-             std::function<Napi::Value(Napi::Env, T&)> convert)
+  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, TaskClass task_class,
+             std::function<Result<T>()> work, std::function<Napi::Value(Napi::Env, T&)> convert)
       : deferred_(deferred),
         control_(std::move(control)),
-        pace_(pace),
+        task_class_(task_class),
         work_(std::move(work)),
         convert_(std::move(convert)) {}
 
@@ -126,7 +126,7 @@ class PromiseJob : public Job {
     }
     work_ = nullptr;
   }
-  [[nodiscard]] Pace pace() const override { return pace_; }
+  [[nodiscard]] TaskClass task_class() const override { return task_class_; }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override {
     if (control_) control_->cancel.Cancel();
@@ -142,19 +142,19 @@ class PromiseJob : public Job {
  private:
   napi_deferred deferred_;
   std::shared_ptr<Control> control_;
-  Pace pace_;
+  TaskClass task_class_;
   std::function<Result<T>()> work_;
   std::function<Napi::Value(Napi::Env, T&)> convert_;
   std::optional<Result<T>> result_;
 };
 
 template <typename T>
-Napi::Value Environment::Async(std::shared_ptr<Control> control, Pace pace, std::function<Result<T>()> work,
+Napi::Value Environment::Async(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<T>()> work,
                                std::function<Napi::Value(Napi::Env, T&)> convert) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env_, &deferred, &promise) != napi_ok) return env_.Undefined();
-  Start(std::make_unique<PromiseJob<T>>(deferred, std::move(control), pace, std::move(work), std::move(convert)));
+  Start(std::make_unique<PromiseJob<T>>(deferred, std::move(control), task_class, std::move(work), std::move(convert)));
   return Napi::Value(env_, promise);
 }
 

@@ -60,7 +60,9 @@ class IngestJob : public Job {
   void Run() override { result_.emplace(Work()); }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override { state_->Cancel(); }
-  [[nodiscard]] Pace pace() const override { return state_->file.has_value() ? Pace::kSteady : Pace::kWaits; }
+  [[nodiscard]] TaskClass task_class() const override {
+    return state_->file.has_value() ? TaskClass::kBlocking : TaskClass::kStreamBound;
+  }
   void Deliver(Napi::Env env) override {
     state_->ResolveWrite(env);
     if (result_->ok()) {

@@ -144,7 +144,7 @@ Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   if (guard.failed()) return env.Undefined();
   const bool syncs =
       std::ranges::any_of(ops, [](const BatchOp& op) { return op.sync || op.kind == BatchKind::kFsync; });
-  return Environment::Of(env).AsyncVoid(nullptr, syncs ? Pace::kSteady : Pace::kBrief,
+  return Environment::Of(env).AsyncVoid(nullptr, syncs ? TaskClass::kBlocking : TaskClass::kShort,
                                         [ops = std::move(ops)] { return RunBatch(ops); });
 }
 

@@ -16,53 +16,53 @@ constexpr std::pair<const char*, MountTier> kTiers[] = {{"auto", MountTier::kAut
                                                         {"classic", MountTier::kClassic}};
 
 // Threads keep a share of it while they work with it, so that JavaScript may drop it at any time.
-class LingeringObject : public Napi::ObjectWrap<LingeringObject> {
+class DeferredTeardownObject : public Napi::ObjectWrap<DeferredTeardownObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
-    return DefineClass(env, "Lingering", {InstanceMethod<&LingeringObject::End>("end")});
+    return DefineClass(env, "DeferredTeardown", {InstanceMethod<&DeferredTeardownObject::End>("end")});
   }
   static constexpr napi_type_tag kTag{0x6c61796572646566, 0x65727265642d656e};
-  explicit LingeringObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LingeringObject>(info) {
+  explicit DeferredTeardownObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeferredTeardownObject>(info) {
     info.This().As<Napi::Object>().TypeTag(&kTag);
   }
 
-  [[nodiscard]] std::shared_ptr<Lingering> share() const { return lingering_; }
+  [[nodiscard]] std::shared_ptr<DeferredTeardown> share() const { return teardown_; }
 
  private:
   Napi::Value End(const Napi::CallbackInfo& info) {
-    return Environment::Of(info.Env()).AsyncVoid(nullptr, [lingering = lingering_]() -> Result<void> {
-      lingering->End();
+    return Environment::Of(info.Env()).AsyncVoid(nullptr, [teardown = teardown_]() -> Result<void> {
+      teardown->End();
       return {};
     });
   }
 
-  std::shared_ptr<Lingering> lingering_ = std::make_shared<Lingering>();
+  std::shared_ptr<DeferredTeardown> teardown_ = std::make_shared<DeferredTeardown>();
 };
 
 const char* OutcomeName(UnmountOutcome outcome) {
   switch (outcome) {
-    case UnmountOutcome::kStranger:
-      return "stranger";
-    case UnmountOutcome::kTargetKept:
-      return "kept";
-    case UnmountOutcome::kDone:
+    case UnmountOutcome::kForeign:
+      return "foreign";
+    case UnmountOutcome::kTargetLeft:
+      return "target-left";
+    case UnmountOutcome::kRemoved:
       break;
   }
-  return "done";
+  return "removed";
 }
 
 // An unmount that found the target busy tells who holds it.
 class UnmountJob : public Job {
  public:
   using Work = std::function<Result<UnmountOutcome>(const std::string& target)>;
-  UnmountJob(napi_deferred deferred, std::string target, Pace pace, Work work)
-      : deferred_(deferred), target_(std::move(target)), pace_(pace), work_(std::move(work)) {}
+  UnmountJob(napi_deferred deferred, std::string target, TaskClass task_class, Work work)
+      : deferred_(deferred), target_(std::move(target)), task_class_(task_class), work_(std::move(work)) {}
 
   void Run() override {
     result_ = work_(target_);
     if (!result_ && result_.error().err == EBUSY) holders_ = FindHolders(target_);
   }
-  [[nodiscard]] Pace pace() const override { return pace_; }
+  [[nodiscard]] TaskClass task_class() const override { return task_class_; }
   void Refuse(Error error) override { result_ = std::move(error); }
   void Cancel() override {}
   void Deliver(Napi::Env env) override {
@@ -87,9 +87,9 @@ class UnmountJob : public Job {
  private:
   napi_deferred deferred_;
   std::string target_;
-  Pace pace_;
+  TaskClass task_class_;
   Work work_;
-  Result<UnmountOutcome> result_ = UnmountOutcome::kStranger;
+  Result<UnmountOutcome> result_ = UnmountOutcome::kForeign;
   std::vector<Holder> holders_;
 };
 
@@ -104,17 +104,17 @@ OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
   return mount;
 }
 
-Napi::Value StartUnmount(Napi::Env env, std::string target, Pace pace, UnmountJob::Work work) {
+Napi::Value StartUnmount(Napi::Env env, std::string target, TaskClass task_class, UnmountJob::Work work) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
-  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), pace, std::move(work)));
+  Environment::Of(env).Start(std::make_unique<UnmountJob>(deferred, std::move(target), task_class, std::move(work)));
   return Napi::Value(env, promise);
 }
 
 }  // namespace
 
-Napi::Function DefineLingering(Napi::Env env) { return LingeringObject::Define(env); }
+Napi::Function DefineDeferredTeardown(Napi::Env env) { return DeferredTeardownObject::Define(env); }
 
 const char* TierName(MountTier tier) {
   for (const auto& [name, value] : kTiers) {
@@ -131,7 +131,7 @@ Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info) {
   if (guard.failed()) return env.Undefined();
   // Without a token, as below.
   return Environment::Of(env).Async<AttachedMount>(
-      nullptr, Pace::kBrief, [mount = std::move(mount), mode] { return MountOnNewTarget(mount, mode); },
+      nullptr, TaskClass::kShort, [mount = std::move(mount), mode] { return MountOnNewTarget(mount, mode); },
       [](Napi::Env at, AttachedMount& attached) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
         record.Set("tier", TierName(attached.tier));
@@ -146,15 +146,15 @@ Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info) {
   std::string target = guard.Text(info[0], "target");
   const uint64_t device = guard.Count(info[1], "device");
   // Without one it waits for the sync that ends the file system.
-  std::shared_ptr<Lingering> lingering;
+  std::shared_ptr<DeferredTeardown> teardown;
   if (!info[2].IsUndefined()) {
-    const auto* const object = guard.Instance<LingeringObject>(info[2], "lingering", "a Lingering");
-    if (object != nullptr) lingering = object->share();
+    const auto* const object = guard.Instance<DeferredTeardownObject>(info[2], "teardown", "a DeferredTeardown");
+    if (object != nullptr) teardown = object->share();
   }
   if (guard.failed()) return env.Undefined();
-  return StartUnmount(env, std::move(target), lingering ? Pace::kBrief : Pace::kSteady,
-                      [device, lingering = std::move(lingering)](const std::string& path) {
-                        return UnmountAndRemove(path, device, lingering.get());
+  return StartUnmount(env, std::move(target), teardown ? TaskClass::kShort : TaskClass::kBlocking,
+                      [device, teardown = std::move(teardown)](const std::string& path) {
+                        return UnmountAndRemove(path, device, teardown.get());
                       });
 }
 
@@ -175,10 +175,10 @@ Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
   std::string target = guard.Text(info[0], "target");
   const bool detach = guard.Flag(info[1], "detach");
   if (guard.failed()) return env.Undefined();
-  return StartUnmount(env, std::move(target), Pace::kSteady,
+  return StartUnmount(env, std::move(target), TaskClass::kBlocking,
                       [detach](const std::string& path) -> Result<UnmountOutcome> {
                         LS_TRY(Unmount(path, detach));
-                        return UnmountOutcome::kDone;
+                        return UnmountOutcome::kRemoved;
                       });
 }
 

@@ -13,8 +13,8 @@ Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info);
 Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info);
 Napi::Value MountsCall(const Napi::CallbackInfo& info);
 
-// The class `Lingering`: `end()` resolves when the file systems that it keeps have ended.
-Napi::Function DefineLingering(Napi::Env env);
+// The class `DeferredTeardown`: `end()` resolves when the file systems that it keeps have ended.
+Napi::Function DefineDeferredTeardown(Napi::Env env);
 
 const char* TierName(MountTier tier);
 

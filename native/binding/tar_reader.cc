@@ -58,7 +58,7 @@ class TarJob : public Job {
   }
   void Refuse(Error error) override { state_->sink.Finish(std::move(error)); }
   void Cancel() override { state_->Close(); }
-  [[nodiscard]] Pace pace() const override { return Pace::kWaits; }
+  [[nodiscard]] TaskClass task_class() const override { return TaskClass::kStreamBound; }
   [[nodiscard]] bool Holds() const override { return false; }
   void Deliver(Napi::Env env) override { state_->Ended(env); }
 

@@ -46,7 +46,7 @@ Result<void> SendFile(LayerFiles& files, const SplitEntry& entry, HashedSink& si
 }  // namespace
 
 Result<TarSummary> Assemble(const AssembleRequest& request, ByteSink& sink, const CancelToken& cancel) {
-  LS_ASSIGN(std::unique_ptr<RecordFile> record, RecordFile::Open(request.tar_split_path));
+  LS_ASSIGN(std::unique_ptr<TarSplitFile> record, TarSplitFile::Open(request.tar_split_path));
   LS_ASSIGN(std::unique_ptr<LayerFiles> files, LayerFiles::Open(request.directory));
   LS_ASSIGN(std::unique_ptr<HashedSink> out, HashedSink::Open(sink));
   SplitEntry entry;

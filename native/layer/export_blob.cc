@@ -45,7 +45,7 @@ Result<BlobSummary> ExportBlob(const AssembleRequest& request, Compression form,
 }
 
 Result<uint64_t> RecordedSize(const std::string& tar_split_path, const CancelToken& cancel) {
-  LS_ASSIGN(const std::unique_ptr<RecordFile> record, RecordFile::Open(tar_split_path));
+  LS_ASSIGN(const std::unique_ptr<TarSplitFile> record, TarSplitFile::Open(tar_split_path));
   uint64_t size = 0;
   SplitEntry entry;
   for (;;) {

@@ -60,8 +60,8 @@ Result<UniqueFd> OpenInLayer(int root, const std::string& path, bool force_compo
   return OpenBeneath(root, path, O_PATH | O_DIRECTORY, 0, kResolveInRoot | kResolveNoMagiclinks);
 }
 
-Result<std::unique_ptr<RecordFile>> RecordFile::Open(const std::string& path) {
-  std::unique_ptr<RecordFile> file(new RecordFile());
+Result<std::unique_ptr<TarSplitFile>> TarSplitFile::Open(const std::string& path) {
+  std::unique_ptr<TarSplitFile> file(new TarSplitFile());
   LS_ASSIGN(file->source_, FdSource::Open(path));
   file->path_ = path;
   LS_ASSIGN(file->decoder_, Decoder::Open(*file->source_, {}));
@@ -69,7 +69,7 @@ Result<std::unique_ptr<RecordFile>> RecordFile::Open(const std::string& path) {
   return file;
 }
 
-Result<bool> RecordFile::Next(SplitEntry& entry) {
+Result<bool> TarSplitFile::Next(SplitEntry& entry) {
   Result<bool> more = reader_->Next(entry);
   if (more) return more;
   Error error = std::move(more.error());

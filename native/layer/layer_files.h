@@ -12,15 +12,16 @@
 
 namespace layerstore {
 
-// RecordFile: a tar-split file on disk, decompressed (Docker's are gzip; a plain one is read too). Owns the descriptor.
-class RecordFile {
+// TarSplitFile: a tar-split file on disk, decompressed (Docker's are gzip; a plain one is read too). Owns the
+// descriptor.
+class TarSplitFile {
  public:
-  static Result<std::unique_ptr<RecordFile>> Open(const std::string& path);
+  static Result<std::unique_ptr<TarSplitFile>> Open(const std::string& path);
   // As SplitReader::Next; damage of the compression is Fault::kCorrupt too.
   Result<bool> Next(SplitEntry& entry);
 
  private:
-  RecordFile() = default;
+  TarSplitFile() = default;
 
   std::unique_ptr<FdSource> source_;
   std::string path_;

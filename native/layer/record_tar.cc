@@ -23,7 +23,7 @@ RecordTar::RecordTar(RecordListener* listener) : listener_(listener) {
 
 Result<std::unique_ptr<RecordTar>> RecordTar::Open(const std::string& path, RecordListener* listener) {
   std::unique_ptr<RecordTar> tar(new RecordTar(listener));
-  LS_ASSIGN(tar->record_, RecordFile::Open(path));
+  LS_ASSIGN(tar->record_, TarSplitFile::Open(path));
   return tar;
 }
 

@@ -36,7 +36,7 @@ class RecordTar final : public TarInput {
   explicit RecordTar(RecordListener* listener);
   Result<bool> Load();
 
-  std::unique_ptr<RecordFile> record_;
+  std::unique_ptr<TarSplitFile> record_;
   RecordListener* listener_;
   std::unique_ptr<TarReader> reader_;
   SplitEntry entry_;     // the record's entry in use

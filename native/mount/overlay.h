@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "mount/lingering.h"
+#include "mount/deferred_teardown.h"
 #include "sys/result.h"
 
 namespace layerstore {
@@ -37,13 +37,14 @@ struct AttachedMount {
 Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode);
 
 enum class UnmountOutcome : uint8_t {
-  kStranger,    // what is there has another device number, or cannot be looked at: nothing was done
-  kTargetKept,  // unmounted, and the mount point could not be removed
-  kDone,        // unmounted, and the mount point is gone
+  kForeign,     // what is there has another device number, or cannot be looked at: nothing was done
+  kTargetLeft,  // unmounted, and the mount point could not be removed
+  kRemoved,     // unmounted, and the mount point is gone
 };
-// Unmounts what has this device number and removes the mount point. With `lingering` the end of the file system is left
+// Unmounts what has this device number and removes the mount point. With `teardown` the end of the file system is left
 // to that, where the kernel can (fspick, Linux 5.2 on).
-Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device, Lingering* lingering = nullptr);
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device,
+                                        DeferredTeardown* teardown = nullptr);
 
 struct MountInfo {
   uint64_t id = 0, parent = 0;

@@ -33,19 +33,19 @@ Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t targe
   return AttachedMount{*tier, root.st_dev};
 }
 
-Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device, Lingering* lingering) {
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device, DeferredTeardown* teardown) {
   struct stat root {};
-  if (stat(target.c_str(), &root) != 0 || root.st_dev != device) return UnmountOutcome::kStranger;
+  if (stat(target.c_str(), &root) != 0 || root.st_dev != device) return UnmountOutcome::kForeign;
   UniqueFd picked;
-  if (lingering != nullptr) {
+  if (teardown != nullptr) {
     // It holds the file system and not the mount, so that a busy target is found busy all the same.
     if (Result<UniqueFd> fd = Fspick(target)) picked = std::move(*fd);
   }
   LS_TRY(Unmount(target, false));
-  if (picked.valid()) lingering->Keep(std::move(picked));
+  if (picked.valid()) teardown->Keep(std::move(picked));
   // With the directory go the copies of the mount in other namespaces.
-  if (rmdir(target.c_str()) != 0 && errno != ENOENT) return UnmountOutcome::kTargetKept;
-  return UnmountOutcome::kDone;
+  if (rmdir(target.c_str()) != 0 && errno != ENOENT) return UnmountOutcome::kTargetLeft;
+  return UnmountOutcome::kRemoved;
 }
 
 }  // namespace layerstore

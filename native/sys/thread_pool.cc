@@ -25,32 +25,32 @@ Result<void> ThreadPool::AddThread() {
   return {};
 }
 
-std::deque<ThreadPool::Work>& ThreadPool::QueueOf(Pace pace) {
-  if (pace == Pace::kWaits) return streams_;
-  return pace == Pace::kBrief ? brief_ : steady_;
+std::deque<ThreadPool::Work>& ThreadPool::QueueOf(TaskClass task_class) {
+  if (task_class == TaskClass::kStreamBound) return streams_;
+  return task_class == TaskClass::kShort ? short_ : blocking_;
 }
 
 size_t ThreadPool::Ready() const {
-  return streams_.size() + std::min(brief_.size(), kBriefAtOnce - brief_running_) + steady_.size();
+  return streams_.size() + std::min(short_.size(), kShortAtOnce - short_running_) + blocking_.size();
 }
 
 ThreadPool::Work ThreadPool::Take() {
-  std::deque<Work>* from = &steady_;
-  if (!brief_.empty() && brief_running_ < kBriefAtOnce) from = &brief_;
+  std::deque<Work>* from = &blocking_;
+  if (!short_.empty() && short_running_ < kShortAtOnce) from = &short_;
   if (!streams_.empty()) from = &streams_;
   Work work = std::move(from->front());
   from->pop_front();
   return work;
 }
 
-Result<void> ThreadPool::Submit(std::function<void()> work, Pace pace) {
-  const bool waits = pace == Pace::kWaits;
+Result<void> ThreadPool::Submit(std::function<void()> work, TaskClass task_class) {
+  const bool waits = task_class == TaskClass::kStreamBound;
   std::vector<Thread> ended;  // joined after the mutex is free
   std::unique_lock lock(mutex_);
   ended = TakeEnded();
   if (waits) ++waiting_;
-  std::deque<Work>& queue = QueueOf(pace);
-  queue.push_back({std::move(work), pace});
+  std::deque<Work>& queue = QueueOf(task_class);
+  queue.push_back({std::move(work), task_class});
   const size_t ready = Ready();
   if (idle_ < ready && (waits || threads_.size() < kMaxThreads + waiting_)) {
     Result<void> added = AddThread();
@@ -80,13 +80,13 @@ void ThreadPool::Loop(Threads::iterator self) {
       continue;
     }
     Work work = Take();
-    if (work.pace == Pace::kBrief) ++brief_running_;
+    if (work.task_class == TaskClass::kShort) ++short_running_;
     lock.unlock();
     work.run();
     work.run = nullptr;  // what it captured is released before the lock is taken
     lock.lock();
-    if (work.pace == Pace::kBrief) --brief_running_;
-    if (work.pace == Pace::kWaits) --waiting_;
+    if (work.task_class == TaskClass::kShort) --short_running_;
+    if (work.task_class == TaskClass::kStreamBound) --waiting_;
   }
   ended_.push_back(std::move(*self));
   threads_.erase(self);

@@ -15,26 +15,26 @@
 
 namespace layerstore {
 
-enum class Pace : uint8_t {
-  kBrief,   // a few system calls that wait for no disk: many at once would only contend for the same directories
-  kSteady,  // runs long, or waits for a disk or for the kernel, as any number can at once
-  kWaits,   // waits for whoever submitted it, as a stream does for its other end
+enum class TaskClass : uint8_t {
+  kShort,        // short, no disk I/O; limited concurrency, since many at once contend for the same directories
+  kBlocking,     // runs long, or waits for a disk or for the kernel, as any number can at once
+  kStreamBound,  // bound to a stream: it waits for the other end, which is JavaScript's
 };
 
 class ThreadPool {
  public:
   static constexpr size_t kMaxThreads = 64;
-  static constexpr size_t kBriefAtOnce = 6;
+  static constexpr size_t kShortAtOnce = 6;
 
   ThreadPool() = default;
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool() { Close(); }
 
-  // Work of one pace begins in the order it came in: what waits first, then what is brief. kWaits gets a thread beyond
-  // the limit at once, so that neither streams nor others keep each other waiting. Fails only where the kernel gives
-  // not even a first thread.
-  Result<void> Submit(std::function<void()> work, Pace pace);
+  // Work of one class begins in the order it came in: stream-bound work first, then short work. kStreamBound gets a
+  // thread beyond the limit at once, so that neither streams nor others keep each other waiting. Fails only where the
+  // kernel gives not even a first thread.
+  Result<void> Submit(std::function<void()> work, TaskClass task_class);
 
   // Runs what was submitted, then ends and joins every thread. Nothing is submitted after it.
   void Close();
@@ -42,11 +42,11 @@ class ThreadPool {
  private:
   struct Work {
     std::function<void()> run;
-    Pace pace = Pace::kSteady;
+    TaskClass task_class = TaskClass::kBlocking;
   };
   using Threads = std::list<Thread>;
 
-  std::deque<Work>& QueueOf(Pace pace);
+  std::deque<Work>& QueueOf(TaskClass task_class);
   Result<void> AddThread();
   void Loop(Threads::iterator self);
   // Works that a thread could begin now.
@@ -56,14 +56,14 @@ class ThreadPool {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Work> streams_;  // kWaits
-  std::deque<Work> brief_;
-  std::deque<Work> steady_;
+  std::deque<Work> streams_;  // kStreamBound
+  std::deque<Work> short_;
+  std::deque<Work> blocking_;
   Threads threads_;
   std::vector<Thread> ended_;  // to be joined by somebody else
   size_t idle_ = 0;
-  size_t waiting_ = 0;        // works of kWaits that are queued or run
-  size_t brief_running_ = 0;  // at most kBriefAtOnce
+  size_t waiting_ = 0;        // works of kStreamBound that are queued or run
+  size_t short_running_ = 0;  // at most kShortAtOnce
   bool closing_ = false;
 };
 

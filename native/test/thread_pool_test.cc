@@ -1,4 +1,4 @@
-// native/sys/thread_pool: order, limits by pace, threads that come and go.
+// native/sys/thread_pool: order, limits by task_class, threads that come and go.
 #include "sys/thread_pool.h"
 
 #include <algorithm>
@@ -52,24 +52,24 @@ void BriefIsLimited() {
   Room room;
   std::atomic<size_t> ran = 0;
   ThreadPool pool;
-  constexpr size_t kBrief = ThreadPool::kBriefAtOnce * 3;
-  for (size_t i = 0; i < kBrief; ++i) {
+  constexpr size_t kShort = ThreadPool::kShortAtOnce * 3;
+  for (size_t i = 0; i < kShort; ++i) {
     CHECK_OK(pool.Submit(
         [&] {
           room.Stay();
           ran++;
         },
-        Pace::kBrief));
+        TaskClass::kShort));
   }
-  room.AwaitInside(ThreadPool::kBriefAtOnce);
+  room.AwaitInside(ThreadPool::kShortAtOnce);
   // Brief work that is stuck keeps nothing else waiting.
   std::latch steady(1);
-  CHECK_OK(pool.Submit([&] { steady.count_down(); }, Pace::kSteady));
+  CHECK_OK(pool.Submit([&] { steady.count_down(); }, TaskClass::kBlocking));
   steady.wait();
   room.Open();
   pool.Close();
-  CHECK(ran == kBrief);
-  CHECK(room.most() == ThreadPool::kBriefAtOnce);
+  CHECK(ran == kShort);
+  CHECK(room.most() == ThreadPool::kShortAtOnce);
 }
 
 void SteadyIsLimitedAndWaitsIsNot() {
@@ -82,11 +82,11 @@ void SteadyIsLimitedAndWaitsIsNot() {
           room.Stay();
           ran++;
         },
-        Pace::kSteady));
+        TaskClass::kBlocking));
   }
   room.AwaitInside(ThreadPool::kMaxThreads);
   std::latch streams(3);
-  for (int i = 0; i < 3; ++i) CHECK_OK(pool.Submit([&] { streams.arrive_and_wait(); }, Pace::kWaits));
+  for (int i = 0; i < 3; ++i) CHECK_OK(pool.Submit([&] { streams.arrive_and_wait(); }, TaskClass::kStreamBound));
   // Two threads are free for one another only if each of the three has its own.
   streams.wait();
   room.Open();
@@ -104,8 +104,9 @@ void Order() {
     order.push_back(n);
   };
   Room room;
-  for (size_t i = 0; i < ThreadPool::kBriefAtOnce - 1; ++i) CHECK_OK(pool.Submit([&] { room.Stay(); }, Pace::kBrief));
-  room.AwaitInside(ThreadPool::kBriefAtOnce - 1);
+  for (size_t i = 0; i < ThreadPool::kShortAtOnce - 1; ++i)
+    CHECK_OK(pool.Submit([&] { room.Stay(); }, TaskClass::kShort));
+  room.AwaitInside(ThreadPool::kShortAtOnce - 1);
   std::latch done(200);
   for (int i = 0; i < 200; ++i) {
     CHECK_OK(pool.Submit(
@@ -113,7 +114,7 @@ void Order() {
           note(i);
           done.count_down();
         },
-        Pace::kBrief));
+        TaskClass::kShort));
   }
   done.wait();
   CHECK(std::ranges::is_sorted(order));
@@ -126,7 +127,8 @@ void NothingIsForgotten() {
   {
     ThreadPool pool;
     for (int i = 0; i < 20'000; ++i) {
-      constexpr Pace kPaces[] = {Pace::kBrief, Pace::kSteady, Pace::kBrief, Pace::kWaits};
+      constexpr TaskClass kPaces[] = {TaskClass::kShort, TaskClass::kBlocking, TaskClass::kShort,
+                                      TaskClass::kStreamBound};
       CHECK_OK(pool.Submit([&] { ran++; }, kPaces[i % (i % 64 == 0 ? 4 : 3)]));
     }
   }

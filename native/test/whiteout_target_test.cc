@@ -148,7 +148,7 @@ void Targets() {
 
   // Another device's number: not ours.
   auto stranger = UnmountAndRemove(mount.target, made->device + 1);
-  CHECK(stranger.ok() && *stranger == UnmountOutcome::kStranger);
+  CHECK(stranger.ok() && *stranger == UnmountOutcome::kForeign);
   CHECK(Exists(mount.target + "/file"));
 
   {
@@ -158,10 +158,10 @@ void Targets() {
     CHECK(Exists(mount.target + "/file"));
   }
   auto done = UnmountAndRemove(mount.target, made->device);
-  CHECK(done.ok() && *done == UnmountOutcome::kDone);
+  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
   CHECK(!Exists(mount.target));
   auto missing = UnmountAndRemove(mount.target, made->device);
-  CHECK(missing.ok() && *missing == UnmountOutcome::kStranger);
+  CHECK(missing.ok() && *missing == UnmountOutcome::kForeign);
 
   // A mount that fails takes its mount point with it.
   OverlayMount wrong = mount;
@@ -178,12 +178,12 @@ void Targets() {
   CHECK_OK(MountOverlay(mount));
   CHECK(stat(mount.target.c_str(), &root) == 0);
   auto kept = UnmountAndRemove(mount.target, root.st_dev);
-  CHECK(kept.ok() && *kept == UnmountOutcome::kTargetKept);
+  CHECK(kept.ok() && *kept == UnmountOutcome::kTargetLeft);
   CHECK(Exists(mount.target + "/stranger"));
 }
 
 // index=on takes an upper directory that another overlay uses for an error, which tells when the old one has ended.
-void Lingerings() {
+void DeferredTeardowns() {
   const Scratch scratch;
   OverlayMount mount;
   mount.lowers = {scratch.Dir("lower")};
@@ -193,36 +193,36 @@ void Lingerings() {
   mount.options = {"index=on"};
   Put(scratch / "lower/file", "x");
 
-  Lingering lingering;
-  lingering.End();  // nothing to end
+  DeferredTeardown teardown;
+  teardown.End();  // nothing to end
   auto made = MountOnNewTarget(mount, 0750);
   CHECK_OK(made);
   {
     const UniqueFd held(open(mount.target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    auto busy = UnmountAndRemove(mount.target, made->device, &lingering);
+    auto busy = UnmountAndRemove(mount.target, made->device, &teardown);
     CHECK(!busy.ok() && busy.error().err == EBUSY);
     CHECK(Exists(mount.target + "/file"));
   }
-  auto done = UnmountAndRemove(mount.target, made->device, &lingering);
-  CHECK(done.ok() && *done == UnmountOutcome::kDone);
+  auto done = UnmountAndRemove(mount.target, made->device, &teardown);
+  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
   CHECK(!Exists(mount.target));
   auto early = MountOnNewTarget(mount, 0750);
   CHECK(!early.ok() && early.error().err == EBUSY);
   CHECK(!Exists(mount.target));
 
-  lingering.End();
+  teardown.End();
   made = MountOnNewTarget(mount, 0750);
   CHECK_OK(made);
   // Two threads at it end all that there is.
-  done = UnmountAndRemove(mount.target, made->device, &lingering);
-  CHECK(done.ok() && *done == UnmountOutcome::kDone);
-  Result<Thread> other = Thread::Start([&] { lingering.End(); }, {"end", false, 0});
+  done = UnmountAndRemove(mount.target, made->device, &teardown);
+  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
+  Result<Thread> other = Thread::Start([&] { teardown.End(); }, {"end", false, 0});
   CHECK(other.ok());
-  lingering.End();
+  teardown.End();
   other->Join();
   // Nor does one whose keeper is gone stay.
   {
-    Lingering dropped;
+    DeferredTeardown dropped;
     made = MountOnNewTarget(mount, 0750);
     CHECK_OK(made);
     CHECK(UnmountAndRemove(mount.target, made->device, &dropped).ok());
@@ -239,6 +239,6 @@ int main() {
   FilteredTar();
   SizeOfUpper();
   Targets();
-  Lingerings();
+  DeferredTeardowns();
   return Finish();
 }

@@ -258,8 +258,8 @@ export interface EngineFeatures {
   readonly [feature: string]: string;
 }
 
-/** File systems whose mounts are gone: kept in being until `end`, which resolves when those that were kept have ended. */
-export interface Lingering {
+/** File systems that were unmounted but are kept alive. `end` resolves when the kernel has torn down those kept so far. */
+export interface DeferredTeardown {
   end(): Promise<void>;
 }
 
@@ -312,13 +312,17 @@ export interface Engine {
   /** {@link mountOverlay} on a directory made for it (EEXIST of `mkdir` where there is one), gone after a failure. `device`: `stat`'s. */
   mountOnNewTarget?(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
   /**
-   * {@link unmount} of what has this device number, and the mount point removed: `done`. `kept`: it could not be removed.
-   * `stranger`: something else is there, or nothing can be seen, and nothing was done. With `lingering` the end of the file
-   * system, which syncs what lies below it, is left to that.
+   * {@link unmount} of what has this device number, and the mount point removed: `removed`. `target-left`: unmounted, but
+   * the mount point could not be removed. `foreign`: something else is mounted there, or nothing can be seen, and nothing
+   * was done. With `teardown` the end of the file system, which syncs what lies below it, is left to that.
    */
-  unmountAndRemove?(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
+  unmountAndRemove?(
+    target: string,
+    device: number,
+    teardown?: DeferredTeardown,
+  ): Promise<'removed' | 'target-left' | 'foreign'>;
   /** Absent: an unmount waits for the end of its file system. */
-  lingering?(): Lingering;
+  deferredTeardown?(): DeferredTeardown;
   /** The mount table of this process at or below `directory`, in mount order. */
   mounts(directory: string): Promise<MountEntry[]>;
 

@@ -3,7 +3,7 @@
  * of an unmount's time and promised by nobody in a relaxed store. So it is done for many together, a little later, but
  * before the same directories are mounted again: two overlays must not share an upper directory.
  */
-import type { Lingering } from '../../engine/engine.js';
+import type { DeferredTeardown } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 
@@ -17,7 +17,7 @@ const AT_ONCE = 16;
 export class LingeringOverlays {
   readonly #context: DriverContext;
   /** For {@link Engine.unmountAndRemove}; `undefined` where every unmount waits for the end of its own. */
-  readonly keeper: Lingering | undefined;
+  readonly keeper: DeferredTeardown | undefined;
   #waiting = new Set<string>();
   #ending = new Set<string>();
   #now: Promise<void> | undefined;
@@ -27,7 +27,7 @@ export class LingeringOverlays {
   /** A `volatile` overlay syncs nothing at its end, and has a marker that goes only after that. */
   constructor(context: DriverContext, { volatile }: { volatile: boolean }) {
     this.#context = context;
-    this.keeper = context.durability === 'relaxed' && !volatile ? context.engine.lingering?.() : undefined;
+    this.keeper = context.durability === 'relaxed' && !volatile ? context.engine.deferredTeardown?.() : undefined;
   }
 
   /** The layer's overlay was left to the keeper. */

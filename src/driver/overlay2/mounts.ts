@@ -109,10 +109,10 @@ export class OverlayMounts {
       // One call where nothing is odd; whatever is, is looked into step by step.
       const keeper = held.writable ? this.#lingering.keeper : undefined;
       const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device, keeper);
-      if (outcome !== undefined && outcome !== 'stranger') {
+      if (outcome !== undefined && outcome !== 'foreign') {
         this.#mounted.delete(id);
         if (keeper !== undefined) await this.#lingering.add(id);
-        if (outcome === 'kept') await this.#removeTarget(id);
+        if (outcome === 'target-left') await this.#removeTarget(id);
         if (held.writable) await this.#volatile.finish(id);
         return;
       }

@@ -6,7 +6,7 @@
  * LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, Lingering, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type { BatchOp, DeferredTeardown, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -172,7 +172,7 @@ export interface NativeFileLock {
 
 export interface Binding {
   CancelToken: new () => CancelToken;
-  Lingering: new () => Lingering;
+  DeferredTeardown: new () => DeferredTeardown;
   Ingest: new (request: NativeIngestRequest) => Ingest;
   TarReader: new (request: NativeTarRequest) => TarReader;
 
@@ -197,8 +197,8 @@ export interface Binding {
   mountOverlay(mount: NativeOverlayMount): Promise<MountTier>;
   unmount(target: string, detach: boolean): Promise<void>;
   mountOnNewTarget(mount: NativeOverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
-  /** `lingering`: one of this addon's. */
-  unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'>;
+  /** `teardown`: one of this addon's. */
+  unmountAndRemove(target: string, device: number, teardown?: DeferredTeardown): Promise<'removed' | 'target-left' | 'foreign'>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
   readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<NativeSmallFileTable>;

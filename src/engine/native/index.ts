@@ -12,6 +12,7 @@ import type {
   AssembleToRequest,
   BatchOp,
   Change,
+  DeferredTeardown,
   DiffRequest,
   Engine,
   EngineFeatures,
@@ -19,7 +20,6 @@ import type {
   HashFileResult,
   IngestRequest,
   IngestResult,
-  Lingering,
   MountEntry,
   MountTier,
   OverlayMount,
@@ -211,12 +211,12 @@ class NativeEngine implements Engine {
     );
   }
 
-  async unmountAndRemove(target: string, device: number, lingering?: Lingering): Promise<'done' | 'kept' | 'stranger'> {
-    return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device, lingering));
+  async unmountAndRemove(target: string, device: number, teardown?: DeferredTeardown): Promise<'removed' | 'target-left' | 'foreign'> {
+    return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device, teardown));
   }
 
-  lingering(): Lingering {
-    return new this.#binding.Lingering();
+  deferredTeardown(): DeferredTeardown {
+    return new this.#binding.DeferredTeardown();
   }
 
   async mounts(directory: string): Promise<MountEntry[]> {

@@ -37,19 +37,19 @@ export const READS: readonly string[] = [
   'readSmallFiles',
   'names',
   'lock',
-  'lingering',
-  'lingering end',
+  'deferredTeardown',
+  'deferredTeardown end',
 ];
 /** Methods that give no promise: they throw what others reject with. */
-const SYNCHRONOUS: readonly string[] = ['features', 'lingering'];
+const SYNCHRONOUS: readonly string[] = ['features', 'deferredTeardown'];
 
 type Method = (this: Engine, ...args: unknown[]) => unknown;
 
-/** Every method of the native engine, and `NAME end` for those of what `lingering` gives. */
+/** Every method of the native engine, and `NAME end` for those of what `deferredTeardown` gives. */
 export function engineMethods(): string[] {
   const prototype = Object.getPrototypeOf(loadNativeEngine()) as Record<string, unknown>;
   const names = Object.getOwnPropertyNames(prototype).filter((name) => name !== 'constructor');
-  return [...names.filter((name) => typeof prototype[name] === 'function'), 'lingering end'];
+  return [...names.filter((name) => typeof prototype[name] === 'function'), 'deferredTeardown end'];
 }
 
 /** Hooks all native engines of this process and its `node:fs` below `root`; gives what takes the hooks out again. */
@@ -93,7 +93,7 @@ function hookMethod(prototype: Record<string, Method>, name: string, replace: Re
       return Promise.reject(error);
     }
     const result = original.apply(this, args);
-    if (name === 'lingering') hookEnd(result as { end: () => Promise<void> }, before);
+    if (name === 'deferredTeardown') hookEnd(result as { end: () => Promise<void> }, before);
     return result;
   });
 }
@@ -102,7 +102,7 @@ function hookMethod(prototype: Record<string, Method>, name: string, replace: Re
 function hookEnd(kept: { end: () => Promise<void> }, before: Before): void {
   const end = kept.end.bind(kept);
   const value = async (): Promise<void> => {
-    before('lingering end', 'lingering end');
+    before('deferredTeardown end', 'deferredTeardown end');
     await end();
   };
   Object.defineProperty(kept, 'end', { value });

@@ -21,7 +21,7 @@ function setUp(
   const end = (): Promise<void> => new Promise((resolve, reject) => calls.push({ done: resolve, fail: reject }));
   const context = {
     durability: change.durability ?? 'relaxed',
-    engine: change.without === true ? {} : { lingering: () => ({ end }) },
+    engine: change.without === true ? {} : { deferredTeardown: () => ({ end }) },
     logger: { debug: ignore, info: ignore, error: ignore, warn: (_: object, text: string) => void warned.push(text) },
   } as unknown as DriverContext;
   return {

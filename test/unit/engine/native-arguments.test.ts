@@ -88,7 +88,7 @@ const WRONG: readonly [what: string, argument: RegExp, call: () => unknown][] = 
   [
     'another object with the prototype of a token',
     /^token /,
-    () => addon.changes(request, Object.setPrototypeOf(new addon.Lingering(), addon.CancelToken.prototype)),
+    () => addon.changes(request, Object.setPrototypeOf(new addon.DeferredTeardown(), addon.CancelToken.prototype)),
   ],
 ];
 

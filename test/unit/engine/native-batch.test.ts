@@ -166,6 +166,6 @@ test('names of a directory come whole, links to directories not among the direct
 
 test('an unmount takes no keeper but one of the addon', async () => {
   const stranger = { end: () => Promise.resolve() };
-  await assert.rejects(async () => engine.unmountAndRemove?.('/nothing', 1, stranger), /lingering/);
-  assert.equal(await engine.unmountAndRemove?.('/nothing', 1, engine.lingering?.()), 'stranger');
+  await assert.rejects(async () => engine.unmountAndRemove?.('/nothing', 1, stranger), /teardown/);
+  assert.equal(await engine.unmountAndRemove?.('/nothing', 1, engine.deferredTeardown?.()), 'foreign');
 });

@@ -22,7 +22,10 @@ type Callable = (...args: unknown[]) => unknown;
 type Constructor = new (...args: unknown[]) => Record<string, Callable>;
 
 const binding = loadBinding();
-const { CancelToken, Lingering } = binding as unknown as Record<'CancelToken' | 'Lingering', { prototype: object }>;
+const { CancelToken, DeferredTeardown } = binding as unknown as Record<
+  'CancelToken' | 'DeferredTeardown',
+  { prototype: object }
+>;
 mkdirSync(join(scratch, 'cwd'));
 process.chdir(join(scratch, 'cwd')); // relative names lead nowhere else
 const tree = join(scratch, 'tree');
@@ -119,10 +122,10 @@ const HOSTILE: readonly (() => unknown)[] = [
   () => Object.create(null) as object,
   () => () => undefined,
   () => new binding.CancelToken(),
-  () => new binding.Lingering(),
+  () => new binding.DeferredTeardown(),
   () => Object.create(CancelToken.prototype) as object,
-  () => Object.create(Lingering.prototype) as object,
-  () => Object.setPrototypeOf(new binding.Lingering(), CancelToken.prototype) as object,
+  () => Object.create(DeferredTeardown.prototype) as object,
+  () => Object.setPrototypeOf(new binding.DeferredTeardown(), CancelToken.prototype) as object,
   () => new Proxy(new binding.CancelToken(), {}),
   goodRequest,
   () => [goodRequest()],

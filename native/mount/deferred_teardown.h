@@ -1,6 +1,6 @@
-// Lingering: file systems whose mounts are gone, kept in being until End(). The end of an overlay syncs the whole file
-// system below it, which takes longer than all else about an unmount: whoever promised no durability need not wait for
-// it. Any thread; End() and the destructor block.
+// DeferredTeardown: file systems whose mounts are gone, kept in being until End(). The end of an overlay syncs the
+// whole file system below it, which takes longer than all else about an unmount: whoever promised no durability need
+// not wait for it. Any thread; End() and the destructor block.
 #pragma once
 
 #include <deque>
@@ -11,7 +11,7 @@
 
 namespace layerstore {
 
-class Lingering {
+class DeferredTeardown {
  public:
   void Keep(UniqueFd picked) {
     const std::scoped_lock lock(mutex_);
