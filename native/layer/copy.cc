@@ -83,7 +83,8 @@ Result<int> TargetTree::Parent(const std::string& path) {
 }
 
 Result<int> TargetTree::ParentOfLink(const std::string& path) {
-  return stack_->Descriptor(Stack::Directory(current_, DirectoryPart(path)));
+  linked_ = Stack::Directory(current_, DirectoryPart(path));
+  return stack_->Descriptor(linked_);
 }
 
 Result<void> CopyXattrs(int from, const std::string& from_name, int to, const std::string& to_name, bool with_overlay) {

@@ -24,6 +24,7 @@ class TargetTree {
  private:
   std::unique_ptr<Stack> stack_;
   LayerDirRef current_;
+  LayerDirRef linked_;  // of the last hard link: it is open as long as somebody has it
 };
 
 // A file to copy: its attributes, and where it lies. Descriptors are lent.
