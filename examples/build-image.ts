@@ -22,13 +22,20 @@ const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const ISOLATION = ['--mount', '--pid', '--ipc', '--uts', '--fork', '--kill-child'];
 
 /** Runs one command on `parent`; its changes as a layer. */
-async function runStep(store: Store, parent: ChainID | undefined, command: string, env: readonly string[]): Promise<Layer> {
+async function runStep(
+  store: Store,
+  parent: ChainID | undefined,
+  command: string,
+  env: readonly string[],
+): Promise<Layer> {
   const box = await store.createRWLayer(`build-${process.pid}-${performance.now().toFixed(3)}`, parent);
   try {
     const root = await box.mount();
     try {
       const variables = Object.fromEntries([PATH, ...env].map((text) => text.split(/=(.*)/s) as [string, string]));
-      const { stdout } = await execute('unshare', [...ISOLATION, `--root=${root}`, '/bin/sh', '-ec', command], { env: variables });
+      const { stdout } = await execute('unshare', [...ISOLATION, `--root=${root}`, '/bin/sh', '-ec', command], {
+        env: variables,
+      });
       process.stdout.write(`RUN ${command}\n${stdout}`);
     } finally {
       await box.unmount();
@@ -56,7 +63,8 @@ async function build(root: string, recipe: string, out: string): Promise<void> {
     for (const line of lines) {
       const [, instruction = '', rest = ''] = /^\s*(\S+)\s+(.*)$/.exec(line) ?? [];
       const [name = '', value] = rest.split(/=(.*)/s);
-      if (instruction === 'RUN') made.push(await runStep(store, made.at(-1)?.chainID ?? base.chainID, rest, config.Env));
+      if (instruction === 'RUN')
+        made.push(await runStep(store, made.at(-1)?.chainID ?? base.chainID, rest, config.Env));
       else if (instruction === 'ENV') config.Env = [...config.Env.filter((text) => !text.startsWith(`${name}=`)), rest];
       else if (instruction === 'LABEL') config.Labels = { ...config.Labels, [name]: value ?? '' };
       else if (instruction === 'CMD') members.Cmd = JSON.parse(rest) as string[];
@@ -83,5 +91,6 @@ async function build(root: string, recipe: string, out: string): Promise<void> {
 }
 
 const [root, recipe, out] = process.argv.slice(2);
-if (root === undefined || recipe === undefined || out === undefined) throw new Error('usage: build-image.ts ROOT RECIPE OUT.tar');
+if (root === undefined || recipe === undefined || out === undefined)
+  throw new Error('usage: build-image.ts ROOT RECIPE OUT.tar');
 await build(root, recipe, out);

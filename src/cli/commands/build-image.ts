@@ -114,8 +114,7 @@ function merge(base: ContainerConfig, { replaced, env, labels, ports, volumes }:
     config.Env = [...kept, ...env.map(([name, value]) => `${name}=${value}`)];
   }
   if (labels.length > 0) config.Labels = { ...base.Labels, ...Object.fromEntries(labels) };
-  const set = (names: readonly string[]): Record<string, object> =>
-    Object.fromEntries(names.map((name) => [name, {}]));
+  const set = (names: readonly string[]): Record<string, object> => Object.fromEntries(names.map((name) => [name, {}]));
   if (ports.length > 0) config.ExposedPorts = { ...base.ExposedPorts, ...set(ports) };
   if (volumes.length > 0) config.Volumes = { ...base.Volumes, ...set(volumes) };
   return config;

@@ -6,7 +6,16 @@
  * LayerStoreError. No call blocks the event loop.
  */
 import type { Holder } from '../../errors.js';
-import type { BatchOp, DeferredTeardown, MountEntry, MountTier, TreeProblem, TreeUsage, UnpackLimits, WhiteoutForm } from '../engine.js';
+import type {
+  BatchOp,
+  DeferredTeardown,
+  MountEntry,
+  MountTier,
+  TreeProblem,
+  TreeUsage,
+  UnpackLimits,
+  WhiteoutForm,
+} from '../engine.js';
 
 /** What kind of failure it was: `Fault` of native/sys/result.h. */
 export type NativeFault =
@@ -103,8 +112,7 @@ export interface NativeDiffRequest {
 
 /** Where a tar comes from: a record and a tree, or a difference. */
 export type NativeTarRequest =
-  | { kind: 'assemble'; tarSplit: string; directory: string; diffID: string }
-  | ({ kind: 'tree' } & NativeDiffRequest);
+  { kind: 'assemble'; tarSplit: string; directory: string; diffID: string } | ({ kind: 'tree' } & NativeDiffRequest);
 
 /** A tar that is pulled; a thread of its own runs ahead by a few blocks. */
 export interface TarReader {
@@ -198,7 +206,11 @@ export interface Binding {
   unmount(target: string, detach: boolean): Promise<void>;
   mountOnNewTarget(mount: NativeOverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
   /** `teardown`: one of this addon's. */
-  unmountAndRemove(target: string, device: number, teardown?: DeferredTeardown): Promise<'removed' | 'target-left' | 'foreign'>;
+  unmountAndRemove(
+    target: string,
+    device: number,
+    teardown?: DeferredTeardown,
+  ): Promise<'removed' | 'target-left' | 'foreign'>;
   mounts(directory: string): Promise<MountEntry[]>;
   batch(ops: readonly BatchOp[]): Promise<void>;
   readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<NativeSmallFileTable>;

@@ -46,11 +46,14 @@ export function isNativeRecord(value: unknown): value is NativeErrorRecord {
  * @param signal where it fired and the record says `cancelled`, its reason is the error
  */
 export function nativeError(error: unknown, action: string, signal?: AbortSignal): unknown {
-  if (error instanceof TypeError && 'fault' in error) return new LayerStoreError('ERR_INVALID_ARGUMENT', `cannot ${action}: ${error.message}`, { cause: error });
+  if (error instanceof TypeError && 'fault' in error)
+    return new LayerStoreError('ERR_INVALID_ARGUMENT', `cannot ${action}: ${error.message}`, { cause: error });
   if (!isNativeRecord(error)) return error;
   const { fault } = error;
   if (fault === 'cancelled' || fault === 'sourceError') {
-    return signal?.aborted === true ? (signal.reason as unknown) : new LayerStoreError('ERR_STORE_CLOSED', `cannot ${action}: it was stopped`);
+    return signal?.aborted === true
+      ? (signal.reason as unknown)
+      : new LayerStoreError('ERR_STORE_CLOSED', `cannot ${action}: it was stopped`);
   }
   if (fault === 'system') return systemFault(error, action);
   return new LayerStoreError(CODES[fault], dataMessage(error, action), {
@@ -66,18 +69,23 @@ function systemFault(record: NativeErrorRecord, action: string): LayerStoreError
   const said = record.detail === undefined || record.detail === '' ? '' : ` (${shorten(record.detail)})`;
   const advice = name === 'EBUSY' ? busyAdvice(record) : ADVICE[name];
   const call = record.syscall === undefined ? '' : `${record.syscall}: `;
-  return new LayerStoreError('ERR_SYSTEM', `cannot ${action}${where}${to}: ${call}${name}${said}${advice === undefined ? '' : `; ${advice}`}`, {
-    ...location(record),
-    errnoName: name,
-    ...(record.errno === undefined ? {} : { errno: -record.errno }),
-    ...(record.syscall === undefined ? {} : { syscall: record.syscall }),
-    ...(record.holders === undefined ? {} : { holders: record.holders }),
-  });
+  return new LayerStoreError(
+    'ERR_SYSTEM',
+    `cannot ${action}${where}${to}: ${call}${name}${said}${advice === undefined ? '' : `; ${advice}`}`,
+    {
+      ...location(record),
+      errnoName: name,
+      ...(record.errno === undefined ? {} : { errno: -record.errno }),
+      ...(record.syscall === undefined ? {} : { syscall: record.syscall }),
+      ...(record.holders === undefined ? {} : { holders: record.holders }),
+    },
+  );
 }
 
 function busyAdvice(record: NativeErrorRecord): string {
   const holders = record.holders ?? [];
-  if (holders.length === 0) return 'something keeps it busy: another mount below it, or a process that cannot be seen from here';
+  if (holders.length === 0)
+    return 'something keeps it busy: another mount below it, or a process that cannot be seen from here';
   const named = holders.slice(0, 5).map((holder) => `${holder.pid} (${holder.command})`);
   return `end the processes that use it: ${named.join(', ')}${holders.length > 5 ? ` and ${holders.length - 5} more` : ''}`;
 }

@@ -160,13 +160,18 @@ class NativeEngine implements Engine {
   async commitTree(request: CommitTreeRequest): Promise<IngestResult> {
     const { directory, consume, removedWhiteoutsTar, upper, signal, onProgress } = request;
     // Where it is taken over, the first directory of `upper` lies under its new name.
-    const diff = consume ? { ...request, upper: { ...upper, directories: [directory, ...upper.directories.slice(1)] } } : request;
+    const diff = consume
+      ? { ...request, upper: { ...upper, directories: [directory, ...upper.directories.slice(1)] } }
+      : request;
     signal?.throwIfAborted();
     if (!consume) await this.batch([{ op: 'mkdir', path: directory, mode: 0o755 }]);
     try {
       const native = await withRecordFile(request.tarSplit, (tarSplit) =>
         runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
-          this.#binding.seal({ ...nativeDiff(diff), directory, consume, dropped: removedWhiteoutsTar, tarSplit: tarSplit ?? '' }, token),
+          this.#binding.seal(
+            { ...nativeDiff(diff), directory, consume, dropped: removedWhiteoutsTar, tarSplit: tarSplit ?? '' },
+            token,
+          ),
         ),
       );
       return toResult(native);
@@ -211,7 +216,11 @@ class NativeEngine implements Engine {
     );
   }
 
-  async unmountAndRemove(target: string, device: number, teardown?: DeferredTeardown): Promise<'removed' | 'target-left' | 'foreign'> {
+  async unmountAndRemove(
+    target: string,
+    device: number,
+    teardown?: DeferredTeardown,
+  ): Promise<'removed' | 'target-left' | 'foreign'> {
     return plainNative('unmount', () => this.#binding.unmountAndRemove(target, device, teardown));
   }
 
@@ -228,7 +237,9 @@ class NativeEngine implements Engine {
   }
 
   async readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<SmallFilesRow[]> {
-    const table = await plainNative('read the files in', () => this.#binding.readSmallFiles(directory, names, maxBytes));
+    const table = await plainNative('read the files in', () =>
+      this.#binding.readSmallFiles(directory, names, maxBytes),
+    );
     const rows: SmallFilesRow[] = [];
     for (let at = 0; at < table.length; at += names.length + 1) {
       const files: SmallFilesRow['files'] = [];
@@ -242,9 +253,7 @@ class NativeEngine implements Engine {
   }
 
   async names(directory: string, only: 'directories' | 'all'): Promise<string[]> {
-    const names = await plainNative('list the directory', () =>
-      this.#binding.names(directory, only === 'directories'),
-    );
+    const names = await plainNative('list the directory', () => this.#binding.names(directory, only === 'directories'));
     return names === '' ? [] : names.slice(0, -1).split('/');
   }
 

@@ -148,7 +148,10 @@ function checkExpectations(result: NativeIngestResult, request: IngestRequest): 
 }
 
 function sizeMismatch(expected: number, found: string): LayerStoreError {
-  return new LayerStoreError('ERR_DIGEST_MISMATCH', `the blob has ${found}, and its descriptor says ${expected}: fetch it again`);
+  return new LayerStoreError(
+    'ERR_DIGEST_MISMATCH',
+    `the blob has ${found}, and its descriptor says ${expected}: fetch it again`,
+  );
 }
 
 function digestMismatch(what: string, expected: string, found: string | undefined): LayerStoreError {

@@ -50,7 +50,8 @@ export function loadBinding(): Binding {
 /** The directory with package.json: above `dist/engine/native` and above `src/engine/native` alike. */
 function packageRoot(): string {
   let directory = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(directory, 'package.json')) && dirname(directory) !== directory) directory = dirname(directory);
+  while (!existsSync(join(directory, 'package.json')) && dirname(directory) !== directory)
+    directory = dirname(directory);
   return directory;
 }
 

@@ -49,9 +49,15 @@ function checkRange(source: FileSource): FileSource {
   if ((offset === undefined) !== (length === undefined)) {
     throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a range of a file needs both offset and length');
   }
-  for (const [name, value] of [['offset', offset], ['length', length]] as const) {
+  for (const [name, value] of [
+    ['offset', offset],
+    ['length', length],
+  ] as const) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 0)) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `${name} must be a whole number of bytes, not ${String(value)}`);
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `${name} must be a whole number of bytes, not ${String(value)}`,
+      );
     }
   }
   return source;

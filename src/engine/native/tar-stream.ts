@@ -51,7 +51,11 @@ class NativeTarStream extends Readable {
     try {
       const block = this.#reader.read();
       if (block === null || Buffer.isBuffer(block)) this.push(block);
-      else block.then((next) => this.push(next), (error: unknown) => this.#fail(error));
+      else
+        block.then(
+          (next) => this.push(next),
+          (error: unknown) => this.#fail(error),
+        );
     } catch (error) {
       this.#fail(error);
     }
