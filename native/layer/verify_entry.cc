@@ -311,16 +311,22 @@ Result<void> EntryCheck::Check(const RecordTar::Item& item) {
   const bool other_type = !doubts.nature.empty() && doubts.nature.front().what == "type";
   if (!other_type) LS_TRY(Attributes(header, *place, st, seen, doubts));
   if (doubts.nature.empty() && doubts.attributes.empty()) return {};
-  Doubts& kept = doubts_[st.st_ino];
+  const auto [at, added] = doubts_.try_emplace(st.st_ino);
+  Doubts& kept = at->second;
+  if (added) kept.order = next_order_++;
   std::move(doubts.nature.begin(), doubts.nature.end(), std::back_inserter(kept.nature));
   kept.attributes = std::move(doubts.attributes);
   return {};
 }
 
 void EntryCheck::Finish() {
-  for (auto& [inode, doubts] : doubts_) {
-    std::move(doubts.nature.begin(), doubts.nature.end(), std::back_inserter(problems_));
-    std::move(doubts.attributes.begin(), doubts.attributes.end(), std::back_inserter(problems_));
+  std::vector<Doubts*> told;
+  told.reserve(doubts_.size());
+  for (auto& [inode, doubts] : doubts_) told.push_back(&doubts);
+  std::sort(told.begin(), told.end(), [](const Doubts* a, const Doubts* b) { return a->order < b->order; });
+  for (Doubts* doubts : told) {
+    std::move(doubts->nature.begin(), doubts->nature.end(), std::back_inserter(problems_));
+    std::move(doubts->attributes.begin(), doubts->attributes.end(), std::back_inserter(problems_));
   }
   doubts_.clear();
 }

@@ -57,6 +57,7 @@ class EntryCheck {
  private:
   // What is wrong with an inode, until a later entry for it says otherwise. A hard link sets attributes anew.
   struct Doubts {
+    uint64_t order = 0;  // of the first entry that raised one, so that they are told in the archive's order
     std::vector<TreeProblem> nature;  // type, size, link target, device
     std::vector<TreeProblem> attributes;
   };
@@ -82,7 +83,8 @@ class EntryCheck {
   const EntryNames& names_;
   std::unordered_set<uint64_t>& inodes_;
   std::vector<TreeProblem>& problems_;
-  std::map<uint64_t, Doubts> doubts_;
+  std::map<uint64_t, Doubts> doubts_;  // by inode
+  uint64_t next_order_ = 0;
 };
 
 }  // namespace layerstore

@@ -207,7 +207,8 @@ void DamageIsNamed() {
   Put(root + "intruder", "x");
   CHECK(unlink((root + "z-link").c_str()) == 0);
   Put(root + "z-link", "content of a file");
-  // What stands alone is told as its entry is read, what an inode keeps at the end: the last entry that leads to it counts.
+  // What stands alone is told as its entry is read, what an inode keeps at the end: the last entry that leads to it
+  // counts.
   Expect(Problems(stored),
          "gone: whiteout\nopaque/.wh..wh..opq: opaque\nz-link: hard link\ndir/file: xattr user.a\nempty: mode\n"
          "long-link: owner\nz-link: mode\nz-link: mtime (cosmetic)\nintruder: extra\n",
