@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
-import { LayerStoreError } from '../../../src/errors.js';
+import { LayerStoreError, systemError } from '../../../src/errors.js';
 import type { Layer, RWLayer, Store } from '../../../src/store/types.js';
 import { pick } from '../../support/random.js';
 import type { Entry, Expected, Facts } from './promises.js';
@@ -175,7 +175,7 @@ export class Workload {
   async createRW(withInit: boolean): Promise<void> {
     const { random, lane } = this.#options;
     const name = `rw-${lane}-${process.pid}-${(names += 1)}`;
-    const initFunc = withInit ? (root: string) => writeFileSync(join(root, 'resolv.conf'), name) : undefined;
+    const initFunc = withInit ? (root: string) => write(join(root, 'resolv.conf'), name) : undefined;
     await this.#op('createRWLayer', [`rw:${name}`], async () => {
       const parent = pick(random, 6) === 0 ? undefined : (this.#parent() ?? baseChain());
       const rw = await this.#store.createRWLayer(name, parent, initFunc === undefined ? {} : { initFunc });
@@ -194,7 +194,7 @@ export class Workload {
       }
       const path = await rw.mount();
       try {
-        writeFileSync(join(path, `file-${pick(random, 50)}`), Buffer.alloc(pick(random, 20_000), name));
+        write(join(path, `file-${pick(random, 50)}`), Buffer.alloc(pick(random, 20_000), name));
       } finally {
         await rw.unmount();
       }
@@ -284,6 +284,15 @@ export class Workload {
 
   #one<T>(values: readonly T[]): T | undefined {
     return values.length === 0 ? undefined : values[pick(this.#options.random, values.length)];
+  }
+}
+
+/** What the workload itself writes fails as the store does, which hands on the error of an `initFunc` as it is. */
+function write(path: string, content: string | Uint8Array): void {
+  try {
+    writeFileSync(path, content);
+  } catch (error) {
+    throw systemError(error, 'write the file');
   }
 }
 
