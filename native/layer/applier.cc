@@ -35,7 +35,7 @@ Applier::Applier(const IngestRequest& request, UniqueFd root)
 
 ParentCache::Owns Applier::Owns(const IngestRequest& request) {
   if (request.whiteouts != Whiteouts::kApply) return {};
-  return [this](const struct stat& info) { return made_.contains(info.st_ino) || used_.contains(info.st_ino); };
+  return [this](const struct stat& info) { return OursOrUsed(info); };
 }
 
 Result<std::unique_ptr<Applier>> Applier::Open(const IngestRequest& request) {
@@ -308,7 +308,9 @@ Result<bool> Applier::MakeDirectory(const TarEntry& entry, const EntryPath& path
     struct stat info;
     if (fstatat(parent.fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
     if (!S_ISDIR(info.st_mode)) {
-      LS_ASSIGN(opaque, ClearWay(parent, name));
+      // Whatever it was hid the directory that a layer below may have there.
+      LS_TRY(ClearWay(parent, name));
+      opaque = true;
       LS_ASSIGN(parent, FindParent(path.parent()));
       if (mkdirat(parent.fd, name.c_str(), made_mode) != 0) return SysError("mkdirat", path_);
       fresh = true;

@@ -69,7 +69,7 @@ class Applier {
   Result<bool> MakeOpaque(const EntryPath& path);
   Result<void> Hide(const Parent& parent, const std::string& name, const struct stat& info);
   Result<bool> ClearLower(std::string_view path);
-  Result<bool> ClearWay(const Parent& parent, const std::string& name);
+  Result<void> ClearWay(const Parent& parent, const std::string& name);
   Result<void> SetOpaque(int parent, const std::string& name, bool& was);
   Result<void> WriteAt(std::span<const uint8_t> data, uint64_t offset);
   void Made(const struct stat& info);
@@ -77,6 +77,7 @@ class Applier {
   Result<void> NoteMade(int parent, const std::string& name);
   [[nodiscard]] bool IsWhiteoutDevice(const struct stat& info) const;
   [[nodiscard]] bool Ours(const struct stat& info) const { return !keeps_made_ || made_.contains(info.st_ino); }
+  [[nodiscard]] bool OursOrUsed(const struct stat& info) const { return Ours(info) || used_.contains(info.st_ino); }
   [[nodiscard]] Error ParentError(Error error, std::string_view path) const;
 
   const IngestRequest& request_;

@@ -16,17 +16,13 @@ constexpr mode_t kNoMode = 0;
 
 }  // namespace
 
-// Moves away or removes what has `name`. True: it was a whiteout of this archive, which hides what lies below for good.
-Result<bool> Applier::ClearWay(const Parent& parent, const std::string& name) {
+// Moves away or removes what has `name`.
+Result<void> Applier::ClearWay(const Parent& parent, const std::string& name) {
   struct stat info;
   if (fstatat(parent.fd, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
-  const bool whiteout = IsWhiteoutDevice(info);
-  if (whiteout) {
-    if (unlinkat(parent.fd, name.c_str(), 0) != 0) return SysError("unlinkat", path_);
-  } else {
-    LS_TRY(Hide(parent, name, info));
-  }
-  return whiteout;
+  if (!IsWhiteoutDevice(info)) return Hide(parent, name, info);
+  if (unlinkat(parent.fd, name.c_str(), 0) != 0) return SysError("unlinkat", path_);
+  return {};
 }
 
 Result<void> Applier::Hide(const Parent& parent, const std::string& name, const struct stat& info) {
@@ -161,7 +157,8 @@ Result<bool> Applier::MakeOpaque(const EntryPath& path) {
 }
 
 // An opaque directory in a tree that holds the parent's files: what this archive did not make goes. A directory of the
-// parent stays where it holds something that was made. True: the first time for this directory.
+// parent stays where it holds something that was made, or lay on the way to an entry: in a tree of its own the layer
+// has it too. True: the first time for this directory.
 Result<bool> Applier::ClearLower(std::string_view path) {
   struct Level {
     UniqueFd fd;
@@ -193,7 +190,7 @@ Result<bool> Applier::ClearLower(std::string_view path) {
       struct stat info;
       if (fstatat(levels.back().fd.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
         return SysError("fstatat", path_);
-      if (Ours(info)) continue;
+      if (OursOrUsed(info)) continue;
       if (unlinkat(levels.back().fd.get(), name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOTEMPTY && errno != EEXIST) {
         return SysError("unlinkat", path_);
       }
@@ -205,7 +202,7 @@ Result<bool> Applier::ClearLower(std::string_view path) {
     if (S_ISDIR(info.st_mode)) {
       if (pure_.insert(info.st_ino)) {
         LS_TRY(enter(at, name));
-      } else if (!Ours(info) && unlinkat(at, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOTEMPTY &&
+      } else if (!OursOrUsed(info) && unlinkat(at, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOTEMPTY &&
                  errno != EEXIST) {
         return SysError("unlinkat", path_);
       }

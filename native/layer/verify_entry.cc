@@ -76,6 +76,12 @@ bool MayBeAbsent(std::string_view name, const std::string& value) {
          (name == kDefaultAcl && value.size() <= kHeader);
 }
 
+SplitEntry LinkTarget(const TarEntry& header) {
+  SplitEntry target;
+  if (!CleanEntryName(header.link_name, target.name)) target.name = header.link_name;
+  return target;
+}
+
 // False: the file system has no attributes of this kind, so ingest left it out.
 bool HasXattrs(int directory, const std::string& name, const std::string& xattr) {
   const std::string path = ProcFdPath(directory) + "/" + name;
@@ -124,9 +130,9 @@ void EntryNames::Add(std::string_view name, bool recorded) {
 }
 
 // Whether an earlier entry led to the inode: what it says of it is then taken back, as far as this one says it anew.
-bool EntryCheck::Seen(const struct stat& st, bool hard_link) {
-  if (inodes_.insert(st.st_ino).second) return false;
-  const auto at = doubts_.find(st.st_ino);
+bool EntryCheck::Seen(uint64_t inode, bool hard_link) {
+  if (inodes_.insert(inode).second) return false;
+  const auto at = doubts_.find(inode);
   if (at == doubts_.end()) return true;
   at->second.attributes.clear();
   if (!hard_link) at->second.nature.clear();
@@ -160,7 +166,7 @@ Result<void> EntryCheck::Whiteout(const SplitEntry& entry, const std::string& re
   Result<LayerFiles::Place> place = files_.Find(target);
   struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
-  if (there) (void)Seen(st, false);
+  if (there) (void)Seen(st.st_ino, false);
   // The same archive may have made the name, before or after, or a directory for what lies below it: then those count.
   if (names_.Unsure(entry.name) || names_.Unsure(removed)) return {};
   if (!there && DirectoryReplaced(removed, place.ok())) return {};
@@ -214,13 +220,31 @@ Result<void> EntryCheck::Xattrs(const TarEntry& header, const LayerFiles::Place&
   return {};
 }
 
+// A hard link whose name is gone, or another file's by now: what it set on the file that it led to is set all the same.
+void EntryCheck::LostLink(const TarEntry& header, const std::string& clean) {
+  const SplitEntry target = LinkTarget(header);
+  if (!names_.Unsure(target.name)) {
+    Result<LayerFiles::Place> place = files_.Find(target);
+    struct stat st {};
+    if (!place || fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return;
+    linked_[clean] = st.st_ino;
+  } else if (const auto at = linked_.find(target.name); at != linked_.end()) {
+    linked_[clean] = at->second;
+  } else {
+    return;
+  }
+  (void)Seen(linked_[clean], true);
+}
+
 Result<void> EntryCheck::HardLink(const TarEntry& header, const struct stat& st) {
-  SplitEntry target;
-  if (!CleanEntryName(header.link_name, target.name)) target.name = header.link_name;
+  const SplitEntry target = LinkTarget(header);
+  // The name may have been given to another file since.
+  if (names_.Unsure(target.name)) {
+    linked_[target.name] = st.st_ino;
+    return {};
+  }
   Result<LayerFiles::Place> place = files_.Find(target);
   struct stat other {};
-  // The name may have been given to another file since.
-  if (names_.Unsure(target.name)) return {};
   if (!place || fstatat(place->directory, place->name.c_str(), &other, AT_SYMLINK_NOFOLLOW) != 0) {
     Add(header.name, "hard link", header.link_name, "nothing");
   } else if (other.st_ino != st.st_ino || other.st_dev != st.st_dev) {
@@ -296,8 +320,12 @@ Result<void> EntryCheck::Check(const RecordTar::Item& item) {
   struct stat st {};
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   const bool hard_link = header.type == TarType::kHardLink;
-  const bool seen = there && Seen(st, hard_link);
-  if (names_.Unsure(clean)) return {};
+  const bool seen = there && Seen(st.st_ino, hard_link);
+  if (names_.Unsure(clean)) {
+    linked_.erase(clean);
+    if (hard_link) LostLink(header, clean);
+    return {};
+  }
   if (!there) {
     Add(header.name, "missing", DescribeType(TypeBits(header.type)), "nothing");
     return {};
@@ -305,6 +333,9 @@ Result<void> EntryCheck::Check(const RecordTar::Item& item) {
   Doubts doubts;
   if (hard_link) {
     LS_TRY(HardLink(header, st));
+    // The first place was lent until the target was looked for.
+    place = files_.Find(entry);
+    if (!place) return place.error();
   } else {
     LS_TRY(Nature(item, *place, st, doubts));
   }

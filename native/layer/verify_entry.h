@@ -62,7 +62,7 @@ class EntryCheck {
     std::vector<TreeProblem> attributes;
   };
 
-  bool Seen(const struct stat& st, bool hard_link);
+  bool Seen(uint64_t inode, bool hard_link);
   void NoteParents(const std::string& clean);
   [[nodiscard]] bool DirectoryReplaced(const std::string& clean, bool found) const;
   Result<void> Whiteout(const SplitEntry& entry, const std::string& removed);
@@ -73,6 +73,7 @@ class EntryCheck {
                           Doubts& doubts);
   Result<void> Xattrs(const TarEntry& header, const LayerFiles::Place& place, const struct stat& st, bool seen,
                       Doubts& doubts);
+  void LostLink(const TarEntry& header, const std::string& clean);
   Result<void> HardLink(const TarEntry& header, const struct stat& st);
   void Add(const std::string& path, std::string what, std::string expected, std::string found, bool cosmetic = false) {
     problems_.push_back({path, std::move(what), std::move(expected), std::move(found), cosmetic});
@@ -85,6 +86,8 @@ class EntryCheck {
   std::vector<TreeProblem>& problems_;
   std::map<uint64_t, Doubts> doubts_;  // by inode
   uint64_t next_order_ = 0;
+  // The inodes that names had when hard links were made, of names that have come again since.
+  std::map<std::string, uint64_t> linked_;
 };
 
 }  // namespace layerstore

@@ -201,6 +201,26 @@ const ROWS: Record<string, Row> = {
   'a hard link that changes an attribute': {
     layer: [pax({ 'SCHILY.xattr.user.a': '1' }), plain, pax({ 'SCHILY.xattr.user.a': '2' }), hard('h', 'f')],
   },
+  'a hard link in another directory, with another owner': { layer: [plain, { ...hard('d/h', 'f'), uid: 5 }] },
+  'a hard link with another owner, then a file in its place': {
+    layer: [plain, { ...hard('h', 'f'), uid: 5, mode: 0o600, mtime: 77 }, file('h', 'new')],
+  },
+  'a hard link with an attribute of its own, then its whiteout': {
+    layer: [plain, pax({ 'SCHILY.xattr.user.b': '2' }), { ...hard('h', 'f'), uid: 5 }, whiteout('h')],
+  },
+  'a hard link with another owner in a directory that becomes a file': {
+    layer: [plain, { ...hard('d/h', 'f'), uid: 5 }, file('d')],
+  },
+  'two hard links with other owners, both replaced, beside one that is not': {
+    layer: [
+      plain,
+      { ...hard('h', 'f'), uid: 5 },
+      hard('i', 'h'),
+      { ...hard('j', 'h'), uid: 6 },
+      file('h', 'new'),
+      file('j'),
+    ],
+  },
   'a hard link, then another file in place of its target': {
     layer: [plain, { ...hard('h', 'f'), uid: 5 }, file('f', 'new', { uid: 6 })],
   },
@@ -340,6 +360,23 @@ const ROWS: Record<string, Row> = {
   "a whiteout, then something below the parent's name": {
     parent: [directory('d'), file('d/f', 'x')],
     layer: [whiteout('d'), file('d/g', 'y')],
+  },
+  "a file, then a directory of the parent's name": {
+    parent: [directory('d'), file('d/f', 'x')],
+    layer: [file('d'), directory('d'), file('d/g', 'y')],
+  },
+  "a link, then a directory of the parent's name": {
+    parent: [directory('d'), file('d/e/f', 'x')],
+    layer: [directory('d'), link('d', 'e'), directory('d'), directory('d/e')],
+  },
+  "a whiteout in the parent's directory, then an opaque marker above": {
+    parent: [file('d/e/f', 'x'), file('d/e/g', 'x')],
+    layer: [whiteout('d/e/f'), opaque('d/')],
+    differs: ['listing'],
+  },
+  "an opaque marker in the parent's directory, then one above": {
+    parent: [file('d/e/f', 'x')],
+    layer: [opaque('d/e/'), opaque('d/')],
   },
   "something below the parent's name, then its whiteout": {
     parent: [directory('d'), file('d/f', 'x')],

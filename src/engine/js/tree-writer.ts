@@ -166,8 +166,8 @@ export class TreeWriter {
       } else {
         if (existing !== undefined) await this.#remove(place);
         await this.#attempt('make the directory', real, () => fs.mkdir(place.path, 0o700));
-        // A whiteout earlier in this tar: the directory is a new one.
-        if (existing !== undefined && this.#hides(existing)) this.#markOpaque(real);
+        // Whatever it was hid the directory that a layer below may have there.
+        if (existing !== undefined && this.#made === undefined) this.#markOpaque(real);
       }
       this.#made?.add(real);
       await this.#attempt('set owner and mode of', real, async () => {
@@ -329,13 +329,16 @@ export class TreeWriter {
     return true;
   }
 
-  /** Removes all that this layer did not make; a directory stays where something that it made is in it. */
+  /**
+   * Removes all that this layer did not make; a directory stays where something that it made is in it, or where it lay on
+   * the way to an entry: in a tree of its own the layer has it too.
+   */
   async #removeForeign(path: string): Promise<void> {
     await this.#root.in(path, async (directory) => {
       for (const { name, stat } of await directory.entries()) {
         const child = path === '' ? name : `${path}/${name}`;
         if (stat.isDirectory()) await this.#removeForeign(child);
-        if (this.#madeHere(child)) continue;
+        if (this.#owns(child)) continue;
         if (!stat.isDirectory()) await this.#root.at(child, (place) => this.#remove(place));
         else if (await this.#removeIfEmpty(child)) await this.#root.forget();
       }

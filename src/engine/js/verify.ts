@@ -78,6 +78,8 @@ class Verification {
   /** Everything that entries led to. */
   readonly #inodes = new Set<bigint>();
   readonly #doubts = new Map<bigint, Doubts>();
+  /** The inodes that names had when hard links were made, of names that have come again since. */
+  readonly #linked = new Map<string, bigint>();
 
   private constructor(request: VerifyTreeRequest, layer: LayerDirectory) {
     this.#request = request;
@@ -234,8 +236,12 @@ class Verification {
     if (kind.kind === 'opaque') return this.#checkOpaque(path, kind.directory);
     if (kind.kind === 'dropped' || path === '') return;
     const stat = await this.#layer.lstat(path);
-    const seen = stat !== undefined && this.#seen(stat, entry.type === '1');
-    if (this.#unsure.has(path)) return;
+    const seen = stat !== undefined && this.#seen(stat.ino, entry.type === '1');
+    if (this.#unsure.has(path)) {
+      this.#linked.delete(path);
+      if (entry.type === '1') await this.#lostLink(path, entry);
+      return;
+    }
     if (stat === undefined) {
       this.#report(path, 'missing', describe(entry.type), 'nothing');
       return;
@@ -250,12 +256,12 @@ class Verification {
   }
 
   /** Whether an earlier entry led to the inode: what it says of it is then taken back, as far as this one says it anew. */
-  #seen(stat: BigIntStats, hardLink: boolean): boolean {
-    if (!this.#inodes.has(stat.ino)) {
-      this.#inodes.add(stat.ino);
+  #seen(inode: bigint, hardLink: boolean): boolean {
+    if (!this.#inodes.has(inode)) {
+      this.#inodes.add(inode);
       return false;
     }
-    const before = this.#doubts.get(stat.ino);
+    const before = this.#doubts.get(inode);
     if (before !== undefined) {
       before.attributes = [];
       if (!hardLink) before.nature = [];
@@ -275,7 +281,7 @@ class Verification {
 
   async #checkWhiteout(path: string, target: string): Promise<void> {
     const stat = await this.#layer.lstat(target);
-    if (stat !== undefined) this.#seen(stat, false);
+    if (stat !== undefined) this.#seen(stat.ino, false);
     // The same tar may have made the name, before or after, or a directory for what lies below it: then those count.
     if (this.#unsure.has(path) || this.#unsure.has(target)) return;
     if (stat?.isDirectory() === true && this.#implied.has(target)) return;
@@ -304,10 +310,22 @@ class Verification {
     if (!(await this.#layer.isOpaque(directory))) this.#report(path, 'opaque', 'y', 'nothing');
   }
 
+  /** A hard link whose name is gone, or another file's by now: what it set on the file that it led to is set all the same. */
+  async #lostLink(path: string, entry: TarEntry): Promise<void> {
+    const target = treePath(entry.linkName, entry.offset);
+    const inode = this.#unsure.has(target) ? this.#linked.get(target) : (await this.#layer.lstat(target))?.ino;
+    if (inode === undefined) return;
+    this.#linked.set(path, inode);
+    this.#seen(inode, true);
+  }
+
   async #checkHardLink(path: string, entry: TarEntry, stat: BigIntStats): Promise<void> {
     const target = treePath(entry.linkName, entry.offset);
     // The name may have been given to another file since.
-    if (this.#unsure.has(target)) return;
+    if (this.#unsure.has(target)) {
+      this.#linked.set(target, stat.ino);
+      return;
+    }
     const other = await this.#layer.lstat(target);
     if (other === undefined) this.#report(path, 'link', shown(entry.linkName), 'nothing');
     else if (other.ino !== stat.ino || other.dev !== stat.dev)
