@@ -161,7 +161,7 @@ export function readRecordFile(path: string, limit = SMALL_LIMIT): string | unde
 export function corrupt(who: string, flaw: string, path?: string, cause?: unknown): LayerStoreError {
   return new LayerStoreError(
     'ERR_LAYER_CORRUPT',
-    `the record of ${who} is damaged: ${flaw}; verify says more, repair or registering it again puts it right`,
+    `the record of ${who} is damaged: ${flaw}; repair the layer from its tar`,
     { ...(path === undefined ? {} : { path }), ...(cause === undefined ? {} : { cause }) },
   );
 }

@@ -30,7 +30,7 @@ export async function verify(
     options.signal?.throwIfAborted();
     const content = node.gone ? [] : await problemsOf(ctx, node, options.signal, share);
     const record = node.gone ? [] : await recordProblems(ctx, node);
-    const problems = [...content.map((problem) => ({ ...problem, found: adviceOn(problem) })), ...record];
+    const problems = [...content, ...record];
     return {
       chainID: node.chainID,
       diffID: node.diffID,
@@ -55,10 +55,11 @@ async function problemsOf(
 ): Promise<TreeProblem[]> {
   const leave = node.readers.enter();
   try {
-    return await ctx.driver.verify(exactLayer(ctx, node), {
+    const problems = await ctx.driver.verify(exactLayer(ctx, node), {
       ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
       ...(signal === undefined ? {} : { signal }),
     });
+    return problems.map((problem) => ({ ...problem, found: adviceOn(problem) }));
   } catch (error) {
     if (signal?.aborted === true) throw error;
     // Whatever stops the reading of this layer is its problem, not that of the others.
@@ -69,14 +70,14 @@ async function problemsOf(
   }
 }
 
-/** Whether the record still says what was read from it, which an open may know from its index alone. */
+/** Whether the record still says what an open or a registration knows of it. */
 async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeProblem[]> {
   const { metadata } = ctx;
   const problem = (expected: string, found: string): TreeProblem => ({
     path: '/',
     what: 'record',
     expected,
-    found: `${found}; release the layer and register it again`,
+    found,
     cosmetic: false,
   });
   try {
@@ -88,7 +89,12 @@ async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeP
     return fields.flatMap(([name, expected, found]) =>
       expected === found
         ? []
-        : [problem(`the ${name} ${expected ?? '(none)'}`, `its record says ${found ?? '(none)'}`)],
+        : [
+            problem(
+              `the ${name} ${expected ?? '(none)'}`,
+              `its record says ${found ?? '(none)'}; release the layer and register it again`,
+            ),
+          ],
     );
   } catch (error) {
     if (!(error instanceof LayerStoreError)) throw error;
@@ -98,7 +104,7 @@ async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeP
   }
 }
 
-/** What is wrong with a record is told by no file of the layer; it says what helps instead. */
+/** What is wrong with a record names no file of the layer, so it says what helps. Messages of errors say it themselves. */
 function adviceOn({ what, found }: TreeProblem): string {
   return what === 'record' ? `${found}; repair the layer from its tar` : found;
 }

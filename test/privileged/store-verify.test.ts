@@ -168,7 +168,7 @@ for (const { engine, driver, label } of COMBINATIONS) {
         [{ path: '/', what: 'record', cosmetic: false }],
       );
       assert.match(problems[0]?.found ?? '', found);
-      assert.match(problems[0]?.found ?? '', /; give the layer's tar to repair\(\)$/);
+      assert.match(problems[0]?.found ?? '', /; repair the layer from its tar$/);
       const wanted = found.source.startsWith('^one of') ? `one of the tar ${layer.diffID}` : 'one that can be read';
       assert.equal(problems[0]?.expected, wanted);
       assert.ok(!JSON.stringify(problems).includes(place.root), `a path of the store: ${JSON.stringify(problems)}`);
