@@ -5,7 +5,7 @@ import type { BatchOp } from '../engine.js';
 import { run, commandError } from './command.js';
 import * as fs from './fs.js';
 import { makeNode } from './node-files.js';
-import { removeXattr, setXattrs } from './xattr.js';
+import { removeXattr, setXattr } from './xattr.js';
 
 type Undo = () => Promise<void>;
 
@@ -73,7 +73,7 @@ async function apply(op: BatchOp, undo: Undo[]): Promise<void> {
     case 'chown':
       return setOwner(op, (uid, gid) => fs.lchown(op.path, uid, gid));
     case 'setxattr':
-      return setXattrs([{ path: op.path, xattrs: [[op.name, Buffer.from(op.value)]] }]);
+      return setXattr(op.path, [op.name, Buffer.from(op.value)]);
     case 'removexattr':
       return removeXattr(op.path, op.name, op.missingOk === true);
     case 'mknod':

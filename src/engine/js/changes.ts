@@ -27,6 +27,19 @@ interface Found {
   closed: boolean;
 }
 
+/** A directory that the walk is in. */
+interface WalkedDirectory {
+  path: string;
+  upper: readonly Source[];
+  lower: readonly Source[];
+  upperNames: ReadonlySet<string>;
+  /** All that are looked at; `next`: how many of them were. */
+  names: readonly string[];
+  next: number;
+  /** Whether what the upper tree lacks here is gone. */
+  whole: boolean;
+}
+
 /** One thing the walk came to. Paths are latin1, without leading slash. */
 export type Visit =
   | {
@@ -51,6 +64,8 @@ export class TreeComparison {
   readonly #overlay: boolean;
   readonly #signal: AbortSignal | undefined;
   #lookBelow = true;
+  /** Directories on the way to where {@link has} looked last; those that are not there are made of nothing. */
+  readonly #way: { name: string; merged: readonly Source[] }[] = [];
 
   private constructor(
     upper: LayerDirectory[],
@@ -100,52 +115,73 @@ export class TreeComparison {
   }
 
   /** Depth first, names of one directory in byte order, a directory before what is in it. The root is left out. */
-  walk(): AsyncGenerator<Visit> {
+  async *walk(): AsyncGenerator<Visit> {
     const root = (layer: LayerDirectory): Source => ({ layer, path: '' });
+    const below = this.#lookBelow ? this.#lower.map(root) : [];
     // Of two plain trees, what the newer one lacks is gone: as if it were opaque.
-    return this.#directory('', this.#upper.map(root), this.#lookBelow ? this.#lower.map(root) : [], !this.#overlay);
-  }
-
-  /** Whether the upper tree has anything at `path`. */
-  async has(path: string): Promise<boolean> {
-    let parents = this.#upper.map((layer): Source => ({ layer, path: '' }));
-    for (const name of path.split('/')) {
-      const found = await this.#find(parents, name);
-      if (found === undefined || this.#whiteout(found.stat)) return false;
-      parents = found.merged;
-    }
-    return true;
-  }
-
-  async *#directory(path: string, upper: Source[], lower: Source[], whole: boolean): AsyncGenerator<Visit> {
-    const names = await this.#names(upper);
-    const gone = whole && lower.length > 0 ? await this.#names(lower) : new Set<string>();
-    for (const name of [...new Set([...names, ...gone])].sort(byBytes)) {
+    const way = [await this.#open('', this.#upper.map(root), below, !this.#overlay)];
+    // A stack and not a generator in the other: there each visit would pass through every directory above it.
+    for (let at = way.at(-1); at !== undefined; at = way.at(-1)) {
+      const name = at.names[at.next++];
+      if (name === undefined) {
+        way.pop();
+        continue;
+      }
       this.#signal?.throwIfAborted();
-      const child = path === '' ? name : `${path}/${name}`;
-      const above = names.has(name) ? await this.#find(upper, name) : undefined;
-      const below = await this.#find(lower, name);
-      const belowThere = below !== undefined && !this.#whiteout(below.stat) ? below : undefined;
+      const path = at.path === '' ? name : `${at.path}/${name}`;
+      const above = at.upperNames.has(name) ? await this.#find(at.upper, name) : undefined;
+      const lower = await this.#find(at.lower, name);
+      const lowerThere = lower !== undefined && !this.#whiteout(lower.stat) ? lower : undefined;
       if (above === undefined) {
-        if (belowThere !== undefined) yield { kind: 'gone', path: child };
+        // Not where it went away since the directory was read.
+        if (at.whole && lowerThere !== undefined) yield { kind: 'gone', path };
         continue;
       }
       if (this.#whiteout(above.stat)) {
-        yield { kind: 'whiteout', path: child, source: above.source, lower: belowThere !== undefined };
+        yield { kind: 'whiteout', path, source: above.source, lower: lowerThere !== undefined };
         continue;
       }
       const opaque = this.#overlay && above.stat.isDirectory() && above.closed;
       yield {
         kind: 'present',
-        path: child,
+        path,
         stat: above.stat,
         source: above.source,
-        lower: belowThere === undefined ? undefined : { stat: belowThere.stat, source: belowThere.source },
+        lower: lowerThere === undefined ? undefined : { stat: lowerThere.stat, source: lowerThere.source },
         opaque,
       };
       if (above.stat.isDirectory())
-        yield* this.#directory(child, above.merged, belowThere?.merged ?? [], whole || opaque);
+        way.push(await this.#open(path, above.merged, lowerThere?.merged ?? [], at.whole || opaque));
     }
+  }
+
+  /** Once all of the walk has been: {@link LayerDirectory.stripOverlayXattrs} of the topmost directory. */
+  async stripOverlayXattrs(): Promise<void> {
+    await this.#upper[0]?.stripOverlayXattrs();
+  }
+
+  /** Whether the upper tree has anything at `path`. Asked for paths in the order of a walk it costs the same at any depth. */
+  async has(path: string): Promise<boolean> {
+    const names = path.split('/');
+    const last = names.pop() ?? '';
+    let known = 0;
+    while (known < names.length && this.#way[known]?.name === names[known]) known++;
+    this.#way.length = known;
+    const root = this.#upper.map((layer): Source => ({ layer, path: '' }));
+    for (const name of names.slice(known)) {
+      const found = await this.#find(this.#way.at(-1)?.merged ?? root, name);
+      const there = found !== undefined && !this.#whiteout(found.stat);
+      this.#way.push({ name, merged: there ? found.merged : [] });
+    }
+    const found = await this.#find(this.#way.at(-1)?.merged ?? root, last);
+    return found !== undefined && !this.#whiteout(found.stat);
+  }
+
+  async #open(path: string, upper: Source[], lower: Source[], whole: boolean): Promise<WalkedDirectory> {
+    const upperNames = await this.#names(upper);
+    const gone = whole && lower.length > 0 ? await this.#names(lower) : [];
+    const names = [...new Set([...upperNames, ...gone])].sort(byBytes);
+    return { path, upper, lower, upperNames, names, next: 0, whole };
   }
 
   #whiteout(stat: BigIntStats): boolean {
@@ -154,7 +190,7 @@ export class TreeComparison {
 
   async #names(sources: readonly Source[]): Promise<Set<string>> {
     const names = new Set<string>();
-    for (const { layer, path } of sources) for (const { name } of await layer.list(path)) names.add(name);
+    for (const { layer, path } of sources) for (const name of await layer.names(path)) names.add(name);
     return names;
   }
 

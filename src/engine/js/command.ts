@@ -43,6 +43,8 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Receives standard output; collected (at most 64 MiB) where absent. */
   onOutput?: (chunk: Buffer) => void;
+  /** Lines on standard error that are no failure; they are left out of what is collected. */
+  harmless?: (line: string) => boolean;
 }
 
 export interface RunResult {
@@ -67,13 +69,19 @@ export async function run(name: string, args: readonly string[], options: RunOpt
   const output: Buffer[] = [];
   let outputBytes = 0;
   let message = '';
+  let unfinished = '';
+  const say = (line: string): void => {
+    if (message.length < MAX_MESSAGE && options.harmless?.(line) !== true) message += `${line}\n`;
+  };
   (child.stdout as Readable).on('data', (chunk: Buffer) => {
     if (options.onOutput !== undefined) options.onOutput(chunk);
     else if ((outputBytes += chunk.length) <= MAX_OUTPUT) output.push(chunk);
     else child.kill('SIGKILL');
   });
   (child.stderr as Readable).on('data', (chunk: Buffer) => {
-    if (message.length < MAX_MESSAGE) message += chunk.toString('latin1');
+    const lines = (unfinished + chunk.toString('latin1')).split('\n');
+    unfinished = (lines.pop() ?? '').slice(0, MAX_MESSAGE);
+    lines.forEach(say);
   });
   const onAbort = (): void => void child.kill('SIGKILL');
   options.signal?.addEventListener('abort', onAbort, { once: true });
@@ -89,6 +97,7 @@ export async function run(name: string, args: readonly string[], options: RunOpt
       });
     });
     const [exitCode] = await Promise.all([ended, feed(child.stdin, options.input)]);
+    say(unfinished);
     return { exitCode, stdout: Buffer.concat(output), stderr: message.trim() };
   } catch (error) {
     options.signal?.throwIfAborted();

@@ -8,7 +8,6 @@ import type { IngestResult, CommitTreeRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { ingest } from './ingest.js';
-import { stripOverlayXattrs } from './layer-directory.js';
 import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './tar-split.js';
@@ -112,7 +111,7 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
     });
     split = undefined;
     await dropWhiteouts(dropped, request.removedWhiteoutsTar);
-    await stripOverlayXattrs(directory, signal);
+    await comparison.stripOverlayXattrs();
   } catch (error) {
     signal?.throwIfAborted();
     throw error;

@@ -4,10 +4,11 @@ import { systemError } from '../../errors.js';
 import { commandPath, runOk } from './command.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { isOverlayXattr, stripOverlayXattrs } from './layer-directory.js';
+import { isOverlayXattr, LayerDirectory } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
 import { TaskPool } from './task-pool.js';
-import { readTreeXattrs, setXattrs, type XattrItem } from './xattr.js';
+import { TreeRoot } from './tree-root.js';
+import { setXattrs, type XattrItem } from './xattr.js';
 
 const IN_FLIGHT = 8;
 const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
@@ -18,23 +19,19 @@ export async function copyTree(source: string, target: string, options: { signal
   signal?.throwIfAborted();
   if (commandPath('cp') !== undefined && (await hasFineTimes(source, signal)))
     return copyByCommand(source, target, signal);
-  const xattrs = await readTreeXattrs(source, options);
-  const copy = new Copy(signal);
+  const layer = await LayerDirectory.open(source, true, signal);
+  const copy = new Copy(layer, signal);
   try {
     await OpenDirectory.with(source, source, (from) =>
-      OpenDirectory.with(target, target, (to) => copy.directory(from, to)),
+      OpenDirectory.with(target, target, (to) => copy.directory(from, to, '')),
     );
-    const items: XattrItem[] = [];
-    for (const [path, list] of xattrs) {
-      const wanted = list.filter(([name]) => !isTransient(name));
-      if (wanted.length > 0) items.push({ path: path === '' ? '.' : path, xattrs: wanted });
-    }
-    await setXattrs(items, { cwd: target, ...options });
+    await copy.setXattrs(target);
   } catch (error) {
     signal?.throwIfAborted();
     throw systemError(error, 'copy the tree', undefined, { path: source, dest: target });
   } finally {
     await copy.close();
+    await layer.close();
   }
 }
 
@@ -67,7 +64,13 @@ async function copyByCommand(source: string, target: string, signal: AbortSignal
     syscall: 'copy_file_range',
     ...options,
   });
-  await stripOverlayXattrs(target, signal);
+  // The command took whole paths: there is nothing beyond what one run of getfattr reads.
+  const copy = await LayerDirectory.open(target, false, signal);
+  try {
+    await copy.stripOverlayXattrs();
+  } finally {
+    await copy.close();
+  }
 }
 
 /** Attributes that tie a file to one overlay mount. An opaque marker is part of the tree. */
@@ -76,25 +79,31 @@ function isTransient(name: string): boolean {
 }
 
 class Copy {
+  readonly #layer: LayerDirectory;
   readonly #signal: AbortSignal | undefined;
+  readonly #xattrs: XattrItem[] = [];
   readonly #pool = new TaskPool(IN_FLIGHT);
   /** Inode -> the copy that later names link to, in a directory that stays open until the end. */
   readonly #linked = new Map<string, { directory: OpenDirectory; name: string }>();
 
-  constructor(signal: AbortSignal | undefined) {
+  constructor(layer: LayerDirectory, signal: AbortSignal | undefined) {
+    this.#layer = layer;
     this.#signal = signal;
   }
 
-  /** Content and metadata of a directory that is there already. */
-  async directory(from: OpenDirectory, to: OpenDirectory): Promise<void> {
+  /** Content and metadata of a directory that is there already; `path`: its own below the root. Attributes come later. */
+  async directory(from: OpenDirectory, to: OpenDirectory, path: string): Promise<void> {
+    await this.#queueXattrs(path);
     for (const { name, stat } of await from.entries()) {
       this.#signal?.throwIfAborted();
       const target = to.at(name);
+      const child = path === '' ? name : `${path}/${name}`;
       if (stat.isDirectory()) {
-        await this.#child(from.at(name), target);
+        await this.#child(from.at(name), target, child);
         continue;
       }
       if (stat.isSocket()) continue;
+      await this.#queueXattrs(child);
       if (stat.nlink > 1n) {
         const inode = `${String(stat.dev)}:${String(stat.ino)}`;
         const first = this.#linked.get(inode);
@@ -115,11 +124,26 @@ class Copy {
     await applyMetadata(to.at('.'), await from.stat(), false);
   }
 
-  async #child(from: Buffer, to: Buffer): Promise<void> {
+  async #child(from: Buffer, to: Buffer, path: string): Promise<void> {
     await fs.mkdir(to, 0o700);
     await OpenDirectory.with(from, from.toString(), (source) =>
-      OpenDirectory.with(to, to.toString(), (target) => this.directory(source, target)),
+      OpenDirectory.with(to, to.toString(), (target) => this.directory(source, target, path)),
     );
+  }
+
+  async #queueXattrs(path: string): Promise<void> {
+    const xattrs = (await this.#layer.xattrs(path)).filter(([name]) => !isTransient(name));
+    if (xattrs.length > 0) this.#xattrs.push({ path: path === '' ? '.' : path, xattrs });
+  }
+
+  /** Of all that was copied. */
+  async setXattrs(target: string): Promise<void> {
+    const root = await TreeRoot.open(target);
+    try {
+      await setXattrs(this.#xattrs, root, this.#signal);
+    } finally {
+      await root.close();
+    }
   }
 
   /** A file that may still be written when the walk has left its directory after a failure: it is a user of both. */

@@ -1,10 +1,10 @@
-/** LayerDirectory: one directory of a stack, with its extended attributes read once, when they are first asked for. */
+/** LayerDirectory: one directory of a stack, with its extended attributes read once a region, when they are first asked for. */
 import type { BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
-import type { DirectoryEntry } from './directory.js';
+import type { DirectoryEntry, OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { TreeRoot } from './tree-root.js';
-import { readTreeXattrs, removeXattrs, type Xattr } from './xattr.js';
+import { readRegionXattrs, regionOf, removeXattrs, type Xattr } from './xattr.js';
 
 const OVERLAY_XATTR = /^(trusted|user)\.overlay\./;
 /** For directories of which only the structure and what Docker compares is asked. */
@@ -20,7 +20,10 @@ export class LayerDirectory {
   readonly root: TreeRoot;
   readonly #match: string;
   readonly #signal: AbortSignal | undefined;
-  #xattrs: Promise<Map<string, Xattr[]>> | undefined;
+  /** By the region's directory. */
+  readonly #xattrs = new Map<string, Promise<Map<string, Xattr[]>>>();
+  /** Directories of the regions that something was listed in, and the first. */
+  readonly #listed = new Set(['']);
 
   private constructor(directory: string, root: TreeRoot, match: string, signal: AbortSignal | undefined) {
     this.directory = directory;
@@ -35,14 +38,24 @@ export class LayerDirectory {
   }
 
   async close(): Promise<void> {
-    await this.#xattrs?.catch(() => undefined); // Whoever asked for them has the error.
+    for (const read of this.#xattrs.values()) await read.catch(() => undefined); // Whoever asked for them has the error.
     await this.root.close();
   }
 
   /** Entries of the directory `path` in byte order; none where it is gone. */
-  async list(path: string): Promise<DirectoryEntry[]> {
+  list(path: string): Promise<DirectoryEntry[]> {
+    return this.#read(path, (directory) => directory.entries());
+  }
+
+  /** Their names alone. */
+  names(path: string): Promise<string[]> {
+    return this.#read(path, (directory) => directory.names());
+  }
+
+  async #read<T>(path: string, read: (directory: OpenDirectory) => Promise<T[]>): Promise<T[]> {
+    this.#listed.add(regionOf(`${path}/`).directory);
     try {
-      return await this.root.in(path, (directory) => directory.entries());
+      return await this.root.in(path, read);
     } catch (error) {
       // A live tree changes while it is read.
       if (LayerStoreError.is(error) && error.errnoName === 'ENOENT') return [];
@@ -71,11 +84,17 @@ export class LayerDirectory {
 
   /** Attributes of a path, in byte order of name. */
   async xattrs(path: string): Promise<readonly Xattr[]> {
-    this.#xattrs ??= readTreeXattrs(this.directory, {
-      match: this.#match,
-      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
-    });
-    return (await this.#xattrs).get(path) ?? [];
+    const { directory, start } = regionOf(path);
+    return (await this.#region(directory)).get(path.slice(start)) ?? [];
+  }
+
+  #region(directory: string): Promise<Map<string, Xattr[]>> {
+    let read = this.#xattrs.get(directory);
+    if (read === undefined) {
+      read = readRegionXattrs(this.root, directory, this.#match, this.#signal);
+      this.#xattrs.set(directory, read);
+    }
+    return read;
   }
 
   /** One attribute of overlayfs itself, whichever of its two prefixes it has. */
@@ -93,27 +112,28 @@ export class LayerDirectory {
   async capability(path: string): Promise<Buffer | undefined> {
     return (await this.xattrs(path)).find(([name]) => name === 'security.capability')?.[1];
   }
+
+  /**
+   * Takes off overlayfs's own attributes that belong to the mount that was (origin, impure, nlink, …); opaque markers are
+   * part of the layer. Of a tree with paths beyond the first region, only where it was listed.
+   */
+  async stripOverlayXattrs(): Promise<void> {
+    const byName = new Map<string, Set<string>>();
+    for (const region of this.#listed) {
+      for (const [inside, xattrs] of await this.#region(region)) {
+        for (const [name] of xattrs) {
+          if (!isOverlayXattr(name) || name.endsWith('.overlay.opaque')) continue;
+          const paths = byName.get(name) ?? new Set();
+          paths.add(region === '' || inside === '' ? region + inside : `${region}/${inside}`);
+          byName.set(name, paths);
+        }
+      }
+    }
+    for (const [name, paths] of byName) await removeXattrs(this.root, name, [...paths], this.#signal);
+  }
 }
 
 /** Whether overlayfs takes this for a whiteout. */
 export function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
-}
-
-/** Takes off overlayfs's own attributes that belong to the mount that was (origin, impure, nlink, …); opaque markers are part of the layer. */
-export async function stripOverlayXattrs(directory: string, signal: AbortSignal | undefined): Promise<void> {
-  const found = await readTreeXattrs(directory, {
-    match: '^(trusted|user)\\.overlay\\.',
-    ...(signal === undefined ? {} : { signal }),
-  });
-  const byName = new Map<string, string[]>();
-  for (const [path, xattrs] of found) {
-    for (const [name] of xattrs) {
-      if (!isOverlayXattr(name) || name.endsWith('.overlay.opaque')) continue;
-      const paths = byName.get(name) ?? [];
-      paths.push(path);
-      byName.set(name, paths);
-    }
-  }
-  for (const [name, paths] of byName) await removeXattrs(directory, name, paths, signal);
 }

@@ -6,8 +6,9 @@ import { randomID } from '../../util/random-id.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { readMounts } from './mount.js';
+import { TreeRoot } from './tree-root.js';
 
-/** Open directories on the way down; deeper ones are moved up first, so that depth costs no descriptors. */
+/** Open directories on the way down; deeper ones are moved up and come later, so that depth costs no descriptors. */
 const MAX_DEPTH = 200;
 /** Entries of a directory that are removed at once. */
 const IN_FLIGHT = 16;
@@ -35,7 +36,7 @@ export async function removeTree(path: string, options: { signal?: AbortSignal }
     );
   }
   try {
-    await OpenDirectory.with(path, path, (top) => empty(top, top, 0, stat.dev, options.signal));
+    await OpenDirectory.with(path, path, (top) => new Removal(top, stat.dev, options.signal).run());
     await fs.unlessErrno(fs.rmdir(path), 'ENOENT');
   } catch (error) {
     options.signal?.throwIfAborted();
@@ -46,59 +47,68 @@ export async function removeTree(path: string, options: { signal?: AbortSignal }
 /** Removes a directory by a path that is good until this has ended, such as that of a place in an open directory. */
 export async function removeDirectory(path: Buffer): Promise<void> {
   const { dev } = await fs.lstat(path);
-  await OpenDirectory.with(path, path.toString(), (top) => empty(top, top, 0, dev, undefined));
+  await OpenDirectory.with(path, path.toString(), (top) => new Removal(top, dev, undefined).run());
   await fs.rmdir(path);
 }
 
-async function empty(
-  directory: OpenDirectory,
-  top: OpenDirectory,
-  depth: number,
-  device: bigint,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const folders: string[] = [];
-  const entries = await fs.readdir(directory.at(''), { withFileTypes: true, encoding: 'buffer' });
-  await mapConcurrent(entries, IN_FLIGHT, async (entry) => {
-    signal?.throwIfAborted();
-    const name = entry.name.toString('latin1');
-    if (entry.isDirectory()) folders.push(name);
-    else await fs.unlessErrno(fs.unlink(directory.at(name)), 'ENOENT');
-  });
-  for (const name of folders) {
-    signal?.throwIfAborted();
-    const path = directory.at(name);
-    if (depth >= MAX_DEPTH) {
-      const higher = top.at(`.layerstore-deep-${randomID(8)}`);
-      await fs.rename(path, higher);
-      await emptyAndRemove(higher, top, 1, device, signal);
-    } else {
-      await emptyAndRemove(path, top, depth + 1, device, signal);
+/** Empties a directory. */
+class Removal {
+  readonly #top: OpenDirectory;
+  readonly #device: bigint;
+  readonly #signal: AbortSignal | undefined;
+  /** Directories that were moved up into the top, by name. */
+  readonly #moved: string[] = [];
+
+  constructor(top: OpenDirectory, device: bigint, signal: AbortSignal | undefined) {
+    this.#top = top;
+    this.#device = device;
+    this.#signal = signal;
+  }
+
+  async run(): Promise<void> {
+    await this.#empty(this.#top, 0);
+    for (let name = this.#moved.pop(); name !== undefined; name = this.#moved.pop())
+      await this.#remove(this.#top.at(name), 1);
+  }
+
+  async #empty(directory: OpenDirectory, depth: number): Promise<void> {
+    const folders: string[] = [];
+    const entries = await fs.readdir(directory.at(''), { withFileTypes: true, encoding: 'buffer' });
+    await mapConcurrent(entries, IN_FLIGHT, async (entry) => {
+      this.#signal?.throwIfAborted();
+      const name = entry.name.toString('latin1');
+      if (entry.isDirectory()) folders.push(name);
+      else await fs.unlessErrno(fs.unlink(directory.at(name)), 'ENOENT');
+    });
+    for (const name of folders) {
+      this.#signal?.throwIfAborted();
+      const path = directory.at(name);
+      if (depth >= MAX_DEPTH) {
+        const higher = `.layerstore-deep-${randomID(8)}`;
+        await fs.rename(path, this.#top.at(higher));
+        this.#moved.push(higher);
+      } else {
+        await this.#remove(path, depth + 1);
+      }
     }
   }
-}
 
-async function emptyAndRemove(
-  path: Buffer,
-  top: OpenDirectory,
-  depth: number,
-  device: bigint,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  await OpenDirectory.with(path, path.toString(), async (child) => {
-    const { dev } = await child.stat();
-    // A file system mounted since the mount table was read: rmdir below fails with EBUSY, and nothing in it was touched.
-    if (dev === device) await empty(child, top, depth, device, signal);
-  });
-  await fs.unlessErrno(fs.rmdir(path), 'ENOENT');
+  async #remove(path: Buffer, depth: number): Promise<void> {
+    await OpenDirectory.with(path, path.toString(), async (child) => {
+      const { dev } = await child.stat();
+      // A file system mounted since the mount table was read: rmdir below fails with EBUSY, and nothing in it was touched.
+      if (dev === this.#device) await this.#empty(child, depth);
+    });
+    await fs.unlessErrno(fs.rmdir(path), 'ENOENT');
+  }
 }
 
 /** See {@link Engine.usage}. The directory itself counts as an inode. */
 export async function usage(path: string, options: { signal?: AbortSignal } = {}): Promise<TreeUsage> {
   const total: TreeUsage = { size: 0, allocated: 0, inodes: 0 };
   const linked = new Set<string>();
-  const visit = async (directory: OpenDirectory, shown: string): Promise<void> => {
-    options.signal?.throwIfAborted();
+  const visit = async (directory: OpenDirectory, path: string): Promise<string[]> => {
+    const folders: string[] = [];
     for (const { name, stat } of await directory.entries()) {
       if (stat.nlink > 1n && !stat.isDirectory()) {
         const inode = `${String(stat.dev)}:${String(stat.ino)}`;
@@ -107,21 +117,25 @@ export async function usage(path: string, options: { signal?: AbortSignal } = {}
       }
       total.inodes++;
       total.allocated += Number(stat.blocks) * 512;
-      if (!stat.isDirectory()) {
-        total.size += Number(stat.size);
-        continue;
-      }
-      const below = `${shown}/${Buffer.from(name, 'latin1').toString()}`;
-      await OpenDirectory.with(directory.at(name), below, (child) => visit(child, below));
+      if (stat.isDirectory()) folders.push(path === '' ? name : `${path}/${name}`);
+      else total.size += Number(stat.size);
     }
+    return folders;
   };
   try {
-    await OpenDirectory.with(path, path, async (top) => {
-      const stat = await top.stat();
-      total.inodes = 1;
-      total.allocated = Number(stat.blocks) * 512;
-      await visit(top, path);
-    });
+    const { blocks } = await OpenDirectory.with(path, path, (top) => top.stat()); // no link
+    total.inodes = 1;
+    total.allocated = Number(blocks) * 512;
+    const root = await TreeRoot.open(path);
+    try {
+      const waiting = [''];
+      for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        options.signal?.throwIfAborted();
+        for (const folder of await root.in(next, visit)) waiting.push(folder);
+      }
+    } finally {
+      await root.close();
+    }
   } catch (error) {
     throw systemError(error, 'add up the size of', undefined, { path });
   }

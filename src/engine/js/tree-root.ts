@@ -2,9 +2,11 @@
  * TreeRoot: names inside a directory, resolved so that nothing leaves it. Each component is opened from its parent's
  * descriptor with O_NOFOLLOW; symbolic links are read and walked here, within the root, as RESOLVE_IN_ROOT of openat2(2) does.
  *
- * Paths are latin1 text that stands for bytes, without leading slash; '' is the root. Directories stay open in a cache,
- * the least recently used one goes first. A caller gets a place for the time of a function: until that has ended its
- * directory stays open, whatever the cache does. Several callers may use one root at a time.
+ * Paths are latin1 text that stands for bytes, without leading slash, of any length; '' is the root. Directories stay open
+ * in a cache, the least recently used one goes first. One in 64 on the way down is a mark, and marks have a cache of their
+ * own: what is not open is opened from the nearest mark, so that a walk costs the same at any depth, also back up. A caller
+ * gets a place for the time of a function: until that has ended its directory stays open, whatever the caches do. Several
+ * callers may use one root at a time.
  */
 import { constants } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
@@ -13,6 +15,8 @@ import * as fs from './fs.js';
 
 const MAX_LINKS = 40;
 const MAX_OPEN = 96;
+const MARK_EVERY = 64;
+const MAX_MARKS = 256;
 const READ_SIZE = 256 * 1024;
 
 /** A directory inside the root. */
@@ -20,7 +24,48 @@ interface Inside {
   readonly directory: OpenDirectory;
   /** Its path with no link in it. */
   readonly real: string;
+  /** Directories from the root to it. */
+  readonly depth: number;
   readonly setgid: boolean;
+}
+
+/** Open directories by real path; those used longest ago leave when there are too many. It is a user of each. */
+class OpenDirectories {
+  readonly #max: number;
+  readonly #open = new Map<string, Inside>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  get(real: string): Inside | undefined {
+    const found = this.#open.get(real);
+    if (found === undefined) return undefined;
+    this.#open.delete(real);
+    this.#open.set(real, found);
+    return found;
+  }
+
+  async add(inside: Inside): Promise<void> {
+    inside.directory.use();
+    const leaving: Inside[] = [];
+    const before = this.#open.get(inside.real); // of another caller, who opened it meanwhile
+    if (before !== undefined) leaving.push(before);
+    this.#open.delete(inside.real);
+    this.#open.set(inside.real, inside);
+    for (const [real, oldest] of this.#open) {
+      if (this.#open.size <= this.#max) break;
+      this.#open.delete(real);
+      leaving.push(oldest);
+    }
+    for (const { directory } of leaving) await directory.release();
+  }
+
+  async clear(): Promise<void> {
+    const leaving = [...this.#open.values()];
+    this.#open.clear();
+    for (const { directory } of leaving) await directory.release();
+  }
 }
 
 /** A name in an open directory; good until the function that was given it has ended. */
@@ -79,8 +124,9 @@ export class TreeRoot {
   /** Path of the root, for messages. */
   readonly directory: string;
   readonly #root: Inside;
-  /** By real path, least recently used first; each used by this map once. Without the root. */
-  readonly #open = new Map<string, Inside>();
+  /** Without the root, and without the marks. */
+  readonly #open = new OpenDirectories(MAX_OPEN);
+  readonly #marks = new OpenDirectories(MAX_MARKS);
   #closed = false;
 
   private constructor(directory: string, root: Inside) {
@@ -93,7 +139,7 @@ export class TreeRoot {
     // The slash makes a link be followed: the caller's own path is trusted.
     const opened = await OpenDirectory.open(`${directory}/`, directory);
     try {
-      const root = await inside(opened, '');
+      const root = await inside(opened, '', 0);
       await fs.lstat(opened.at(''));
       return new TreeRoot(directory, root);
     } catch (error) {
@@ -115,11 +161,9 @@ export class TreeRoot {
     await this.#root.directory.release();
   }
 
-  /** Empties the cache: to be called when a directory or a link was replaced. */
+  /** Empties the caches: to be called when a directory or a link was replaced. */
   async forget(): Promise<void> {
-    const open = [...this.#open.values()];
-    this.#open.clear();
-    for (const { directory } of open) await directory.release();
+    await Promise.all([this.#open.clear(), this.#marks.clear()]);
   }
 
   /** Runs `task` with the place of a path: parents resolved (and made, where `rules` are given), the last component not looked at. */
@@ -215,22 +259,29 @@ export class TreeRoot {
 
   /** The caller is a user of what it gets, as of what the other functions below give. */
   async #resolve(path: string, walk: Walk): Promise<Inside> {
-    const cached = this.#cached(path);
-    if (cached !== undefined) return cached;
-    const slash = path.lastIndexOf('/');
-    const parent = await this.#resolve(slash < 0 ? '' : path.slice(0, slash), walk);
-    try {
-      return await this.#step(parent, path.slice(slash + 1), walk);
-    } finally {
-      await parent.directory.release();
+    let end = path.length;
+    let at = this.#cached(path);
+    while (at === undefined) {
+      end = Math.max(path.lastIndexOf('/', end - 1), 0);
+      at = this.#cached(path.slice(0, end));
     }
+    while (end < path.length) {
+      const start = end === 0 ? 0 : end + 1;
+      const slash = path.indexOf('/', start);
+      end = slash < 0 ? path.length : slash;
+      const parent = at;
+      try {
+        at = await this.#step(parent, path.slice(start, end), walk);
+      } finally {
+        await parent.directory.release();
+      }
+    }
+    return at;
   }
 
   #cached(real: string): Inside | undefined {
-    const found = real === '' ? this.#root : this.#open.get(real);
-    if (found === undefined) return undefined;
-    if (this.#open.delete(real)) this.#open.set(real, found);
-    found.directory.use();
+    const found = real === '' ? this.#root : (this.#open.get(real) ?? this.#marks.get(real));
+    found?.directory.use();
     return found;
   }
 
@@ -243,7 +294,7 @@ export class TreeRoot {
     const make = walk.ofLink ? undefined : walk.rules?.make;
     for (let attempt = 0; ; attempt++) {
       try {
-        return await this.#keep(await OpenDirectory.open(place.path, this.describe(real)), real);
+        return await this.#keep(await OpenDirectory.open(place.path, this.describe(real)), real, parent.depth + 1);
       } catch (error) {
         const errno = LayerStoreError.is(error) ? error.errnoName : undefined;
         if (errno === 'ENOENT' && make !== undefined && attempt === 0) {
@@ -297,31 +348,21 @@ export class TreeRoot {
     return at;
   }
 
-  /** Takes an open directory into the cache: one user more, the cache. */
-  async #keep(directory: OpenDirectory, real: string): Promise<Inside> {
+  /** Takes an open directory into a cache, which is one user more. */
+  async #keep(directory: OpenDirectory, real: string, depth: number): Promise<Inside> {
     let kept: Inside;
     try {
-      kept = await inside(directory, real);
+      kept = await inside(directory, real, depth);
     } catch (error) {
       await directory.release();
       throw error;
     }
-    if (this.#closed) return kept;
-    const before = this.#open.get(real); // of another caller, who opened it meanwhile
-    this.#open.delete(real);
-    this.#open.set(real, kept);
-    directory.use();
-    await before?.directory.release();
-    for (const [key, oldest] of this.#open) {
-      if (this.#open.size <= MAX_OPEN) break;
-      this.#open.delete(key);
-      await oldest.directory.release();
-    }
+    if (!this.#closed) await (depth % MARK_EVERY === 0 ? this.#marks : this.#open).add(kept);
     return kept;
   }
 }
 
-async function inside(directory: OpenDirectory, real: string): Promise<Inside> {
+async function inside(directory: OpenDirectory, real: string, depth: number): Promise<Inside> {
   const { mode } = await directory.stat();
-  return { directory, real, setgid: (Number(mode) & 0o2000) !== 0 };
+  return { directory, real, depth, setgid: (Number(mode) & 0o2000) !== 0 };
 }

@@ -542,11 +542,7 @@ export class TreeWriter {
     const items = this.#xattrs;
     this.#xattrs = [];
     this.#xattrBytes = 0;
-    const { signal } = this.#options;
-    this.#ignoredXattrs += await setSupportedXattrs(items, {
-      cwd: this.#root.directory,
-      ...(signal === undefined ? {} : { signal }),
-    });
+    this.#ignoredXattrs += await setSupportedXattrs(items, this.#root, this.#options.signal);
   }
 
   async #attempt<T>(action: string, real: string, step: () => Promise<T>): Promise<T> {

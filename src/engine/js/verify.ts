@@ -75,6 +75,10 @@ class Verification {
   readonly #unsure = new Set<string>();
   /** Directories on the way to what the tar names. */
   readonly #implied = new Set<string>();
+  /** Directories that {@link #noteParents} came to. */
+  readonly #noted = new Set<string>();
+  /** What {@link #above} found. */
+  readonly #ways = new Map<string, { known: boolean; unsure: boolean }>();
   /** Everything that entries led to. */
   readonly #inodes = new Set<bigint>();
   readonly #doubts = new Map<bigint, Doubts>();
@@ -156,7 +160,8 @@ class Verification {
       if (this.#known.has(name)) this.#unsure.add(name);
       this.#known.add(name);
     }
-    for (const parent of parentsOf(path)) this.#implied.add(parent);
+    for (let parent = parentOf(path); parent !== '' && !this.#implied.has(parent); parent = parentOf(parent))
+      this.#implied.add(parent);
   }
 
   /** The tar, with zeros for what cannot be read, so that the entries behind it can be. `recorded`: where lines of files are. */
@@ -231,7 +236,7 @@ class Verification {
     this.#request.signal?.throwIfAborted();
     const { entry, path, kind, recorded } = item;
     // Directories that lie behind a link have another path than the entry says.
-    if (!recorded) for (const parent of parentsOf(path)) await this.#noteParent(parent);
+    if (!recorded) await this.#noteParents(path);
     if (kind.kind === 'whiteout') return this.#checkWhiteout(path, kind.target);
     if (kind.kind === 'opaque') return this.#checkOpaque(path, kind.directory);
     if (kind.kind === 'dropped' || path === '') return;
@@ -269,13 +274,16 @@ class Verification {
     return true;
   }
 
-  async #noteParent(path: string): Promise<void> {
-    try {
-      await this.#layer.root.in(path, async (directory) => {
-        this.#inodes.add((await directory.stat()).ino);
-      });
-    } catch (error) {
-      if (!isGone(error)) throw error;
+  async #noteParents(path: string): Promise<void> {
+    for (let parent = parentOf(path); parent !== '' && !this.#noted.has(parent); parent = parentOf(parent)) {
+      this.#noted.add(parent);
+      try {
+        await this.#layer.root.in(parent, async (directory) => {
+          this.#inodes.add((await directory.stat()).ino);
+        });
+      } catch (error) {
+        if (!isGone(error)) throw error;
+      }
     }
   }
 
@@ -298,10 +306,27 @@ class Verification {
 
   /** Whether another entry may have taken the place of a directory on the way, and of the marks in it. */
   async #directoryReplaced(path: string): Promise<boolean> {
-    const parents = parentsOf(path);
-    if (parents.some((parent) => this.#unsure.has(parent))) return true;
-    if (parents[0] === undefined || !parents.some((parent) => this.#known.has(parent))) return false;
-    return (await this.#layer.lstat(`${parents[0]}/.`)) === undefined;
+    const parent = parentOf(path);
+    const above = this.#above(parent);
+    if (above.unsure) return true;
+    if (!above.known) return false;
+    return (await this.#layer.lstat(`${parent}/.`)) === undefined;
+  }
+
+  /** Whether a directory, or one above it, is among the names that are known, and among those that are unsure. */
+  #above(directory: string): { known: boolean; unsure: boolean } {
+    const way: string[] = [];
+    let at = directory;
+    for (; at !== '' && !this.#ways.has(at); at = parentOf(at)) way.push(at);
+    let found = this.#ways.get(at) ?? { known: false, unsure: false };
+    for (let next = way.pop(); next !== undefined; next = way.pop()) {
+      found = {
+        known: found.known || this.#known.has(next),
+        unsure: found.unsure || this.#unsure.has(next),
+      };
+      this.#ways.set(next, found);
+    }
+    return found;
   }
 
   async #checkOpaque(path: string, directory: string): Promise<void> {
@@ -419,11 +444,9 @@ function problemAt(path: string, what: string, expected: string, found: string):
   return { path: `/${shown(path)}`, what, expected, found, cosmetic: false };
 }
 
-function parentsOf(path: string): string[] {
-  const parents: string[] = [];
-  for (let slash = path.lastIndexOf('/'); slash > 0; slash = path.lastIndexOf('/', slash - 1))
-    parents.push(path.slice(0, slash));
-  return parents;
+/** '' for a name in the root. */
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(path.lastIndexOf('/'), 0));
 }
 
 /** ACLs that say no more than the mode does are kept in the mode alone, an empty one not at all (posix_acl.c). */

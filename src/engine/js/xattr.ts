@@ -1,22 +1,25 @@
 /**
  * Extended attributes by way of the commands setfattr and getfattr (Node has no call for them), many at a time.
- * Paths and names are latin1 text that stands for bytes.
+ * Paths and names are latin1 text that stands for bytes. The commands pass whole paths to the kernel, which takes at most
+ * 4,095 bytes: so a tree is cut into regions, each of them the work of one run that starts in the region's own directory.
  */
 import { constants } from 'node:fs';
 import { LayerStoreError } from '../../errors.js';
 import { commandError, run, runOk } from './command.js';
-import { O_PATH } from './directory.js';
+import { O_PATH, type OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
-import { TreeRoot, type Place } from './tree-root.js';
+import type { Place, TreeRoot } from './tree-root.js';
 
 /** Files handed to one run of a command. */
 const DESCRIPTORS = 200;
+/** Where a directory's path gets longer than this a new region begins: with one more name it fits the kernel's limit still. */
+const REGION = 3584;
 
 /** Name (latin1) and value. */
 export type Xattr = readonly [name: string, value: Buffer];
 
 export interface XattrItem {
-  /** Latin1 text of the path's bytes; relative to `cwd`. */
+  /** Latin1 text of the path's bytes, below a root or absolute. */
   path: string;
   xattrs: readonly Xattr[];
 }
@@ -33,35 +36,81 @@ function unquote(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
 
-/**
- * Sets attributes, links not followed. A path's last component is used as it is, its parents are followed: callers give
- * paths whose parents they know to be directories.
- */
-export async function setXattrs(items: readonly XattrItem[], options: SetOptions = {}): Promise<void> {
-  const failures = await restore(items, options);
+/** The region that a path is in: its directory, '' for the first, and where in the path the name within it begins. */
+export function regionOf(path: string): { directory: string; start: number } {
+  const region = { directory: '', start: 0 };
+  for (;;) {
+    const slash = path.indexOf('/', region.start + REGION);
+    if (slash < 0) return region;
+    region.directory = path.slice(0, slash);
+    region.start = slash + 1;
+  }
+}
+
+/** Sets attributes at an absolute path that the caller trusts; a link in its last component is not followed. */
+export async function setXattr(path: string, xattr: Xattr): Promise<void> {
+  const failures = await restore([{ path, xattrs: [xattr] }], undefined, undefined);
   if (failures !== undefined) throw failures.error(failures.lines);
 }
 
-/** The same, but what the file system does not have (EOPNOTSUPP) is left out. Gives the number of those. */
-export async function setSupportedXattrs(items: readonly XattrItem[], options: SetOptions = {}): Promise<number> {
-  const failures = await restore(items, options);
-  if (failures === undefined) return 0;
-  const serious = failures.lines.filter((line) => !line.endsWith('Operation not supported'));
-  if (serious.length > 0 || failures.lines.length === 0) throw failures.error(serious);
-  return failures.lines.length;
+/**
+ * Sets attributes below a root, links not followed. A path's last component is used as it is, its parents are followed:
+ * callers give paths whose parents they know to be directories.
+ */
+export async function setXattrs(
+  items: readonly XattrItem[],
+  root: TreeRoot,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for (const failures of await restoreBelow(items, root, signal)) throw failures.error(failures.lines);
 }
 
-interface SetOptions {
-  cwd?: string;
-  signal?: AbortSignal;
+/** The same, but what the file system does not have (EOPNOTSUPP) is left out. Gives the number of those. */
+export async function setSupportedXattrs(
+  items: readonly XattrItem[],
+  root: TreeRoot,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  let unsupported = 0;
+  for (const failures of await restoreBelow(items, root, signal)) {
+    const serious = failures.lines.filter((line) => !line.endsWith('Operation not supported'));
+    if (serious.length > 0 || failures.lines.length === 0) throw failures.error(serious);
+    unsupported += failures.lines.length;
+  }
+  return unsupported;
 }
 
 /** What the command says of attributes that it could not set, a line each: it goes on after each. */
+interface Failures {
+  lines: string[];
+  error: (lines: readonly string[]) => LayerStoreError;
+}
+
+async function restoreBelow(
+  items: readonly XattrItem[],
+  root: TreeRoot,
+  signal: AbortSignal | undefined,
+): Promise<Failures[]> {
+  const regions = new Map<string, XattrItem[]>();
+  for (const { path, xattrs } of items) {
+    const { directory, start } = regionOf(path);
+    const region = regions.get(directory) ?? [];
+    region.push({ path: path.slice(start), xattrs });
+    regions.set(directory, region);
+  }
+  const failures: Failures[] = [];
+  for (const [path, inside] of regions) {
+    const failed = await root.in(path, (directory) => restore(inside, directory, signal));
+    if (failed !== undefined) failures.push(failed);
+  }
+  return failures;
+}
+
 async function restore(
   items: readonly XattrItem[],
-  options: SetOptions,
-): Promise<{ lines: string[]; error: (lines: readonly string[]) => LayerStoreError } | undefined> {
-  if (items.length === 0) return undefined;
+  directory: OpenDirectory | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Failures | undefined> {
   const dump: string[] = [];
   for (const { path, xattrs } of items) {
     dump.push(`# file: ${quote(path)}`);
@@ -73,7 +122,8 @@ async function restore(
     input: `${dump.join('\n')}\n`,
     syscall: 'lsetxattr',
     ...(items.length === 1 && items[0] !== undefined ? { path: Buffer.from(items[0].path, 'latin1').toString() } : {}),
-    ...options,
+    ...(directory === undefined ? {} : { cwd: directory.at('').toString() }),
+    ...(signal === undefined ? {} : { signal }),
   };
   const result = await run('setfattr', ['-h', '--restore=-'], about);
   if (result.exitCode === 0) return undefined;
@@ -111,72 +161,73 @@ export async function removeXattr(path: string, name: string, missingOk: boolean
 }
 
 /**
- * Removes one attribute of many paths below `directory` ('' is itself), links not followed. Names of files are handed over
+ * Removes one attribute of many paths below a root ('' is itself), those that are still there, links not followed. Names of files are handed over
  * by descriptor, since arguments of commands are text.
  */
 export async function removeXattrs(
-  directory: string,
+  root: TreeRoot,
   name: string,
   all: readonly string[],
-  signal?: AbortSignal,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
-  const root = await TreeRoot.open(directory);
   const options = {
     purpose: 'remove extended attributes',
     syscall: 'lremovexattr',
     ...(signal === undefined ? {} : { signal }),
   };
-  try {
-    for (let at = 0; at < all.length; at += DESCRIPTORS) {
-      const fds: number[] = [];
-      try {
-        for (const path of all.slice(at, at + DESCRIPTORS)) {
-          fds.push(await root.at(path, (place) => fs.open(place.path, O_PATH | constants.O_NOFOLLOW)));
-        }
-        const paths = fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
-        const result = await run('setfattr', ['-x', name, '--', ...paths], { ...options, fds });
-        // Of two names of one file the first took it off both. The command goes on after each.
-        const serious = result.stderr.split('\n').filter((line) => line !== '' && !line.endsWith('No such attribute'));
-        if (serious.length > 0) throw commandError('setfattr', { ...result, stderr: serious.join('\n') }, options);
-      } finally {
-        for (const fd of fds) await fs.close(fd);
+  for (let at = 0; at < all.length; at += DESCRIPTORS) {
+    const fds: number[] = [];
+    try {
+      for (const path of all.slice(at, at + DESCRIPTORS)) {
+        const fd = await root.at(path, (place) =>
+          fs.unlessErrno(fs.open(place.path, O_PATH | constants.O_NOFOLLOW), 'ENOENT'),
+        );
+        if (fd !== undefined) fds.push(fd);
       }
+      const paths = fds.map((_, index) => `/proc/self/fd/${String(index + 3)}`);
+      const result = await run('setfattr', ['-x', name, '--', ...paths], { ...options, fds });
+      // Of two names of one file the first took it off both. The command goes on after each.
+      const serious = result.stderr.split('\n').filter((line) => line !== '' && !line.endsWith('No such attribute'));
+      if (serious.length > 0) throw commandError('setfattr', { ...result, stderr: serious.join('\n') }, options);
+    } finally {
+      for (const fd of fds) await fs.close(fd);
     }
-  } finally {
-    await root.close();
   }
 }
 
 /**
- * Attributes of everything in a directory: path below it (latin1, '' for itself) -> attributes, in byte order of name.
- * Files without any are left out.
+ * Attributes of everything in a region: path within it (latin1, '' for its directory) -> attributes, in byte order of name.
+ * Files without any are left out. Some of what lies in the regions below comes too.
  *
+ * @param region the region's directory, see {@link regionOf}
  * @param match regular expression of getfattr's `-m`; `-` for all
  */
-export async function readTreeXattrs(
-  directory: string,
-  options: { match?: string; signal?: AbortSignal } = {},
+export function readRegionXattrs(
+  root: TreeRoot,
+  region: string,
+  match: string,
+  signal: AbortSignal | undefined,
 ): Promise<Map<string, Xattr[]>> {
-  const parser = new DumpParser();
-  const result = await run('getfattr', ['-R', '-P', '-h', '-d', '-e', 'hex', '-m', options.match ?? '-', '--', '.'], {
-    purpose: 'read extended attributes',
-    cwd: directory,
-    onOutput: (chunk) => parser.push(chunk),
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-  });
-  checkRead(result.exitCode, result.stderr, directory);
-  return parser.finish((path) => (path === '.' ? '' : path.replace(/^\.\//, '')));
-}
-
-function checkRead(exitCode: number, stderr: string, what: string): void {
-  if (exitCode === 0) return;
-  // A live tree changes while it is read: what has gone has no attributes. Sockets and the like may refuse some.
-  const serious = stderr.split('\n').filter((line) => line !== '' && !line.endsWith('No such file or directory'));
-  if (serious.length === 0) return;
-  throw new LayerStoreError('ERR_SYSTEM', `cannot read the extended attributes of "${what}": ${serious[0] ?? ''}`, {
-    detail: stderr,
-    path: what,
-    syscall: 'llistxattr',
+  const shown = root.describe(region);
+  return root.in(region, async (directory) => {
+    const parser = new DumpParser();
+    const result = await run('getfattr', ['-R', '-P', '-h', '-d', '-e', 'hex', '-m', match, '--', '.'], {
+      purpose: 'read extended attributes',
+      cwd: directory.at('').toString(),
+      onOutput: (chunk) => parser.push(chunk),
+      // A live tree changes while it is read: what has gone has no attributes. Longer paths are those of other regions.
+      harmless: (line) => /: (No such file or directory|File name too long)$/.test(line),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (result.exitCode !== 0 && result.stderr !== '') {
+      const first = result.stderr.split('\n')[0] ?? '';
+      throw new LayerStoreError('ERR_SYSTEM', `cannot read the extended attributes of "${shown}": ${first}`, {
+        detail: result.stderr,
+        path: shown,
+        syscall: 'llistxattr',
+      });
+    }
+    return parser.finish((path) => (path === '.' ? '' : path.replace(/^\.\//, '')));
   });
 }
 
