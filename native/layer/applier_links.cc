@@ -64,12 +64,12 @@ Result<bool> Applier::MakeHardLink(const TarEntry& entry, const EntryPath& path)
     struct stat there;
     if (fstatat(into.get(), name.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return SysError("fstatat", path_);
     if (there.st_ino == info.st_ino && there.st_dev == info.st_dev) return false;
-    const UniqueFd out(openat(from->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!out.valid()) return SysError("openat", path_);
     parent.fd = into.get();
     LS_TRY(ClearWay(parent, name));
-    if (linkat(out.get(), target_name.c_str(), into.get(), name.c_str(), 0) != 0) {
-      // What was replaced was a directory with the target in it.
+    // What was replaced may have been on the way to the target: a link, or a directory with the target in it.
+    const auto again = parents_.Find(target.parent());
+    if (!again.ok()) return IsNoDirectory(again.error()) ? missing() : again.error();
+    if (linkat(again->fd, target_name.c_str(), into.get(), name.c_str(), 0) != 0) {
       return errno == ENOENT ? missing() : SysError("linkat", path_, target.path);
     }
   }

@@ -118,7 +118,8 @@ Result<LayerFiles::Place> LayerFiles::Find(const SplitEntry& entry) {
     }
     return error;
   }
-  return Place{*parent, clean_.substr(clean_.rfind('/') + 1)};
+  const bool linked = linked_.valid() && *parent == linked_.get();
+  return Place{*parent, clean_.substr(clean_.rfind('/') + 1), linked};
 }
 
 Result<UniqueFd> LayerFiles::OpenRecorded(const SplitEntry& entry) {

@@ -41,6 +41,7 @@ class LayerFiles {
   struct Place {
     int directory = -1;
     std::string name;
+    bool linked = false;  // a link leads to the directory
   };
   Result<Place> Find(const SplitEntry& entry);
 

@@ -86,13 +86,14 @@ class Rewriter {
     return content;
   }
 
-  // Whether the name leads to something at the end. A whiteout's own name never does.
+  // Whether the name leads to something at the end, and not through a link: that would be another entry's. A whiteout's
+  // own name never leads to anything.
   bool IsThere(const std::string& clean) {
     const std::string base(PathBase(clean));
     if (base.starts_with(".wh.")) return true;
     const Result<Parent> parent = parents_.Find(PathParent(clean));
     struct stat info;
-    return parent.ok() && fstatat(parent->fd, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+    return parent.ok() && !parent->aliased && fstatat(parent->fd, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
   }
 
   Result<UniqueFd> OpenInTree(const std::string& clean) {
@@ -100,11 +101,12 @@ class Rewriter {
     return OpenAt(parent.fd, std::string(PathBase(clean)), O_RDONLY | O_NOFOLLOW);
   }
 
-  // Whether the name leads to a file with the entry's content at the end. Where that cannot be told the content is
-  // kept, which is right in any case. Nothing but a regular file is opened: a pipe would wait for its writer.
+  // Whether the name leads to a file with the entry's content at the end, and not through a link. Where that cannot be
+  // told the content is kept, which is right in any case. Nothing but a regular file is opened: a pipe would wait for
+  // its writer.
   bool HasInTree(const std::string& clean, const SplitEntry& entry) {
     const Result<Parent> parent = parents_.Find(PathParent(clean));
-    if (!parent) return false;
+    if (!parent || parent->aliased) return false;
     const std::string base(PathBase(clean));
     struct stat info;
     if (fstatat(parent->fd, base.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return false;

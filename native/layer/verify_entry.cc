@@ -150,9 +150,9 @@ void EntryCheck::NoteParents(const std::string& clean) {
   }
 }
 
-// Whether another entry may have taken the place of a directory on the way, and of the marks in it. `found`: it is
-// there.
-bool EntryCheck::DirectoryReplaced(const std::string& clean, bool found) const {
+// Whether another entry may have taken the place of a directory on the way, and of the marks in it.
+bool EntryCheck::DirectoryReplaced(const std::string& clean, const Result<LayerFiles::Place>& place) const {
+  const bool found = place.ok() && !place->linked;
   for (size_t slash = clean.rfind('/'); slash != std::string::npos && slash > 0; slash = clean.rfind('/', slash - 1)) {
     const std::string_view parent = std::string_view(clean).substr(0, slash);
     if (names_.Unsure(parent) || (!found && names_.Named(parent))) return true;
@@ -169,7 +169,7 @@ Result<void> EntryCheck::Whiteout(const SplitEntry& entry, const std::string& re
   if (there) (void)Seen(st.st_ino, false);
   // The same archive may have made the name, before or after, or a directory for what lies below it: then those count.
   if (names_.Unsure(entry.name) || names_.Unsure(removed)) return {};
-  if (!there && DirectoryReplaced(removed, place.ok())) return {};
+  if ((!there || place->linked) && DirectoryReplaced(removed, place)) return {};
   if (there && S_ISDIR(st.st_mode) && names_.Implied(removed)) return {};
   if (whiteouts_ == Whiteouts::kApply) {
     if (there) Add(removed, "whiteout", "nothing", DescribeType(st.st_mode));
@@ -184,7 +184,7 @@ Result<void> EntryCheck::Opaque(const SplitEntry& entry) {
   if (whiteouts_ == Whiteouts::kApply || names_.Unsure(entry.name)) return {};
   // Through the marker's own name: its parent is the directory.
   Result<LayerFiles::Place> place = files_.Find(entry);
-  if (DirectoryReplaced(entry.name, place.ok())) return {};
+  if (DirectoryReplaced(entry.name, place)) return {};
   std::string value;
   const char* xattr = whiteouts_ == Whiteouts::kOverlayUser ? "user.overlay.opaque" : "trusted.overlay.opaque";
   if (place) {

@@ -64,7 +64,7 @@ class EntryCheck {
 
   bool Seen(uint64_t inode, bool hard_link);
   void NoteParents(const std::string& clean);
-  [[nodiscard]] bool DirectoryReplaced(const std::string& clean, bool found) const;
+  [[nodiscard]] bool DirectoryReplaced(const std::string& clean, const Result<LayerFiles::Place>& place) const;
   Result<void> Whiteout(const SplitEntry& entry, const std::string& removed);
   Result<void> Opaque(const SplitEntry& entry);
   Result<void> Nature(const RecordTar::Item& item, const LayerFiles::Place& place, const struct stat& st,

@@ -211,6 +211,21 @@ const ROWS: Record<string, Row> = {
   'a hard link with another owner in a directory that becomes a file': {
     layer: [plain, { ...hard('d/h', 'f'), uid: 5 }, file('d')],
   },
+  'a hard link in place of the directory that holds its target': {
+    layer: [file('d/f', 'x'), hard('d', 'd/f')],
+    code: 'ERR_BAD_TAR',
+  },
+  'a hard link in place of the link that leads to its target': {
+    layer: [file('d/f', 'x'), link('s', 'd'), hard('s', 's/f')],
+    code: 'ERR_BAD_TAR',
+  },
+  'a hard link with another owner to a file with capabilities': {
+    layer: [
+      pax({ 'SCHILY.xattr.security.capability': Buffer.from('0100000200040000000000000000000000000000', 'hex') }),
+      plain,
+      { ...hard('h', 'f'), uid: 5 },
+    ],
+  },
   'two hard links with other owners, both replaced, beside one that is not': {
     layer: [
       plain,
@@ -332,6 +347,15 @@ const ROWS: Record<string, Row> = {
   },
   'an empty file that is replaced through a link': {
     layer: [file('d/f'), link('s', 'd'), { ...fifo, name: 's/f' }],
+  },
+  'a file in a directory that becomes a link to one with a directory of its name': {
+    layer: [file('d/e'), link('d', 's'), file('s/e/g')],
+  },
+  'a file in a directory that becomes a link to one with a file of its content': {
+    layer: [file('d/e', 'x', { uid: 5 }), link('d', 's'), file('s/q', 'x'), hard('s/e', 's/q')],
+  },
+  'marks in a directory that becomes a link': {
+    layer: [file('d/.wh.e'), opaque('d/'), link('d', 's'), file('s/e', 'x')],
   },
   'a directory below one that becomes a file': { layer: [directory('a/b'), file('a/f'), file('a', 'x')] },
   'a default ACL, then a file below': {

@@ -106,8 +106,7 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
         throw new LayerStoreError('ERR_LAYER_CORRUPT', `"${path}" is in the tree twice`);
       },
       // Nothing is replaced in a tree that is read.
-      size: () => Promise.resolve(undefined),
-      has: () => Promise.resolve(true),
+      find: () => Promise.resolve(undefined),
     });
     split = undefined;
     await dropWhiteouts(dropped, request.removedWhiteoutsTar);

@@ -119,8 +119,7 @@ class IngestJob {
     await this.#split?.finish({
       path: (name) => treePath(name, 0),
       read: (path) => this.#root.readFile(path),
-      size: (path) => this.#root.fileSize(path),
-      has: (path) => this.#root.has(path),
+      find: (path) => this.#root.direct(path),
     });
     await this.#close();
     this.#meter.finish();

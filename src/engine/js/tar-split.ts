@@ -7,7 +7,7 @@
  * costs nothing where it does not happen.
  */
 import { isUtf8 } from 'node:buffer';
-import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
+import { createReadStream, createWriteStream, type BigIntStats, type WriteStream } from 'node:fs';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -166,10 +166,8 @@ export interface FinishedTree {
   path(name: string): string;
   /** Content of the file at such a place. */
   read(path: string): AsyncIterable<Buffer>;
-  /** Bytes of the regular file at such a place; undefined where there is none. */
-  size(path: string): Promise<number | undefined>;
-  /** Whether there is anything at such a place. */
-  has(path: string): Promise<boolean>;
+  /** What lies at such a place; undefined where there is nothing, or a link leads there: that would be another entry's. */
+  find(path: string): Promise<BigIntStats | undefined>;
 }
 
 export class SplitWriter {
@@ -265,7 +263,7 @@ export class SplitWriter {
       }
       const path = tree.path(entry.name);
       // Nothing that could be looked at; a whiteout's own name never leads to anything.
-      if (entry.size === 0 && !/(^|\/)\.wh\.[^/]*$/.test(path) && !(await tree.has(path))) continue;
+      if (entry.size === 0 && !/(^|\/)\.wh\.[^/]*$/.test(path) && (await tree.find(path)) === undefined) continue;
       const replacement = entry.size === 0 ? undefined : this.#replaced.get(path)?.find(({ before }) => before > line);
       // What was replaced may be in the tree as well: then the first line of that name stays, in either engine.
       const stays = replacement === undefined || (!names.has(path) && (await holds(tree, path, entry)));
@@ -289,7 +287,8 @@ async function holds(
   path: string,
   line: { size: number; crc: Buffer | undefined },
 ): Promise<boolean> {
-  if ((await tree.size(path)) !== line.size) return false;
+  const found = await tree.find(path);
+  if (found?.isFile() !== true || Number(found.size) !== line.size) return false;
   const crc = new Crc64();
   for await (const chunk of tree.read(path)) crc.update(chunk);
   return line.crc?.equals(crc.digest()) === true;

@@ -8,7 +8,7 @@
  * gets a place for the time of a function: until that has ended its directory stays open, whatever the caches do. Several
  * callers may use one root at a time.
  */
-import { constants } from 'node:fs';
+import { constants, type BigIntStats } from 'node:fs';
 import { LayerStoreError, systemError } from '../../errors.js';
 import { OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
@@ -207,23 +207,12 @@ export class TreeRoot {
     return regular ? fd : undefined;
   }
 
-  /** Bytes of the regular file of that name; undefined where the name leads to none, or that cannot be told. */
-  async fileSize(path: string): Promise<number | undefined> {
+  /** What has that name, which leads there through no link; undefined where there is nothing, or that cannot be told. */
+  async direct(path: string): Promise<BigIntStats | undefined> {
     try {
-      const found = await this.at(path, (place) => fs.lstat(place.path));
-      return found.isFile() ? Number(found.size) : undefined;
+      return await this.at(path, (place) => (place.viaLink ? Promise.resolve(undefined) : fs.lstat(place.path)));
     } catch {
       return undefined; // reading it would say why
-    }
-  }
-
-  /** Whether a name leads to something; false where that cannot be told. */
-  async has(path: string): Promise<boolean> {
-    try {
-      await this.at(path, (place) => fs.lstat(place.path));
-      return true;
-    } catch {
-      return false;
     }
   }
 

@@ -215,41 +215,51 @@ export class TreeWriter {
         entry.offset,
         entry.name,
       );
-    return this.#reach(
-      targetPath,
-      (target) => this.#at(path, (place) => this.#link(place, target, entry, missing)),
-      (error) => {
-        throw isNoDirectory(error) ? missing() : error;
-      },
-      this.#looking,
-    );
-  }
-
-  async #link(place: Place, target: Place, entry: TarEntry, missing: () => LayerStoreError): Promise<boolean> {
-    // What the file's own entry still has to set must not come after what the link's entry sets.
-    await this.#pool.drain();
-    const stat = await this.#existing(target);
-    if (stat === undefined || stat.isDirectory() || this.#hides(stat) || !this.#madeHere(target.real)) throw missing();
-    const there = await this.#existing(place);
-    if (there !== undefined && there.ino === stat.ino && there.dev === stat.dev) return false;
-    await this.#creating('make the hard link', place, async () => {
-      try {
-        await fs.link(target.path, place.path);
-      } catch (error) {
-        // What was replaced was a directory with the target in it.
-        if (fs.errnoName(error) === 'ENOENT') throw missing();
-        throw error;
-      }
+    const atTarget = <T>(task: (target: Place) => Promise<T>): Promise<T> =>
+      this.#reach(
+        targetPath,
+        task,
+        (error) => {
+          throw isNoDirectory(error) ? missing() : error;
+        },
+        this.#looking,
+      );
+    return this.#at(path, async (place) => {
+      // What the file's own entry still has to set must not come after what the link's entry sets.
+      await this.#pool.drain();
+      const stat = await atTarget(async (target) => {
+        const found = await this.#existing(target);
+        if (found === undefined || found.isDirectory() || this.#hides(found) || !this.#madeHere(target.real)) {
+          throw missing();
+        }
+        return found;
+      });
+      const there = await this.#existing(place);
+      if (there !== undefined && there.ino === stat.ino && there.dev === stat.dev) return false;
+      // Looked for again: what is replaced may be on the way to the target, a link or a directory with the target in it.
+      await this.#creating('make the hard link', place, () =>
+        atTarget(async (target) => {
+          const made = await fs.unlessErrno(
+            fs.link(target.path, place.path).then(() => true),
+            'ENOENT',
+          );
+          if (made === undefined) throw missing();
+        }),
+      );
+      await this.#alignLink(place, entry, stat);
+      return true;
     });
-    await this.#alignLink(place, entry, stat);
-    return true;
   }
 
   /** As in Docker the link's header speaks of the file too. A chown would take capabilities away: only where it must be. */
   async #alignLink(place: Place, entry: TarEntry, stat: BigIntStats): Promise<void> {
     await this.#attempt('set owner, mode and time of', place.real, async () => {
       const chown = !isOwnedBy(entry, Number(stat.uid), Number(stat.gid));
-      if (chown) await fs.lchown(place.path, entry.uid, entry.gid);
+      if (chown) {
+        // The chown takes capabilities away: those that the file's own entry sets are set before it.
+        await this.#flushXattrs();
+        await fs.lchown(place.path, entry.uid, entry.gid);
+      }
       if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
         await fs.chmod(place.path, entry.mode & 0o7777);
       }

@@ -293,7 +293,8 @@ class Verification {
     // The same tar may have made the name, before or after, or a directory for what lies below it: then those count.
     if (this.#unsure.has(path) || this.#unsure.has(target)) return;
     if (stat?.isDirectory() === true && this.#implied.has(target)) return;
-    if (stat === undefined && (await this.#directoryReplaced(target))) return;
+    const direct = stat !== undefined && (await this.#layer.root.direct(target)) !== undefined;
+    if (!direct && (await this.#directoryReplaced(target))) return;
     const applied = this.#request.whiteouts === 'plain';
     if (stat === undefined ? applied : !applied && isWhiteout(stat)) return;
     this.#report(
@@ -310,7 +311,7 @@ class Verification {
     const above = this.#above(parent);
     if (above.unsure) return true;
     if (!above.known) return false;
-    return (await this.#layer.lstat(`${parent}/.`)) === undefined;
+    return (await this.#layer.root.direct(`${parent}/.`)) === undefined;
   }
 
   /** Whether a directory, or one above it, is among the names that are known, and among those that are unsure. */
