@@ -93,6 +93,7 @@ export async function fillDraft(
   }
   const chainID = createChainID([result.diffID], parent) as ChainID; // one diff id always gives one
   draft.result = result;
+  tellIgnored(ctx, chainID, result);
   draft.record = {
     chainID,
     diffID: result.diffID,
@@ -108,6 +109,15 @@ export async function fillDraft(
     parent === undefined ? undefined : tx.setParent(parent),
     descriptor === undefined ? undefined : tx.setDescriptor(descriptor),
   ]);
+}
+
+/** What of an archive the kernel cannot hold is no failure, and not silent either. */
+export function tellIgnored(ctx: StoreContext, of: string, { ignoredXattrs, ignoredOwners }: ApplyResult): void {
+  if (!(ignoredXattrs > 0 || ignoredOwners > 0)) return;
+  ctx.logger.warn(
+    { layer: of, ignoredXattrs, ignoredOwners },
+    'attributes or owners of the archive were not set, since the system cannot hold them; an export gives them back',
+  );
 }
 
 function mismatch(what: string, expected: string, found: string): LayerStoreError {

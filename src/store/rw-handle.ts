@@ -15,7 +15,7 @@ import {
   invalid,
 } from './arguments.js';
 import type { StoreContext } from './context.js';
-import { applyOptions } from './draft.js';
+import { applyOptions, tellIgnored } from './draft.js';
 import { guard } from './export.js';
 import { lend } from './layer-handle.js';
 import type { RWNode } from './layer-map.js';
@@ -103,6 +103,7 @@ class RWHandle implements RWLayer {
             `the tar's diff id is "${result.diffID}", not "${given.diffID}"`,
           );
         }
+        tellIgnored(this.#ctx, node.name, result);
         details.bytes = result.size;
         return result.size;
       });

@@ -11,6 +11,7 @@ import { emptyLayer } from '../../../src/store/empty-layer.js';
 import { formatChange } from '../../../src/store/format-change.js';
 import { hashFile } from '../../../src/store/hash-file.js';
 import { releaseAndLog } from '../../../src/store/log.js';
+import { buildTar, paxRecords } from '../../../src/testing/tar-builder.js';
 import { Bench, bytesOf, code, diffIDOf, streamOf, tarOf } from './support.js';
 
 const [A, B] = [tarOf('a'), tarOf('b')];
@@ -67,6 +68,23 @@ test('every operation publishes one event with its time, subject and outcome', a
   assert.ok(code('ERR_LAYER_DOES_NOT_EXIST')(failed[0]?.error));
   const exported = events.find(({ operation }) => operation === 'exportTo');
   assert.equal(exported?.bytes, A.length);
+});
+
+test('what of an archive the system cannot hold is logged with its layer', async (t) => {
+  const bench = await Bench.make(t);
+  await using store = await bench.open({ driver: 'vfs' });
+  const odd = buildTar([
+    { name: 'p', type: 'x', content: paxRecords({ 'SCHILY.xattr.unknown': 'x' }) },
+    { name: 'f', content: 'x', uid: -1 },
+  ]);
+  const layer = await store.register(streamOf(odd));
+  const box = await store.createRWLayer('box', layer.chainID);
+  await box.applyDiff(streamOf(odd));
+  await store.register(streamOf(A));
+  assert.deepEqual(
+    bench.lines.filter(({ level }) => level === 'warn').map(({ fields }) => fields),
+    [layer.chainID, 'box'].map((of) => ({ layer: of, ignoredXattrs: 1, ignoredOwners: 1 })),
+  );
 });
 
 test('releaseAndLog never throws: it logs what went and what failed', async (t) => {
