@@ -2,7 +2,7 @@
 import { constants, type BigIntStats } from 'node:fs';
 import { systemError } from '../../errors.js';
 import { commandPath, runOk } from './command.js';
-import { OpenDirectory } from './directory.js';
+import { chmodEntry, OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, LayerDirectory } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
@@ -193,7 +193,7 @@ export function deviceNumbers(rdev: bigint): [major: number, minor: number] {
 
 async function applyMetadata(path: Buffer, stat: BigIntStats, link: boolean): Promise<void> {
   await fs.lchown(path, Number(stat.uid), Number(stat.gid));
-  if (!link) await fs.chmod(path, Number(stat.mode) & 0o7777);
+  if (!link) await chmodEntry(path, Number(stat.mode) & 0o7777);
   await fs.lutimes(path, seconds(stat.atimeNs), seconds(stat.mtimeNs));
 }
 

@@ -107,6 +107,19 @@ export class OpenDirectory {
   }
 }
 
+/**
+ * chmod(2) of what a path itself names. Node's own follows a link, which somebody may have put in the place of what was just
+ * made; a link is ENOTSUP here.
+ */
+export async function chmodEntry(path: string | Buffer, mode: number): Promise<void> {
+  const fd = await fs.open(path, O_PATH | O_NOFOLLOW);
+  try {
+    await fs.chmod(`/proc/self/fd/${String(fd)}`, mode);
+  } finally {
+    await fs.close(fd);
+  }
+}
+
 /** Order of latin1 text: that of the bytes it stands for. */
 export function byBytes(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;

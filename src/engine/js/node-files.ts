@@ -1,6 +1,6 @@
 /** Device nodes and FIFOs, by the commands mknod and mkfifo. */
 import { runOk } from './command.js';
-import type { OpenDirectory } from './directory.js';
+import { chmodEntry, type OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { randomID } from '../../util/random-id.js';
 
@@ -12,7 +12,7 @@ const S_IFBLK = 0o060000;
 export async function makeNode(path: string, mode: number, major: number, minor: number): Promise<void> {
   await runNode(path, mode, major, minor, []);
   // The command's own -m is cut by nothing, but does not know setuid bits; chmod does.
-  await fs.chmod(path, mode & 0o7777);
+  await chmodEntry(path, mode & 0o7777);
 }
 
 /**
@@ -30,7 +30,7 @@ export async function makeNodeAt(
   const made = directory.at(scratch);
   await runNode(`/proc/self/fd/3/${scratch}`, mode, major, minor, [directory.fd]);
   try {
-    await fs.chmod(made, mode & 0o7777);
+    await chmodEntry(made, mode & 0o7777);
     await fs.link(made, directory.at(name));
   } finally {
     await fs.unlink(made);

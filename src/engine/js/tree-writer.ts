@@ -10,7 +10,7 @@ import { badTar, shown } from '../../tar/errors.js';
 import type { TarTime } from '../../tar/header.js';
 import type { TarEntry } from '../../tar/reader.js';
 import type { WhiteoutForm } from '../engine.js';
-import { OpenDirectory } from './directory.js';
+import { chmodEntry, OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { DEFAULT_ACL, isKeptXattr, NO_ID, type XattrTarget } from './names.js';
 import { makeNodeAt } from './node-files.js';
@@ -171,8 +171,8 @@ export class TreeWriter {
       }
       this.#made?.add(real);
       await this.#attempt('set owner and mode of', real, async () => {
-        await fs.chown(place.path, entry.uid, entry.gid);
-        await fs.chmod(place.path, entry.mode & 0o7777);
+        await fs.lchown(place.path, entry.uid, entry.gid);
+        await chmodEntry(place.path, entry.mode & 0o7777);
       });
       // Mode and setgid bit are cached with the directory.
       if (entry.mode & 0o2000) await this.#root.forget();
@@ -261,7 +261,7 @@ export class TreeWriter {
         await fs.lchown(place.path, entry.uid, entry.gid);
       }
       if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
-        await fs.chmod(place.path, entry.mode & 0o7777);
+        await chmodEntry(place.path, entry.mode & 0o7777);
       }
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
@@ -270,12 +270,12 @@ export class TreeWriter {
     this.#queueXattrs(place.real, this.#kept(entry.xattrs, kind));
   }
 
-  /** Owner, mode, times and attributes of something that has no descriptor. Only a link is not followed by chmod. */
+  /** Owner, mode, times and attributes of something that has no descriptor. The mode of a link cannot be set. */
   async #metadataByPath(place: Place, entry: TarEntry, kind: 'link' | 'special'): Promise<void> {
     const link = kind === 'link';
     await this.#attempt('set owner, mode and time of', place.real, async () => {
       if (!this.#ownerIsOurs(place, entry) || !link) await fs.lchown(place.path, entry.uid, entry.gid);
-      if (!link) await fs.chmod(place.path, entry.mode & 0o7777);
+      if (!link) await chmodEntry(place.path, entry.mode & 0o7777);
       const time = utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
@@ -452,7 +452,7 @@ export class TreeWriter {
     }
     await this.#attempt('make the directory', real, async () => {
       await fs.mkdir(place.path, 0o755);
-      await fs.chmod(place.path, 0o755);
+      await chmodEntry(place.path, 0o755);
     });
     this.#options.onImplied?.();
     this.#implied.add(real);

@@ -1,6 +1,7 @@
 /** Descriptors of the JavaScript engine: a directory is open as long as somebody uses it, and nothing stays open. */
 import assert from 'node:assert/strict';
 import {
+  chmodSync,
   lstatSync,
   closeSync,
   existsSync,
@@ -12,7 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { OpenDirectory } from '../../../src/engine/js/directory.js';
+import { chmodEntry, OpenDirectory } from '../../../src/engine/js/directory.js';
 import { mkdir } from '../../../src/engine/js/fs.js';
 import { TreeRoot } from '../../../src/engine/js/tree-root.js';
 import { assertLeavesNothing, heldNow } from '../../support/leaks.js';
@@ -106,4 +107,17 @@ test('a root that is closed twice closes its descriptor once', async (t) => {
   const fd = openSync(base, 'r'); // takes the number that is free now
   await root.close();
   closeSync(fd); // EBADF, had the second close taken it
+});
+
+test('the mode of what was just made is never set through a link that took its place', async (t) => {
+  const base = tempDir(t);
+  const [victim, made] = [join(base, 'victim'), join(base, 'made')];
+  mkdirSync(victim);
+  chmodSync(victim, 0o700);
+  symlinkSync(victim, made);
+  await assert.rejects(chmodEntry(made, 0o4777), { code: 'ENOTSUP' });
+  assert.equal(lstatSync(victim).mode & 0o7777, 0o700);
+  await chmodEntry(victim, 0o1750);
+  assert.equal(lstatSync(victim).mode & 0o7777, 0o1750);
+  assert.deepEqual(heldNow(base).descriptors, []);
 });
