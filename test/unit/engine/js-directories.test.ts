@@ -115,9 +115,10 @@ test('the mode of what was just made is never set through a link that took its p
   mkdirSync(victim);
   chmodSync(victim, 0o700);
   symlinkSync(victim, made);
+  const before = heldNow(base).descriptors;
   await assert.rejects(chmodEntry(made, 0o4777), { code: 'ENOTSUP' });
   assert.equal(lstatSync(victim).mode & 0o7777, 0o700);
   await chmodEntry(victim, 0o1750);
   assert.equal(lstatSync(victim).mode & 0o7777, 0o1750);
-  assert.deepEqual(heldNow(base).descriptors, []);
+  assert.deepEqual(heldNow(base).descriptors, before);
 });
