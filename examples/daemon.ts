@@ -12,6 +12,7 @@ import { LayerStoreError, openStore, parseChainID, type ErrorCode, type RWLayer,
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
   ERR_LAYER_DOES_NOT_EXIST: 404,
+  ERR_IMAGE_DOES_NOT_EXIST: 404,
   ERR_MOUNT_DOES_NOT_EXIST: 404,
   ERR_MOUNT_NAME_CONFLICT: 409,
   ERR_ACTIVE_MOUNT: 409,

@@ -39,7 +39,7 @@ async function findImage(images: Images, text: string): Promise<Image | undefine
     return await images.get(text);
   } catch (error) {
     // "No such image" is an answer here; anything else is a failure.
-    if (LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST') || LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT')) {
+    if (LayerStoreError.is(error, 'ERR_IMAGE_DOES_NOT_EXIST') || LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT')) {
       return undefined;
     }
     throw error;
@@ -118,7 +118,7 @@ function noRWLayer(name: string): LayerStoreError {
 
 function noImage(text: string): LayerStoreError {
   return new LayerStoreError(
-    'ERR_LAYER_DOES_NOT_EXIST',
+    'ERR_IMAGE_DOES_NOT_EXIST',
     `there is no image "${text}" in this store: \`layerstore images\` lists the images`,
   );
 }

@@ -34,16 +34,8 @@ export function invalidArgument(message: string): LayerStoreError {
 
 export function noSuchImage(nameOrID: string): LayerStoreError {
   return new LayerStoreError(
-    'ERR_LAYER_DOES_NOT_EXIST',
-    `no image is called ${quote(nameOrID)}; list() gives those that are there`,
-  );
-}
-
-/** For calls that came after the code of their own; the older ones keep ERR_LAYER_DOES_NOT_EXIST, {@link noSuchImage}. */
-export function imageDoesNotExist(nameOrID: string): LayerStoreError {
-  return new LayerStoreError(
     'ERR_IMAGE_DOES_NOT_EXIST',
-    `the image ${quote(nameOrID)} does not exist; load or pull it first`,
+    `the image ${quote(nameOrID)} does not exist; load or pull it first, or look for it with list()`,
   );
 }
 

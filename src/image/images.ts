@@ -15,7 +15,7 @@ import { Slots } from '../util/slots.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { analyzeImage } from './analyze.js';
 import { readConfig, topChain, type ConfigBlob } from './config.js';
-import { attempt, invalidArgument, imageDoesNotExist, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
 import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
 import { archiveLimits } from './limits.js';
@@ -169,12 +169,7 @@ export class DockerImages implements Images {
   }
 
   #configOf(nameOrID: string): ConfigBlob {
-    try {
-      return this.#recordOf(this.#resolve(nameOrID)).config;
-    } catch (error) {
-      if (LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST')) throw imageDoesNotExist(nameOrID);
-      throw error;
-    }
+    return this.#recordOf(this.#resolve(nameOrID)).config;
   }
 
   async save(
@@ -276,16 +271,18 @@ export class DockerImages implements Images {
         for (const { config } of named) await this.#db.writeLastUpdated(config.id, new Date());
       }
     } catch (error) {
-      // The handles go back to the caller, who releases them.
+      // The handles go back to the caller, who releases them: no record may have one, whatever happens to its file.
+      for (const id of added) this.#records.delete(id);
       for (const id of added) {
-        this.#records.delete(id);
-        await this.#db.remove(id);
+        await this.#db
+          .remove(id)
+          .catch((left: unknown) => this.#report(`the record of image ${id} is left behind`, left));
       }
       throw error;
     }
-    // An image that was there before has its own handle.
+    // An image that was there before has its own handle. The records stand: a release that fails is no failure of theirs.
     for (const { config, layer } of images) {
-      if (layer !== undefined && this.#records.get(config.id)?.layer !== layer) await this.#store.release(layer);
+      if (layer !== undefined && this.#records.get(config.id)?.layer !== layer) await releaseAndLog(this.#store, layer);
     }
     return images.map(({ config }) => this.#describe(config.id));
   }

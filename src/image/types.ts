@@ -320,7 +320,7 @@ export interface Images {
   /**
    * One image, or several in one archive or layout, whose layers are written once. By name: under that name; by id: without a
    * name. A target path appears only when it is complete.
-   * ERR_LAYER_DOES_NOT_EXIST, ERR_LAYER_CORRUPT, ERR_SYSTEM.
+   * ERR_IMAGE_DOES_NOT_EXIST, ERR_LAYER_CORRUPT, ERR_SYSTEM.
    *
    * ```ts
    * await images.load({ path: 'debian.tar' });
@@ -344,7 +344,7 @@ export interface Images {
   pull(reference: string, options?: PullOptions): Promise<Image>;
   /**
    * An image to a registry, as an OCI manifest, whose descriptor it gives. `reference`: by default the name. Blobs that the
-   * registry has are not sent. ERR_LAYER_DOES_NOT_EXIST, ERR_UNAUTHORIZED, ERR_REGISTRY, ERR_LAYER_CORRUPT.
+   * registry has are not sent. ERR_IMAGE_DOES_NOT_EXIST, ERR_UNAUTHORIZED, ERR_REGISTRY, ERR_LAYER_CORRUPT.
    *
    * ```ts no-run
    * const { digest } = await images.push('app:1', 'localhost:5000/team/app:1');
@@ -366,7 +366,7 @@ export interface Images {
   /** In order of first name, images without one last. */
   list(): readonly Image[];
   /**
-   * By name (`debian` is `debian:latest`), id or unique beginning of an id of 8 digits or more; ERR_LAYER_DOES_NOT_EXIST.
+   * By name (`debian` is `debian:latest`), id or unique beginning of an id of 8 digits or more; ERR_IMAGE_DOES_NOT_EXIST.
    *
    * ```ts
    * await images.load({ path: 'debian.tar' });

@@ -115,6 +115,30 @@ describe('records', () => {
     assert.equal(store.nodes.size, 0);
     assert.deepEqual((await openImages(store)).list(), []);
   });
+
+  it('that cannot be taken back keep no handle, and are told', async () => {
+    const images = await openImages(store);
+    await mkdir(join(directory, 'repositories.json'), { recursive: true });
+    await mkdir(join(directory, 'imagedb'));
+    await writeFile(join(directory, 'imagedb/metadata'), 'no directory: nothing below it can be removed');
+    await assert.rejects(load(), { code: 'ERR_SYSTEM', message: /record the image names/ });
+    assert.deepEqual(images.list(), []);
+    assert.equal(store.handles, 0);
+    assert.match(images.problems()[0] as string, /is left behind.*ENOTDIR/);
+  });
+
+  it('stand although a handle that they do not need cannot be released', async () => {
+    const images = await openImages(store);
+    const { id } = await load();
+    const release = store.release.bind(store);
+    store.release = (layer) => {
+      const node = store.nodes.get(layer.chainID);
+      if (node?.handles.size === 2) throw new Error('no');
+      return release(layer);
+    };
+    assert.equal((await load(3, 'again:1')).id, id);
+    assert.deepEqual((await images.get(id)).names, ['again:1', 'sample:1']);
+  });
 });
 
 describe('names', () => {
@@ -143,7 +167,7 @@ describe('names', () => {
       [image.chainID],
       'what base:1 uses stays',
     );
-    await assert.rejects(images.get(image.id), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
+    await assert.rejects(images.get(image.id), { code: 'ERR_IMAGE_DOES_NOT_EXIST' });
     assert.deepEqual((await images.remove(base.id)).map(({ chainID }) => chainID).length, 2, 'by id all names go');
     assert.deepEqual(await names(), { Repositories: {} });
     assert.equal(store.nodes.size, 0);
@@ -166,7 +190,7 @@ describe('names', () => {
       assert.equal((await images.get(key)).id, id, key);
     }
     for (const key of ['sample', 'sample:2', id.slice(7, 14), hex('other'), 'Sample:1', '../x'])
-      await assert.rejects(images.get(key), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
+      await assert.rejects(images.get(key), { code: 'ERR_IMAGE_DOES_NOT_EXIST' });
     await assert.rejects(images.get(''), { code: 'ERR_INVALID_ARGUMENT' });
     await assert.rejects(images.tag('sample:1', 'Not A Name'), { code: 'ERR_INVALID_ARGUMENT' });
     await assert.rejects(images.tag('sample:1', `x@${id}`), { code: 'ERR_INVALID_ARGUMENT' });

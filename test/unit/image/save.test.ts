@@ -328,7 +328,7 @@ describe('save', () => {
   it('refuses what it does not know', async () => {
     await load();
     const images = await openImages(store);
-    await assert.rejects(images.save('none:1', { path: target }), { code: 'ERR_LAYER_DOES_NOT_EXIST' });
+    await assert.rejects(images.save('none:1', { path: target }), { code: 'ERR_IMAGE_DOES_NOT_EXIST' });
     await assert.rejects(images.save('sample:1', { path: target }, { format: 'zip' as 'oci' }), {
       code: 'ERR_INVALID_ARGUMENT',
     });
