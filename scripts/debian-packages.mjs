@@ -32,7 +32,11 @@ export const GROUPS = {
     buildah: 'reads our archives, writes archives for us',
     skopeo: 'copies our archives and layouts',
     umoci: 'unpacks our layouts',
-    containerd: 'imports and exports our archives',
+    containerd: 'imports and exports our archives; runs on our snapshots',
+    'golang-github-containerd-containerd-dev': "containerd's own snapshotter suite",
+    'golang-go': 'compiles that suite',
+    runc: 'runs containers on our snapshots',
+    'docker-registry': 'is pulled from by containerd',
     'libarchive-tools': 'bsdtar, to compare archives with',
   },
   registry: {

@@ -26,7 +26,12 @@ export function inReverse(t: Hooks): Hooks {
 
 /** Fails unless each of the programs is there; `package` names are Debian's. */
 export function requirePeers(...names: readonly string[]): void {
-  const packages: Readonly<Record<string, string>> = { docker: 'docker.io', dockerd: 'docker.io', ctr: 'containerd' };
+  const packages: Readonly<Record<string, string>> = {
+    docker: 'docker.io',
+    dockerd: 'docker.io',
+    ctr: 'containerd',
+    go: 'golang-go',
+  };
   const missing = names.filter(
     (name) => !process.env['PATH']?.split(delimiter).some((directory) => isProgram(join(directory, name))),
   );
