@@ -48,29 +48,29 @@ export interface Holder {
   command: string;
 }
 
-/** What may accompany a {@link LayerStoreError} beside its code and message. */
+/** What may accompany a {@link LayerStoreError} beside its code and message. A member that is undefined becomes no property of the error. */
 export interface LayerStoreErrorDetails {
   cause?: unknown;
   /** Negative errno, as Node's own system errors carry it (`-28` for ENOSPC). */
-  errno?: number;
+  errno?: number | undefined;
   /** Name of the errno, `'ENOSPC'`. */
-  errnoName?: string;
-  syscall?: string;
-  path?: string;
-  dest?: string;
+  errnoName?: string | undefined;
+  syscall?: string | undefined;
+  path?: string | undefined;
+  dest?: string | undefined;
   /** What the kernel wrote to the file-system context, or where in a tar (`offset`) reading stopped. */
-  detail?: string;
-  offset?: number;
+  detail?: string | undefined;
+  offset?: number | undefined;
   /** For an unmount that found the target busy. */
-  holders?: readonly Holder[];
+  holders?: readonly Holder[] | undefined;
   /** For ERR_REGISTRY and ERR_UNAUTHORIZED: the registry that answered, as `host[:port]`. */
-  host?: string;
+  host?: string | undefined;
   /** HTTP status of its answer; absent where there was none. */
-  status?: number;
+  status?: number | undefined;
   /** Code of the registry's own error, `TOOMANYREQUESTS`. */
-  registryCode?: string;
+  registryCode?: string | undefined;
   /** Seconds that the registry asks to wait before the next request. */
-  retryAfter?: number;
+  retryAfter?: number | undefined;
 }
 
 /**
@@ -150,13 +150,6 @@ export function systemError(
   return new LayerStoreError(
     'ERR_SYSTEM',
     `cannot ${action}${where}${onto}: ${code}${advice === undefined ? '' : `; ${advice}`}`,
-    {
-      cause: error,
-      errno,
-      errnoName: code,
-      ...(syscall === undefined ? {} : { syscall }),
-      ...(path === undefined ? {} : { path }),
-      ...(dest === undefined ? {} : { dest }),
-    },
+    { cause: error, errno, errnoName: code, syscall, path, dest },
   );
 }

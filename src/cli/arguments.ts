@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import type { Command, CommandOptions, GlobalOptions } from './command.js';
 import { UsageError } from './usage-error.js';
 import { Values, type RawValues } from './values.js';
+import { defined } from '../util/defined.js';
 
 export const DEFAULT_ROOT = '/var/lib/layerstore';
 
@@ -65,9 +66,7 @@ export function parseArguments(
     options: {
       root: values.text('root') ?? env['LAYERSTORE_ROOT'] ?? DEFAULT_ROOT,
       json: values.flag('json'),
-      ...(driver === undefined ? {} : { driver }),
-      ...(engine === undefined ? {} : { engine }),
-      ...(durability === undefined ? {} : { durability }),
+      ...defined({ driver, engine, durability }),
     },
     positionals: rest,
     values,

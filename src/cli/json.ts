@@ -16,6 +16,7 @@ import type {
   StoreUsage,
   VerifyReport,
 } from '../index.js';
+import { defined } from '../util/defined.js';
 
 /** `register`, `commit` */
 export interface LayerJson {
@@ -99,13 +100,13 @@ export async function layerJson(layer: Layer): Promise<LayerJson> {
   return {
     chainID: layer.chainID,
     diffID: layer.diffID,
-    ...(layer.parent === undefined ? {} : { parent: layer.parent.chainID }),
+    ...defined({ parent: layer.parent?.chainID }),
     size: await layer.size(),
     diffSize: await layer.diffSize(),
-    ...(layer.descriptor === undefined ? {} : { descriptor: layer.descriptor }),
+    ...defined({ descriptor: layer.descriptor }),
   };
 }
 
 export function imageJson({ id, names, chainID, diffIDs, size }: Image): ImageJson {
-  return { id, names, ...(chainID === undefined ? {} : { chainID }), diffIDs, size };
+  return { id, names, ...defined({ chainID }), diffIDs, size };
 }

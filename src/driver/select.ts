@@ -1,6 +1,7 @@
 /** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
 import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
+import { defined } from '../util/defined.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { adaptDriver } from './adapt.js';
@@ -146,7 +147,7 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
   const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' && !pinned ? 'on' : 'off');
   return new Overlay2Driver(context, {
     profile,
-    ...(parsed.size === undefined ? {} : { size: parsed.size }),
+    ...defined({ size: parsed.size }),
     labels: known.has('selinuxfs'),
     found: [
       ['Backing Filesystem', await backingFileSystem(home)],

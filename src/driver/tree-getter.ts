@@ -82,10 +82,7 @@ export class TreeGetter implements DiffGetter {
     return new LayerStoreError(
       'ERR_LAYER_CORRUPT',
       `cannot give the file ${quote(name)} of the layer in "${this.directory}": ${why}`,
-      {
-        path: name.toString(),
-        ...(typeof cause === 'string' ? {} : { cause }),
-      },
+      { path: name.toString(), cause: typeof cause === 'string' ? undefined : cause },
     );
   }
 }

@@ -2,6 +2,7 @@
  * Unlinks trees, each path by one caller at a time. Two at once get in each other's way: one finds a directory gone that
  * it has just opened and fails, and would be over before the tree is gone.
  */
+import { defined } from '../util/defined.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields } from '../util/logger.js';
 import type { DriverContext } from './context.js';
@@ -33,7 +34,7 @@ export class TreeRemoval {
     return this.#paths.run(path, async () => {
       this.#pending.add(path);
       try {
-        await this.#context.engine.removeTree(path, signal === undefined ? {} : { signal });
+        await this.#context.engine.removeTree(path, defined({ signal }));
       } finally {
         this.#pending.delete(path);
       }

@@ -11,6 +11,7 @@ import { isObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
 import type { ContainerConfig, CreateImageOptions, HistoryEntry, ImageConfig } from './types.js';
+import { defined } from '../util/defined.js';
 
 /** Members of a base's configuration that tell how the base was built. Docker's builder and its `commit` write them. */
 const OF_THE_BASE = new Set([
@@ -128,7 +129,7 @@ function history(
   const told = before.filter((entry) => isObject(entry) && entry.empty_layer !== true).length;
   const baseLayers = base?.diffIDs.length ?? 0;
   const missing = Array.from({ length: Math.max(0, baseLayers - told) }, (): HistoryEntry => ({}));
-  const entry: HistoryEntry = { created, created_by: 'layerstore', ...(comment === undefined ? {} : { comment }) };
+  const entry: HistoryEntry = { created, created_by: 'layerstore', ...defined({ comment }) };
   const added = Array.from({ length: diffIDs.length - baseLayers }, () => entry);
   if (added.length === 0 && comment !== undefined) added.push({ ...entry, empty_layer: true });
   return [...before, ...missing, ...added];

@@ -15,6 +15,7 @@ import { readDescriptor } from './oci-plan.js';
 import { checkLayerCount, type LegacyImage, type Offer, type PlannedImage, type PlannedLayer } from './plan.js';
 import { formatPlatform, platformFit, type Platform } from './platform.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
+import { defined } from '../util/defined.js';
 
 /**
  * @param known ids of images that an index beside `manifest.json` names. Docker (25 and later) writes an entry of the
@@ -84,7 +85,7 @@ async function planEntry(
     config,
     names: tagsOf(entry, what).map(archiveName),
     layers: layerNames.map((file, index) => planLayer(config, index, file, sources, what)),
-    ...(parent === undefined ? {} : { parent }),
+    ...defined({ parent }),
   };
 }
 
@@ -95,7 +96,7 @@ function planLayer(config: ConfigBlob, index: number, file: string, sources: Jso
   // LayerSources may also tell of a registry's blob that is not the one in the archive: then the diff id alone is checked.
   const descriptor: Descriptor | undefined =
     source !== undefined && source.digest === `sha256:${hex}` ? source : undefined;
-  return { diffID, file, ...(descriptor === undefined ? {} : { descriptor }) };
+  return { diffID, file, ...defined({ descriptor }) };
 }
 
 function archiveName(text: string): ImageName {

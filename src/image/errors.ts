@@ -5,7 +5,7 @@ import { quote } from '../util/quote.js';
 export { quote } from '../util/quote.js';
 
 export function badImage(message: string, cause?: unknown): LayerStoreError {
-  return new LayerStoreError('ERR_BAD_IMAGE', message, cause === undefined ? {} : { cause });
+  return new LayerStoreError('ERR_BAD_IMAGE', message, { cause });
 }
 
 export function digestMismatch(message: string): LayerStoreError {

@@ -20,6 +20,7 @@ import { openFiles } from './open-files.js';
 import { mergeImages, noImage, type LegacyImage, type Offer, type Plan, type PlannedImage } from './plan.js';
 import { parsePlatform, type Platform } from './platform.js';
 import type { ImageProgress, LoadOptions } from './types.js';
+import { defined } from '../util/defined.js';
 
 /** An image whose layers are in the store, kept by `layer`, and that no record names yet. */
 export interface LoadedImage {
@@ -150,7 +151,7 @@ export class Unpacker {
         if (index < present) continue;
         const tar = await this.#files.blob(file, descriptor?.size);
         const onProgress = (progress: Progress): void => reports[index]?.('unpacking', progress);
-        links.push({ tar, diffID, onProgress, ...(descriptor === undefined ? {} : { descriptor }) });
+        links.push({ tar, diffID, onProgress, ...defined({ descriptor }) });
       }
       const top = await this.#store.registerChain(links, base?.chainID, this.#registerOptions());
       for (let index = present; index < layers.length; index++) reports[index]?.('done');
@@ -199,8 +200,7 @@ export class Unpacker {
   #registerOptions(): { signal?: AbortSignal; limits?: UnpackLimits } {
     const { signal, limits } = this.#options;
     return {
-      ...(signal === undefined ? {} : { signal }),
-      ...(limits === undefined ? {} : { limits: layerLimits(limits) }),
+      ...defined({ signal, limits: limits && layerLimits(limits) }),
     };
   }
 

@@ -24,6 +24,7 @@ import {
 import type { ArchiveLimits } from './limits.js';
 import { checkLayerCount, noImage, type Offer, type PlannedImage } from './plan.js';
 import { formatPlatform, hostPlatform, platformFit, readPlatform, type Platform } from './platform.js';
+import { defined } from '../util/defined.js';
 
 const CONFIG_TYPES = new Set([
   'application/vnd.oci.image.config.v1+json',
@@ -302,9 +303,7 @@ export function readDescriptor(value: unknown, what: string): Descriptor {
     mediaType: optional(fields['mediaType'], asString, `"mediaType" of ${what}`) ?? '',
     digest: asDigest(fields['digest'], `"digest" of ${what}`),
     size: asSize(fields['size'], `"size" of ${what}`),
-    ...(urls === undefined ? {} : { urls }),
-    ...(annotations === undefined ? {} : { annotations }),
-    ...(fields['platform'] === undefined || fields['platform'] === null ? {} : { platform: fields['platform'] }),
+    ...defined({ urls, annotations, platform: fields['platform'] ?? undefined }),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Platforms as OCI writes them (`os/architecture[/variant]`), and which of several fits best. */
 import { invalidArgument, quote } from './errors.js';
 import { isObject } from './json.js';
+import { defined } from '../util/defined.js';
 
 export interface Platform {
   readonly os: string;
@@ -38,7 +39,7 @@ export function parsePlatform(text: string): Platform {
   ) {
     throw invalidArgument(`${quote(String(text))} is not a platform: write OS/ARCHITECTURE[/VARIANT], "linux/arm64"`);
   }
-  return normalize({ os, architecture, ...(variant === undefined ? {} : { variant }) });
+  return normalize({ os, architecture, ...defined({ variant }) });
 }
 
 /** The platform of a descriptor or an image configuration; undefined where it says none. */

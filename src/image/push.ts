@@ -12,6 +12,7 @@ import { Registry, type Caller } from '../registry/registry.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import { mapConcurrent } from '../util/concurrent.js';
+import { defined } from '../util/defined.js';
 import { openNamelessFile } from '../util/nameless-file.js';
 import { BlobReports } from './blob-progress.js';
 import { topChain, type ConfigBlob } from './config.js';
@@ -113,7 +114,7 @@ class Push {
     const directory = this.#store.readOnly ? tmpdir() : join(this.#store.root, 'layerstore');
     const file = await attempt('compress a layer', () => openNamelessFile(directory, 'push'));
     try {
-      const target = { compression, ...(signal === undefined ? {} : { signal }) };
+      const target = { compression, ...defined({ signal }) };
       const exported = await layer.exportTo({ fd: file.fd }, target);
       const { digest, size } = exported.blob ?? { digest: exported.diffID, size: exported.bytes };
       const blob = { digest, size, mediaType: LAYER_TYPES[compression] };

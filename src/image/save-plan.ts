@@ -10,6 +10,7 @@ import type { Layer } from '../store/types.js';
 import { sha256, type ConfigBlob } from './config.js';
 import { blobName } from './oci-plan.js';
 import type { SaveProgressListener } from './types.js';
+import { defined } from '../util/defined.js';
 
 /** One image of what is written. */
 export interface SavedImage {
@@ -100,7 +101,7 @@ export function indexJson(
   images: readonly { manifest: Blob; config: ConfigBlob; names: readonly ImageName[] }[],
 ): string {
   const manifests = images.flatMap(({ manifest, config, names }) => {
-    const platform = config.platform === undefined ? {} : { platform: config.platform };
+    const platform = defined({ platform: config.platform });
     const entry = { mediaType: MANIFEST_TYPE, digest: manifest.digest, size: manifest.size, ...platform };
     return names.length === 0 ? [entry] : names.map((name) => ({ ...entry, annotations: nameAnnotations(name) }));
   });
@@ -157,8 +158,8 @@ export async function writeLayer(
   const { bytes, diffID, blob } = await layer.exportTo(
     { fd },
     {
-      ...(compression === 'none' ? {} : { compression }),
-      ...(signal === undefined ? {} : { signal }),
+      ...defined({ compression: compression === 'none' ? undefined : compression }),
+      ...defined({ signal }),
       ...(onBytes === undefined ? {} : { onProgress: ({ bytesRead }) => onBytes(bytesRead) }),
     },
   );

@@ -8,6 +8,7 @@ import { systemError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
 import { syncDirectory } from '../util/atomic-file.js';
+import { defined } from '../util/defined.js';
 import { openNamelessFile } from '../util/nameless-file.js';
 import { writeChunks, writeTarget } from '../util/write-target.js';
 import { topChain, type ConfigBlob } from './config.js';
@@ -89,7 +90,7 @@ async function saveToPath(plan: SavePlan, path: string, spoolDirectory: string):
 
 /** The stream is ended after the archive, or destroyed where it did not get all. */
 async function saveToStream(plan: SavePlan, target: Writable, spoolDirectory: string): Promise<void> {
-  const options = plan.signal === undefined ? {} : { signal: plan.signal };
+  const options = defined({ signal: plan.signal });
   await forStream(plan, spoolDirectory, (chunks) => pipeline(chunks, target, options));
 }
 

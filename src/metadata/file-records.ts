@@ -6,6 +6,7 @@ import type { ChainID, DiffID } from '../digest.js';
 import type { Engine, SmallFilesRow } from '../engine/engine.js';
 import { LAYER_FILES, LAYERS, MOUNT_FILES, MOUNTS, chainIDOf, isMountName, removingChainIDOf } from './layout.js';
 import type { BrokenRecord, Descriptor, LayerRecord, LoadedRecords, NamedMountRecord } from './metadata-store.js';
+import { defined } from '../util/defined.js';
 import { irregularity } from '../util/regular-file.js';
 import {
   checkChain,
@@ -70,7 +71,7 @@ function readMount(name: string, files: FileOf): NamedMountRecord {
   const id = required(files, MOUNT_FILES.id, readMountID);
   const initID = optional(files, MOUNT_FILES.initID, readMountID);
   const parent = optional(files, MOUNT_FILES.parent, readDigest) as ChainID | undefined;
-  return { name, id, ...(initID === undefined ? {} : { initID }), ...(parent === undefined ? {} : { parent }) };
+  return { name, id, ...defined({ initID, parent }) };
 }
 
 /** Entries of a directory; none where it does not exist. */
@@ -142,7 +143,7 @@ function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: S
     return;
   }
   const why = chainID === undefined ? 'its name is no digest' : 'it is no directory';
-  loaded.broken.push({ kind: 'layer', what, why, path, ...(chainID === undefined ? {} : { chainID }) });
+  loaded.broken.push({ kind: 'layer', what, why, path, ...defined({ chainID }) });
 }
 
 function loadMount(loaded: LoadedRecords, base: string, entry: Dirent, source: Source): void {

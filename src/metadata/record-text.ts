@@ -162,6 +162,6 @@ export function corrupt(who: string, flaw: string, path?: string, cause?: unknow
   return new LayerStoreError(
     'ERR_LAYER_CORRUPT',
     `the record of ${who} is damaged: ${flaw}; repair the layer from its tar`,
-    { ...(path === undefined ? {} : { path }), ...(cause === undefined ? {} : { cause }) },
+    { path, cause },
   );
 }

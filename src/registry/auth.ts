@@ -7,6 +7,7 @@ import type { CredentialSource } from './credentials.js';
 import { answerError, registryError } from './errors.js';
 import type { Endpoint } from './hosts.js';
 import type { RegistryCredentials } from './types.js';
+import { defined } from '../util/defined.js';
 
 export interface Challenge {
   /** In lower case: `basic`, `bearer`. */
@@ -169,7 +170,7 @@ function tokenRequest(
       refresh_token: credentials.identityToken,
       client_id: CLIENT_ID,
       scope: scopes.join(' '),
-      ...(service === undefined ? {} : { service }),
+      ...defined({ service }),
     });
     const headers = { 'content-type': 'application/x-www-form-urlencoded' };
     return { endpoint, url: realm, method: 'POST', headers, body: form.toString() };

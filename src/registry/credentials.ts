@@ -126,7 +126,7 @@ async function askHelper(
     new LayerStoreError(
       'ERR_UNAUTHORIZED',
       `cannot ask the credential helper "docker-credential-${name}" about ${server}: ${why}`,
-      cause === undefined ? {} : { cause },
+      { cause },
     );
   // It is looked for in PATH; a name with a slash would be a path.
   if (!/^[A-Za-z0-9_.-]{1,100}$/.test(name)) throw fail('its name in the configuration is no plain word');

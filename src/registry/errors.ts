@@ -38,12 +38,7 @@ export function answerError(
   const { host, status, retryAfter } = answer;
   const { registryCode, message } = readErrorBody(answer.body);
   const said = message === undefined || message === '' ? '' : ` (${quote(message)})`;
-  const details = {
-    host,
-    status,
-    ...(registryCode === undefined ? {} : { registryCode }),
-    ...(retryAfter === undefined ? {} : { retryAfter }),
-  };
+  const details = { host, status, registryCode, retryAfter };
   if (status === 401 || status === 403) {
     return new LayerStoreError(
       'ERR_UNAUTHORIZED',

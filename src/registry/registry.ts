@@ -318,11 +318,7 @@ export class Registry implements AsyncDisposable {
     return new LayerStoreError(
       'ERR_IMAGE_DOES_NOT_EXIST',
       `${endpoint.host} has no image ${quote(`${this.path}${separator}${reference}`)}; check the name and the tag`,
-      {
-        host: endpoint.host,
-        ...(status === undefined ? {} : { status }),
-        ...(registryCode === undefined ? {} : { registryCode }),
-      },
+      { host: endpoint.host, status, registryCode },
     );
   }
 
@@ -459,10 +455,10 @@ function lastOf(failures: readonly LayerStoreError[], host: string): LayerStoreE
   const { code, status, registryCode, retryAfter, cause } = last;
   return new LayerStoreError(code, `${last.message} (before that: ${others.join('; ')})`, {
     cause,
-    ...(last.host === undefined ? {} : { host: last.host }),
-    ...(status === undefined ? {} : { status }),
-    ...(registryCode === undefined ? {} : { registryCode }),
-    ...(retryAfter === undefined ? {} : { retryAfter }),
+    host: last.host,
+    status,
+    registryCode,
+    retryAfter,
   });
 }
 

@@ -10,6 +10,7 @@ import { Authenticator, parseChallenges, type TokenRequest } from './auth.js';
 import type { CredentialSource } from './credentials.js';
 import { answerError, connectionError, isPermanent, registryError } from './errors.js';
 import type { Endpoint, TlsSettings } from './hosts.js';
+import { defined } from '../util/defined.js';
 
 export type Body = Uint8Array | AsyncIterable<Uint8Array>;
 
@@ -101,7 +102,7 @@ export class Transport implements AsyncDisposable {
     const inMs = Math.round(retryAfter === undefined ? growing : retryAfter * 1000);
     call.onRetry({ inMs, reason: failure.message });
     try {
-      await sleep(inMs, undefined, call.signal === undefined ? {} : { signal: call.signal });
+      await sleep(inMs, undefined, defined({ signal: call.signal }));
     } catch (error) {
       call.signal?.throwIfAborted();
       throw error;
@@ -199,7 +200,7 @@ export class Transport implements AsyncDisposable {
       dispatcher: this.#dispatcher(tls),
       headersTimeout: streams ? 0 : noProgressTimeout,
       bodyTimeout: noProgressTimeout,
-      ...(given === undefined ? {} : { signal: given }),
+      ...defined({ signal: given }),
     });
     const lower: Record<string, string | undefined> = {};
     for (const [name, value] of Object.entries(response.headers))

@@ -7,6 +7,7 @@ import { type ChainID, createChainID } from '../digest.js';
 import type { Progress } from '../engine/engine.js';
 import { anySignal, raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
+import { defined } from '../util/defined.js';
 import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
 import { invalid } from './arguments.js';
 import type { StoreContext } from './context.js';
@@ -161,8 +162,7 @@ async function makeLinks(
       const each: RegisterOptions = {
         diffID: link.diffID,
         signal,
-        ...(options.limits === undefined ? {} : { limits: options.limits }),
-        ...(onProgress === undefined ? {} : { onProgress }),
+        ...defined({ limits: options.limits, onProgress }),
       };
       const apply = applyOptions(ctx, each, link.descriptor);
       await unpackDraft(ctx, drafts[index] as Draft, below(index), link.tar, apply, link.descriptor);

@@ -8,6 +8,7 @@ import type { TarSource, TarSplitTarget } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, FullMetadataTransaction, LayerRecord } from '../metadata/metadata-store.js';
 import { raceAbort } from '../util/abort.js';
+import { defined } from '../util/defined.js';
 import { errorFields } from '../util/logger.js';
 import { randomID } from '../util/random-id.js';
 import { withTimeout } from '../util/timeout.js';
@@ -37,11 +38,9 @@ export function applyOptions(
 ): ApplyOptions {
   const limits = { ...ctx.limits, ...options.limits };
   return {
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-    ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
-    ...(options.diffID === undefined ? {} : { diffID: options.diffID }),
+    ...defined({ signal: options.signal, onProgress: options.onProgress, diffID: options.diffID }),
     ...(Object.keys(limits).length === 0 ? {} : { limits }),
-    ...(descriptor === undefined ? {} : { blob: { digest: descriptor.digest, size: descriptor.size } }),
+    ...defined({ blob: descriptor && { digest: descriptor.digest, size: descriptor.size } }),
   };
 }
 
@@ -99,8 +98,7 @@ export async function fillDraft(
     diffID: result.diffID,
     cacheID: draft.cacheID,
     size: result.size,
-    ...(parent === undefined ? {} : { parent }),
-    ...(descriptor === undefined ? {} : { descriptor }),
+    ...defined({ parent, descriptor }),
   };
   await Promise.all([
     tx.setSize(result.size),

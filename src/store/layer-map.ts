@@ -6,6 +6,7 @@ import type { ChainID, DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor, LayerRecord } from '../metadata/metadata-store.js';
 import type { Layer, LayerMetadata, RWLayerInfo } from './types.js';
+import { defined } from '../util/defined.js';
 
 /** Counts who reads a thing's files now; its files go only when nobody does. */
 export class Readers {
@@ -191,10 +192,9 @@ export class RWNode {
     return {
       name: this.name,
       mountID: this.mountID,
-      ...(this.initID === undefined ? {} : { initID: this.initID }),
-      ...(parent === undefined ? {} : { parent }),
+      ...defined({ initID: this.initID, parent }),
       mountCount: this.mountCount,
-      ...(this.path === undefined ? {} : { path: this.path }),
+      ...defined({ path: this.path }),
     };
   }
 }

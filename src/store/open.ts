@@ -8,6 +8,7 @@ import { LayerStoreError, systemError } from '../errors.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
 import { adaptMetadataStore, type RemovalJournal } from '../metadata/adapt.js';
 import type { FullMetadataStore } from '../metadata/metadata-store.js';
+import { defined } from '../util/defined.js';
 import { SingleFlight } from '../util/single-flight.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
@@ -98,7 +99,7 @@ async function buildContext(
   const driver = await openDriver({
     root,
     driver: given.driver ?? 'auto',
-    ...(given.driverOptions === undefined ? {} : { driverOptions: given.driverOptions }),
+    ...defined({ driverOptions: given.driverOptions }),
     engine,
     durability,
     readOnly,

@@ -5,6 +5,7 @@
 import type { ChainID } from '../digest.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
+import { defined } from '../util/defined.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import { invalid } from './arguments.js';
 import type { Reference } from './types.js';
@@ -204,9 +205,9 @@ export class References {
     const references = [...this.#entries.values()].map(({ name, chainID, expires }) => ({
       name,
       chainID,
-      ...(expires === undefined ? {} : { expires: new Date(expires).toISOString() }),
+      ...defined({ expires: expires === undefined ? undefined : new Date(expires).toISOString() }),
     }));
-    const incomplete = this.#incomplete === undefined ? {} : { incomplete: this.#incomplete };
+    const incomplete = defined({ incomplete: this.#incomplete });
     const text = `${JSON.stringify({ version: FORMAT, ...incomplete, references }, undefined, 1)}\n`;
     await writeFileAtomic(this.#path, text, { mode: 0o600, sync: this.#sync });
   }
@@ -258,7 +259,7 @@ function alive(entry: Entry, now: number): boolean {
 }
 
 function toReference({ name, chainID, expires }: Entry): Reference {
-  return { name, chainID, ...(expires === undefined ? {} : { expires: new Date(expires) }) };
+  return { name, chainID, ...defined({ expires: expires === undefined ? undefined : new Date(expires) }) };
 }
 
 function toEntry(item: unknown): Entry | undefined {

@@ -21,6 +21,7 @@ import { unpin } from './removal.js';
 import { exchangeDraft, isDamaged, repairLayer } from './verify.js';
 import { isFile, sourceIdentity } from './source.js';
 import type { Layer, RegisterOptions } from './types.js';
+import { defined } from '../util/defined.js';
 
 /** A pin on the parent; ERR_LAYER_DOES_NOT_EXIST, ERR_MAX_DEPTH_EXCEEDED where `count` more layers do not fit on it. */
 export function pinParent(ctx: StoreContext, parent: ChainID | undefined, count: number): LayerNode | undefined {
@@ -114,7 +115,7 @@ async function reuse(
   }
   if (joined || options.verifyExisting === true) return;
   if (isFile(tar) && tar.offset === undefined) {
-    const found = await ctx.engine.hashFile(tar.path, options.signal === undefined ? {} : { signal: options.signal });
+    const found = await ctx.engine.hashFile(tar.path, defined({ signal: options.signal }));
     check('diff id', found.diffID, node.diffID);
     if (descriptor !== undefined) {
       check('digest', found.digest, descriptor.digest);

@@ -56,7 +56,7 @@ function notADirectory(root: string, cause?: unknown): LayerStoreError {
     errnoName: 'ENOTDIR',
     syscall: 'mkdir',
     path: root,
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }
 

@@ -2,6 +2,7 @@
 import type { ChainID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import type { MountRecord } from '../metadata/metadata-store.js';
+import { defined } from '../util/defined.js';
 import { errorFields } from '../util/logger.js';
 import { randomID } from '../util/random-id.js';
 import { Rollback } from '../util/rollback.js';
@@ -49,8 +50,7 @@ async function makeRWLayer(
   const initID = options.initFunc === undefined ? undefined : `${id}-init`;
   const record: MountRecord = {
     id,
-    ...(initID === undefined ? {} : { initID }),
-    ...(parent === undefined ? {} : { parent: parent.chainID }),
+    ...defined({ initID, parent: parent?.chainID }),
   };
   const strict = ctx.durability === 'strict';
   const back = new Rollback((step, error) => {
@@ -64,16 +64,16 @@ async function makeRWLayer(
     if (await makeAtOnce(ctx, name, record, parent, options, back)) return record;
     await ctx.intents.begin(
       id,
-      { kind: 'rw', name, ...(initID === undefined ? {} : { with: [initID] }) },
+      { kind: 'rw', name, ...defined({ with: initID === undefined ? undefined : [initID] }) },
       { sync: strict },
     );
-    const label = options.mountLabel === undefined ? {} : { mountLabel: options.mountLabel };
+    const label = defined({ mountLabel: options.mountLabel });
     if (initID !== undefined && options.initFunc !== undefined) {
       await makeInitLayer(ctx, initID, parent?.cacheID, options.initFunc, options.mountLabel);
     }
     await ctx.driver.createReadWrite(id, initID ?? parent?.cacheID, {
       ...label,
-      ...(options.storageOpt === undefined ? {} : { storageOpt: options.storageOpt }),
+      ...defined({ storageOpt: options.storageOpt }),
     });
     if (initID !== undefined) await syncData(ctx, [initID]);
     back.push('drop its record', () => ctx.metadata.removeMount(name));
@@ -119,7 +119,7 @@ async function makeInitLayer(
   initFunc: (root: string) => void | Promise<void>,
   label: string | undefined,
 ): Promise<void> {
-  await ctx.driver.createReadWrite(initID, parentCacheID, label === undefined ? {} : { mountLabel: label });
+  await ctx.driver.createReadWrite(initID, parentCacheID, defined({ mountLabel: label }));
   const path = await ctx.driver.get(initID, label);
   try {
     await initFunc(path);
@@ -161,7 +161,7 @@ export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<La
     return removeParents(ctx, node);
   }
   const ids = node.initID === undefined ? [node.mountID] : [node.mountID, node.initID];
-  const more = node.initID === undefined ? {} : { with: [node.initID] };
+  const more = defined({ with: node.initID === undefined ? undefined : [node.initID] });
   await ctx.intents.begin(
     node.mountID,
     { kind: 'remove', name: node.name, ...more },
@@ -230,15 +230,10 @@ export async function createAtOnce(
   const pending = intents.pendingRecordDir(record.id);
   try {
     const { steps, later } = metadata.setMountSteps(name, record, pending.path);
-    await driver.createReadWrite(
-      record.id,
-      parentCacheID,
-      { ...(mountLabel === undefined ? {} : { mountLabel }), ...(storageOpt === undefined ? {} : { storageOpt }) },
-      {
-        before: intents.makePendingRecordDir(pending, { sync: ctx.durability === 'strict' }),
-        after: [...steps, ...later],
-      },
-    );
+    await driver.createReadWrite(record.id, parentCacheID, defined({ mountLabel, storageOpt }), {
+      before: intents.makePendingRecordDir(pending, { sync: ctx.durability === 'strict' }),
+      after: [...steps, ...later],
+    });
     return true;
   } catch (error) {
     // All was taken back. A record that nobody knows of has the name: step by step it is replaced.

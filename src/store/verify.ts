@@ -14,6 +14,7 @@ import { exactLayer } from './export.js';
 import { type LayerNode, missingLayer } from './layer-map.js';
 import { unpin } from './removal.js';
 import type { RegisterOptions, VerifyOptions, VerifyReport } from './types.js';
+import { defined } from '../util/defined.js';
 
 const CONCURRENCY = 2;
 
@@ -55,10 +56,7 @@ async function problemsOf(
 ): Promise<TreeProblem[]> {
   const leave = node.readers.enter();
   try {
-    const problems = await ctx.driver.verify(exactLayer(ctx, node), {
-      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const problems = await ctx.driver.verify(exactLayer(ctx, node), defined({ bytesPerSecond, signal }));
     return problems.map((problem) => ({ ...problem, found: adviceOn(problem) }));
   } catch (error) {
     if (signal?.aborted === true) throw error;

@@ -11,11 +11,7 @@ export function badTar(why: string, offset: number, path?: string): LayerStoreEr
   return new LayerStoreError(
     'ERR_BAD_TAR',
     `the tar cannot be read: ${why}, at byte ${String(offset)}; it is damaged, truncated or no tar`,
-    {
-      offset,
-      detail: why,
-      ...(path === undefined ? {} : { path: shown(path) }),
-    },
+    { offset, detail: why, path: path === undefined ? undefined : shown(path) },
   );
 }
 
@@ -25,9 +21,6 @@ export function overLimit(limit: string, value: number, what: string, offset?: n
   return new LayerStoreError(
     'ERR_LIMIT_EXCEEDED',
     `${what}${where}; the limit ${limit} is ${String(value)}: raise it with limits: { ${limit}: … }`,
-    {
-      detail: limit,
-      ...(offset === undefined ? {} : { offset }),
-    },
+    { detail: limit, offset },
   );
 }

@@ -2,6 +2,7 @@ import { LayerStoreError } from '../../index.js';
 import type { Command } from '../command.js';
 import type { CreateJson } from '../json.js';
 import { resolveChainID } from '../resolve.js';
+import { defined } from '../../util/defined.js';
 
 export const create: Command = {
   name: 'create',
@@ -22,7 +23,7 @@ export const create: Command = {
     }
     const parent = on === undefined ? undefined : await resolveChainID(store, () => context.images('make'), on);
     const size = values.text('size');
-    await store.createRWLayer(name, parent, size === undefined ? {} : { storageOpt: { size } });
+    await store.createRWLayer(name, parent, defined({ storageOpt: size === undefined ? undefined : { size } }));
     const value: CreateJson = { name, mountID: await store.getMountID(name) };
     context.terminal.result(value, () => name);
   },

@@ -4,6 +4,7 @@ import { formatTable } from '../format.js';
 import type { InfoJson } from '../json.js';
 import { hasStore } from '../opened.js';
 import { packageVersion } from '../version.js';
+import { defined } from '../../util/defined.js';
 
 /** What a driver's status says of the engine, and the engine itself says too. */
 const REPEATED = /^(Engine|Kernel|Feature .*)$/;
@@ -22,7 +23,7 @@ export const info: Command = {
     const value: InfoJson = {
       version: packageVersion(),
       root,
-      ...(store === undefined ? {} : { driver: store.driverName }),
+      ...defined({ driver: store?.driverName }),
       engine,
       node: process.version,
       status: Object.fromEntries((store?.driverStatus() ?? []).filter(([key]) => !REPEATED.test(key))),

@@ -3,6 +3,7 @@ import { inputSource } from '../input.js';
 import { imageJson } from '../json.js';
 import { loadProgress, ProgressDisplay } from '../progress.js';
 import { UsageError } from '../usage-error.js';
+import { defined } from '../../util/defined.js';
 
 export const load: Command = {
   name: 'load',
@@ -30,7 +31,7 @@ export const load: Command = {
     const display = new ProgressDisplay(context.terminal, 'load', values.flag('quiet'));
     const loaded = await images.load(inputSource(archive), {
       signal: context.signal,
-      ...(platform === undefined ? {} : { platform }),
+      ...defined({ platform }),
       onProgress: loadProgress(display),
     });
     display.end();

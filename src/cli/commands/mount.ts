@@ -2,6 +2,7 @@ import { LayerStoreError } from '../../index.js';
 import type { Command } from '../command.js';
 import type { MountJson } from '../json.js';
 import { needRWLayer } from '../resolve.js';
+import { defined } from '../../util/defined.js';
 
 export const mount: Command = {
   name: 'mount',
@@ -33,7 +34,7 @@ export const umount: Command = {
     await rw.unmount();
     const value: MountJson = {
       name,
-      ...(info.path === undefined ? {} : { path: info.path }),
+      ...defined({ path: info.path }),
       mountCount: rw.mountCount,
     };
     context.terminal.result(value, () => info.path ?? '');

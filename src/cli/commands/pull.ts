@@ -1,6 +1,7 @@
 import type { Command } from '../command.js';
 import { imageJson } from '../json.js';
 import { blobProgress, ProgressDisplay } from '../progress.js';
+import { defined } from '../../util/defined.js';
 
 export const pull: Command = {
   name: 'pull',
@@ -20,7 +21,7 @@ export const pull: Command = {
     const display = new ProgressDisplay(context.terminal, 'pull', values.flag('quiet'));
     const image = await images.pull(reference, {
       signal: context.signal,
-      ...(platform === undefined ? {} : { platform }),
+      ...defined({ platform }),
       onProgress: blobProgress(display, 'Pull complete'),
     });
     display.end();

@@ -1,6 +1,6 @@
 import type { Command } from '../command.js';
 import { blobProgress, ProgressDisplay } from '../progress.js';
-import { UsageError } from '../usage-error.js';
+import { defined } from '../../util/defined.js';
 
 export const push: Command = {
   name: 'push',
@@ -14,14 +14,12 @@ export const push: Command = {
   positionals: [1, 2],
   completes: ['image'],
   async run(context, [image = '', reference], values) {
-    const compression = values.text('compression');
-    if (compression !== undefined && compression !== 'gzip' && compression !== 'zstd')
-      throw new UsageError(`--compression takes gzip or zstd, not "${compression}"`);
+    const compression = values.oneOf('compression', ['gzip', 'zstd']);
     const images = await context.images('change');
     const display = new ProgressDisplay(context.terminal, 'push', values.flag('quiet'));
     const manifest = await images.push(image, reference, {
       signal: context.signal,
-      ...(compression === undefined ? {} : { compression }),
+      ...defined({ compression }),
       onProgress: blobProgress(display, 'Pushed'),
     });
     display.end();

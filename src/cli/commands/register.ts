@@ -5,6 +5,7 @@ import { layerJson } from '../json.js';
 import { ProgressDisplay, tarProgress } from '../progress.js';
 import { cliReference } from '../reference.js';
 import { resolveChainID } from '../resolve.js';
+import { defined } from '../../util/defined.js';
 
 export const register: Command = {
   name: 'register',
@@ -26,7 +27,7 @@ export const register: Command = {
     const layer = await store.register(inputSource(tar), parent, {
       signal: context.signal,
       onProgress: tarProgress(display, 'register', 'Extracting'),
-      ...(diffID === undefined ? {} : { diffID: parseDiffID(diffID) }),
+      ...defined({ diffID: diffID === undefined ? undefined : parseDiffID(diffID) }),
     });
     display.end();
     await store.retain(layer.chainID, cliReference(layer.chainID));

@@ -2,6 +2,7 @@ import type { Command } from '../command.js';
 import { ProgressDisplay, saveProgress } from '../progress.js';
 import { needImage } from '../resolve.js';
 import { UsageError } from '../usage-error.js';
+import { defined } from '../../util/defined.js';
 
 export const save: Command = {
   name: 'save',
@@ -30,8 +31,7 @@ export const save: Command = {
     for (const name of names) await needImage(images, name);
     const display = new ProgressDisplay(context.terminal, 'save', values.flag('quiet'));
     await images.save(names, output === undefined ? context.terminal.output : { path: output }, {
-      ...(format === undefined ? {} : { format }),
-      ...(compression === undefined ? {} : { compression }),
+      ...defined({ format, compression }),
       signal: context.signal,
       onProgress: saveProgress(display),
     });

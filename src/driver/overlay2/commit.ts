@@ -4,6 +4,7 @@
  */
 import { LayerStoreError } from '../../errors.js';
 import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
+import { defined } from '../../util/defined.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { NO_STEPS } from '../driver.js';
@@ -61,8 +62,7 @@ export class Commits {
       consume,
       ...(consume ? { removedWhiteoutsTar: this.#layout.removedWhiteoutsTar(rwID) } : {}),
       tarSplit,
-      ...(signal === undefined ? {} : { signal }),
-      ...(onProgress === undefined ? {} : { onProgress }),
+      ...defined({ signal, onProgress }),
     };
     const make = async (last: readonly BatchOp[]): Promise<void> => {
       const batch = ({ write, sync }: CommitMark): Promise<void> =>

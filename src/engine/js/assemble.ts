@@ -15,6 +15,7 @@ import * as fs from './fs.js';
 import { ProgressMeter } from './progress.js';
 import { readSplitEntries } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
+import { defined } from '../../util/defined.js';
 
 /** Files up to this size are read whole, several ahead of what is given out. */
 const SMALL_FILE = 128 * 1024;
@@ -31,7 +32,7 @@ export async function assemble(request: AssembleRequest): Promise<Readable> {
   return Readable.from(chunks, {
     objectMode: false,
     highWaterMark: 4 * CHUNK,
-    ...(request.signal === undefined ? {} : { signal: request.signal }),
+    ...defined({ signal: request.signal }),
   });
 }
 

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { LayerStoreError } from '../../errors.js';
+import { defined } from '../../util/defined.js';
 
 /** Where a command may lie. PATH is not asked: it belongs to the caller's environment. */
 const FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
@@ -64,7 +65,7 @@ export async function run(name: string, args: readonly string[], options: RunOpt
   const child = spawn(path, args, {
     stdio,
     env: { LC_ALL: 'C', PATH: FOLDERS.join(':') },
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...defined({ cwd: options.cwd }),
   });
   const output: Buffer[] = [];
   let outputBytes = 0;
@@ -153,12 +154,11 @@ export function commandError(
     'ERR_SYSTEM',
     `cannot ${about.purpose}${where}: ${errnoName ?? 'failure'}; "${name}" says: ${said ?? ''}`,
     {
-      ...(errnoName === undefined
-        ? {}
-        : { errnoName, errno: -(constants.errno as Record<string, number>)[errnoName]! }),
+      errnoName,
+      errno: errnoName === undefined ? undefined : -(constants.errno as Record<string, number>)[errnoName]!,
       syscall: about.syscall ?? name,
-      ...(about.path === undefined ? {} : { path: about.path }),
-      ...(about.dest === undefined ? {} : { dest: about.dest }),
+      path: about.path,
+      dest: about.dest,
       detail: result.stderr,
     },
   );

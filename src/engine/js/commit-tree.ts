@@ -12,6 +12,7 @@ import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './tar-split.js';
 import { type DroppedWhiteout, openForTar, tarPieces, treeTar, whiteoutTar } from './tree-tar.js';
+import { defined } from '../../util/defined.js';
 
 /** See {@link Engine.commitTree}. */
 export async function commitTree(request: CommitTreeRequest): Promise<IngestResult> {
@@ -35,8 +36,7 @@ async function cloneChanges(request: CommitTreeRequest): Promise<IngestResult> {
       tarSplit,
       // The tree is ours: nothing about it is limited but the disk.
       limits: LIFTED,
-      ...(signal === undefined ? {} : { signal }),
-      ...(onProgress === undefined ? {} : { onProgress }),
+      ...defined({ signal, onProgress }),
     });
   } catch (error) {
     await removeTree(directory);

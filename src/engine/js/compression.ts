@@ -17,6 +17,7 @@ import { ByteReader } from '../../tar/byte-reader.js';
 import { overLimit } from '../../tar/errors.js';
 import type { BlobCompression } from '../engine.js';
 import * as fs from './fs.js';
+import { defined } from '../../util/defined.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
@@ -317,7 +318,7 @@ export async function compressTo(
         }
       }
     },
-    signal === undefined ? {} : { signal },
+    defined({ signal }),
   );
   return { digest: `sha256:${hash.digest('hex')}`, size };
 }

@@ -9,6 +9,7 @@ import { makeNodeAt } from './node-files.js';
 import { TaskPool } from './task-pool.js';
 import { TreeRoot } from './tree-root.js';
 import { setXattrs, type XattrItem } from './xattr.js';
+import { defined } from '../../util/defined.js';
 
 const IN_FLIGHT = 8;
 const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
@@ -56,7 +57,7 @@ function isFine({ mtimeNs }: BigIntStats): boolean {
 
 /** cp(1) knows nanoseconds, and copies as this file does otherwise. */
 async function copyByCommand(source: string, target: string, signal: AbortSignal | undefined): Promise<void> {
-  const options = signal === undefined ? {} : { signal };
+  const options = defined({ signal });
   await runOk('cp', ['-a', '--reflink=auto', '--no-preserve=context', '-T', '--', source, target], {
     purpose: 'copy the tree',
     path: source,

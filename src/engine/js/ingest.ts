@@ -20,6 +20,7 @@ import { SourceReader } from './source.js';
 import { SplitWriter } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
+import { defined } from '../../util/defined.js';
 
 const SMALL_FILE = 128 * 1024;
 /** What a replacement costs beside the content it keeps: counted, so that entries of one name cannot fill memory. */
@@ -30,7 +31,7 @@ export async function ingest(source: TarSource, request: IngestRequest): Promise
   const hash = request.blob !== undefined || request.hashBlob === true;
   const reader = await SourceReader.open(source, {
     hash,
-    ...(request.signal === undefined ? {} : { signal: request.signal }),
+    ...defined({ signal: request.signal }),
   });
   let job: IngestJob | undefined;
   try {
@@ -80,7 +81,7 @@ class IngestJob {
       onImplied: () => {
         this.#meter.countImplied();
       },
-      ...(request.signal === undefined ? {} : { signal: request.signal }),
+      ...defined({ signal: request.signal }),
       ...(split === undefined ? {} : { onReplaced: (path, content, size) => this.#replaced(path, content, size) }),
     });
   }
@@ -413,7 +414,7 @@ class TarMeter {
       throw mismatch('the layer as it came', blob.digest, blobDigest ?? 'none');
     }
     if (expected !== undefined && diffID !== expected) throw mismatch('the uncompressed tar', expected, diffID);
-    return { diffID, ...(blobDigest === undefined ? {} : { blobDigest }) };
+    return { diffID, ...defined({ blobDigest }) };
   }
 
   #blobSizeError(size: number, which: 'more' | 'fewer'): LayerStoreError {

@@ -1,5 +1,6 @@
 /** Reports counters at most ten times a second, and once at the end. */
 import type { ProgressListener } from '../engine.js';
+import { defined } from '../../util/defined.js';
 
 const INTERVAL_MS = 100;
 
@@ -24,7 +25,7 @@ export class ProgressMeter {
   finish(bytesRead: number, bytesUnpacked: number, entries: number): void {
     this.#listener?.({
       bytesRead,
-      ...(this.#totalBytes === undefined ? {} : { totalBytes: this.#totalBytes }),
+      ...defined({ totalBytes: this.#totalBytes }),
       bytesUnpacked,
       entries,
     });

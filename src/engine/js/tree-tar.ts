@@ -10,6 +10,7 @@ import { deviceNumbers } from './copy.js';
 import { byBytes } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr } from './layer-directory.js';
+import { defined } from '../../util/defined.js';
 
 const READ_SIZE = 256 * 1024;
 const CHUNK = 64 * 1024;
@@ -25,7 +26,7 @@ export async function treeTar(request: TreeTarRequest): Promise<Readable> {
   const stream = Readable.from(joined(request, comparison), {
     objectMode: false,
     highWaterMark: 4 * CHUNK,
-    ...(request.signal === undefined ? {} : { signal: request.signal }),
+    ...defined({ signal: request.signal }),
   });
   // A stream that is destroyed before it is read never starts its generator.
   stream.once('close', () => void comparison.close().catch(() => undefined));
@@ -99,7 +100,7 @@ async function withoutNeedless(request: TreeTarRequest, items: Item[], dropped: 
   const tree =
     whiteoutsOf.directories.length === 0
       ? undefined // nothing to hide anything of
-      : await TreeComparison.open({ upper: whiteoutsOf, ...(signal === undefined ? {} : { signal }) });
+      : await TreeComparison.open({ upper: whiteoutsOf, ...defined({ signal }) });
   try {
     const kept: Item[] = [];
     for (const item of items) {

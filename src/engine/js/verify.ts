@@ -16,6 +16,7 @@ import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, nameKind, NO_ID, type NameKind } 
 import { readSplitEntries } from './tar-split.js';
 import { holdsTime } from './times.js';
 import { hasXattrKind, type Xattr } from './xattr.js';
+import { defined } from '../../util/defined.js';
 
 /** See {@link Engine.verifyTree}. */
 export async function verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]> {
@@ -501,6 +502,6 @@ class Throttle {
     const now = performance.now();
     const wait = this.#next - now;
     this.#next = Math.max(now, this.#next) + (bytes / this.#rate) * 1000;
-    if (wait > 0) await sleep(wait, undefined, this.#signal === undefined ? {} : { signal: this.#signal });
+    if (wait > 0) await sleep(wait, undefined, defined({ signal: this.#signal }));
   }
 }

@@ -9,6 +9,7 @@ import { commandError, run, runOk } from './command.js';
 import { O_PATH, type OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import type { Place, TreeRoot } from './tree-root.js';
+import { defined } from '../../util/defined.js';
 
 /** Files handed to one run of a command. */
 const DESCRIPTORS = 200;
@@ -123,7 +124,7 @@ async function restore(
     syscall: 'lsetxattr',
     ...(items.length === 1 && items[0] !== undefined ? { path: Buffer.from(items[0].path, 'latin1').toString() } : {}),
     ...(directory === undefined ? {} : { cwd: directory.at('').toString() }),
-    ...(signal === undefined ? {} : { signal }),
+    ...defined({ signal }),
   };
   const result = await run('setfattr', ['-h', '--restore=-'], about);
   if (result.exitCode === 0) return undefined;
@@ -173,7 +174,7 @@ export async function removeXattrs(
   const options = {
     purpose: 'remove extended attributes',
     syscall: 'lremovexattr',
-    ...(signal === undefined ? {} : { signal }),
+    ...defined({ signal }),
   };
   for (let at = 0; at < all.length; at += DESCRIPTORS) {
     const fds: number[] = [];
@@ -217,7 +218,7 @@ export function readRegionXattrs(
       onOutput: (chunk) => parser.push(chunk),
       // A live tree changes while it is read: what has gone has no attributes. Longer paths are those of other regions.
       harmless: (line) => /: (No such file or directory|File name too long)$/.test(line),
-      ...(signal === undefined ? {} : { signal }),
+      ...defined({ signal }),
     });
     if (result.exitCode !== 0 && result.stderr !== '') {
       const first = result.stderr.split('\n')[0] ?? '';

@@ -58,7 +58,7 @@ export function nativeError(error: unknown, action: string, signal?: AbortSignal
   if (fault === 'system') return systemFault(error, action);
   return new LayerStoreError(CODES[fault], dataMessage(error, action), {
     ...location(error),
-    ...(error.offset === undefined || error.offset === 0 ? {} : { offset: error.offset }),
+    offset: error.offset === 0 ? undefined : error.offset,
   });
 }
 
@@ -75,9 +75,9 @@ function systemFault(record: NativeErrorRecord, action: string): LayerStoreError
     {
       ...location(record),
       errnoName: name,
-      ...(record.errno === undefined ? {} : { errno: -record.errno }),
-      ...(record.syscall === undefined ? {} : { syscall: record.syscall }),
-      ...(record.holders === undefined ? {} : { holders: record.holders }),
+      errno: record.errno === undefined ? undefined : -record.errno,
+      syscall: record.syscall,
+      holders: record.holders,
     },
   );
 }
@@ -104,11 +104,7 @@ function dataMessage(record: NativeErrorRecord, action: string): string {
 }
 
 function location(record: NativeErrorRecord): LayerStoreErrorDetails {
-  return {
-    ...(record.path === undefined ? {} : { path: record.path }),
-    ...(record.dest === undefined ? {} : { dest: record.dest }),
-    ...(record.detail === undefined ? {} : { detail: record.detail }),
-  };
+  return { path: record.path, dest: record.dest, detail: record.detail };
 }
 
 function quote(path: string): string {

@@ -9,6 +9,7 @@ import { nativeError } from './errors.js';
 import { watchProgress } from './run.js';
 import { openSource, type ChunkSource, type FileSource } from './source.js';
 import { withRecordFile } from './record-file.js';
+import { defined } from '../../util/defined.js';
 
 const ACTION = 'unpack the layer';
 
@@ -167,6 +168,6 @@ export function toResult(native: NativeIngestResult): IngestResult {
   return {
     ...rest,
     diffID: diffID as DiffID,
-    ...(blobDigest === undefined ? {} : { blobDigest: blobDigest as Digest }),
+    ...defined({ blobDigest: blobDigest as Digest | undefined }),
   };
 }
