@@ -7,7 +7,7 @@
 
 namespace layerstore {
 
-// How hard it tries: kFast for records, which are read back here; kSmall for blobs, which travel.
+// kFast is for tar-split files, which are read back here; kSmall is for blobs, which are sent over a network.
 enum class GzipEffort : uint8_t { kFast, kSmall };
 
 class GzipWriter : public Encoder {

@@ -1,5 +1,5 @@
-// RunBatch: small file-system steps in one call, in order. The first failure takes back what the batch made. Any
-// thread.
+// RunBatch: does small file-system steps in order, in one call. When a step fails, what the steps before it made is
+// removed. Any thread.
 #pragma once
 
 #include <sys/types.h>
@@ -36,7 +36,7 @@ struct BatchOp {
   std::string dest;   // kRename, kExchange: the other path; kSymlink: the link's target
   std::string name;   // of the extended attribute
   std::string data;   // kWrite, kSetxattr
-  uint32_t mode = 0;  // exact: the umask has no part in it
+  uint32_t mode = 0;  // applied as it is, whatever the umask
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
   uint32_t major = 0;
@@ -47,8 +47,8 @@ struct BatchOp {
   bool sync = false;
 };
 
-// Taken back, in reverse, on failure: directories, files, links and nodes that this batch made. A rename that was done
-// stays done.
+// On failure removes, in reverse, the directories, files, links and nodes that this batch made. A rename is not
+// undone.
 Result<void> RunBatch(const std::vector<BatchOp>& ops);
 
 }  // namespace layerstore

@@ -31,11 +31,11 @@ class DirectoryReader {
   size_t next_ = 0;
 };
 
-// Whether it is a directory itself, no link to one; asks where the file system did not tell. `directory`: what was
-// read.
+// Whether the entry is a directory, not a link to one. Where the file system gave no type, fstatat tells. `directory`:
+// the directory that was read.
 bool IsDirectory(int directory, const DirectoryEntry& entry);
 
-// Names of what is right below `directory`, or of directories alone, each followed by a slash. Any thread.
+// The names in `directory`, or only those of its directories, each followed by a slash. Any thread.
 Result<std::string> ListNames(const std::string& directory, bool directories);
 
 }  // namespace layerstore

@@ -13,7 +13,7 @@
 
 namespace layerstore {
 
-// The content of a small file, one of /proc too.
+// The content of a small file, also of a file in /proc.
 Result<std::string> ReadWholeFile(const std::string& path);
 Result<std::string> ReadWholeFileAt(int directory, const char* name);
 
@@ -23,11 +23,12 @@ Result<void> WriteFully(int fd, std::span<const uint8_t> bytes);
 // renameat2(2) on paths; `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE.
 Result<void> RenameWithFlags(const std::string& from, const std::string& to, unsigned flags);
 
-// The mode of what was just made: its permissions were cut by the umask, or by what its directory hands down. Where
-// they are right already nothing is changed, which spares a journalled write.
+// Sets the mode of a file that was just made: the umask or a default ACL of its directory may have changed it. Does
+// nothing where the mode is right already, which saves a journalled write.
 Result<void> SetNewMode(const std::string& path, uint32_t permissions);
 
-// flock of a file, made 0600 if missing. nullopt where somebody else holds it. The lock goes with the descriptor.
+// flock of a file, made 0600 if missing. nullopt where another process holds it. Closing the descriptor releases the
+// lock.
 Result<std::optional<UniqueFd>> LockFile(const std::string& path, bool exclusive);
 // Unlocks at once, also where a forked child still holds a copy of the descriptor.
 void UnlockFile(UniqueFd lock);
@@ -45,7 +46,7 @@ class FdSource : public ByteSource {
 
   Result<size_t> Read(std::span<uint8_t> into) override;
   [[nodiscard]] std::optional<uint64_t> TotalBytes() const override { return size_; }
-  // -1 for a range: whoever reads by descriptor would miss its end.
+  // -1 for a range: a reader of the descriptor would not stop at the end of the range.
   [[nodiscard]] int fd() const override { return range_ ? -1 : fd_.get(); }
 
  private:

@@ -17,12 +17,12 @@ Result<void> FsconfigFd(int context, const char* key, int fd);
 Result<void> FsconfigCreate(int context);
 
 Result<UniqueFd> Fsopen(const char* fs_name);
-// `attributes`: MOUNT_ATTR_*. The mount is not attached anywhere yet, and is gone with its descriptor.
+// `attributes`: MOUNT_ATTR_*. The mount is not attached yet; closing the descriptor ends it.
 Result<UniqueFd> Fsmount(int context, uint64_t attributes);
 // Attaches `mount` on the directory `target`.
 Result<void> MoveMount(int mount, int target);
-// The file system mounted on `target`, kept in being until the descriptor is closed; the mount can go before. `target`
-// is no link.
+// A descriptor of the file system mounted on `target`. It keeps the file system alive, also after the unmount, until it
+// is closed. `target` is not a link.
 Result<UniqueFd> Fspick(const std::string& target);
 // No propagation from or to the mount.
 Result<void> MakeMountPrivate(int mount);

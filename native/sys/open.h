@@ -16,18 +16,18 @@ inline constexpr uint64_t kResolveNoSymlinks = 0x04;
 inline constexpr uint64_t kResolveBeneath = 0x08;
 inline constexpr uint64_t kResolveInRoot = 0x10;
 
-// Whether the kernel has openat2 (5.6 on) and lets this process call it; asked once.
+// Whether the kernel has openat2 (since 5.6) and lets this process call it. Probed once a process.
 bool HaveOpenat2();
 
 // openat2, O_CLOEXEC added, EAGAIN (a rename raced with "..") retried. `mode` only with O_CREAT or O_TMPFILE.
-// Gives the descriptor or -1 with errno, for loops that treat errors by number.
+// Returns the descriptor, or -1 with errno set, for loops that branch on the errno.
 int RawOpenat2(int directory, const char* path, int flags, uint32_t mode, uint64_t resolve);
 Result<UniqueFd> OpenBeneath(int directory, const std::string& path, int flags, uint32_t mode, uint64_t resolve);
 
 // openat with O_CLOEXEC.
 Result<UniqueFd> OpenAt(int directory, const std::string& path, int flags, uint32_t mode = 0);
 
-// open with O_CLOEXEC for a trusted path, one longer than PATH_MAX too: it is walked in pieces.
+// open with O_CLOEXEC for a trusted path of any length: a path longer than PATH_MAX is opened in pieces.
 Result<UniqueFd> OpenPath(const std::string& path, int flags, uint32_t mode = 0);
 
 // The directory that holds the last component of `path` (O_PATH), and that component. Fails with EINVAL for "/" and for

@@ -1,4 +1,4 @@
-// What the running kernel offers to everything but mounts, asked once a process.
+// Kernel features that are not about mounts, probed once a process.
 #pragma once
 
 #include <map>

@@ -28,7 +28,7 @@ enum class Fault : uint8_t {
   kSourceError,  // the JavaScript source failed; its own error is kept on that side
 };
 
-// Facts, never a sentence: TypeScript writes the message.
+// Holds facts, never a sentence: TypeScript writes the message.
 struct Error {
   Fault fault = Fault::kSystem;
   int err = 0;               // errno, for kSystem

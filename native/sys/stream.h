@@ -1,5 +1,5 @@
-// ByteSource and ByteSink: blocking streams between the layer code and whoever feeds or drains it (a descriptor, or
-// JavaScript through the binding's bounded queues). One thread at a time uses an instance.
+// ByteSource and ByteSink: blocking streams. The other end is a descriptor, or JavaScript through the binding's bounded
+// queues. One thread at a time uses an instance.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ class ByteSource {
   virtual ~ByteSource() = default;
   // Reads at most into.size() bytes; 0 is the end. Blocks.
   virtual Result<size_t> Read(std::span<uint8_t> into) = 0;
-  // Size where it is known before.
+  // The number of bytes, where it is known before they are read.
   [[nodiscard]] virtual std::optional<uint64_t> TotalBytes() const { return std::nullopt; }
   // The descriptor behind it, or -1: for posix_fadvise and large reads.
   [[nodiscard]] virtual int fd() const { return -1; }

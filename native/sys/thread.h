@@ -32,7 +32,7 @@ class Thread {
 
   static Result<Thread> Start(std::function<void()> body, const ThreadOptions& options = {});
 
-  // Waits for the end of `body`; nothing where there is no thread, or on a second call.
+  // Waits until `body` has returned. Does nothing without a thread, or on a second call.
   void Join();
   [[nodiscard]] bool joinable() const { return running_; }
 

@@ -49,7 +49,7 @@ class ThreadPool {
   std::deque<Work>& QueueOf(TaskClass task_class);
   Result<void> AddThread();
   void Loop(Threads::iterator self);
-  // Works that a thread could begin now.
+  // Number of queued works that a thread may begin now.
   [[nodiscard]] size_t Ready() const;
   Work Take();
   std::vector<Thread> TakeEnded();

@@ -1,4 +1,4 @@
-// What a tar header says, with its extensions merged in. Plain data.
+// One entry of a tar: the header's fields with those of its extension headers merged in. Plain data.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,8 @@ struct TarEntry {
   int64_t mode = 0;
   int64_t uid = 0;
   int64_t gid = 0;
-  uint64_t size = 0;       // of the file; for types that hold no data whatever the header says
-  uint64_t data_size = 0;  // of the data that follows in the archive, a sparse map inside it taken off
+  uint64_t size = 0;       // of the file; for types without data, what the header says
+  uint64_t data_size = 0;  // of the data that follows in the archive, without a sparse map inside it
   int64_t mtime_seconds = 0;
   uint32_t mtime_nanoseconds = 0;
   int64_t device_major = 0;

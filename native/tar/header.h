@@ -32,7 +32,7 @@ std::optional<int64_t> ParseDecimal(std::string_view text);
 // byte. The error's detail names the field.
 Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry);
 
-// The compression (or other format) that data begins with which is no tar: "xz", "bzip2" … Empty: none that is known.
+// The name of the compression or other format that the data begins with, "xz" or "bzip2". Empty: none that is known.
 std::string_view NameOfForeignFormat(std::span<const uint8_t> bytes);
 
 // Link, symlink, device, directory, FIFO: no data follows whatever the size field says.

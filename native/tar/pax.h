@@ -20,7 +20,7 @@ struct XattrLimits {
   uint64_t max_count;
   uint64_t max_bytes;
 };
-// What the records say about the entry: names, owner, times, size, xattrs. An empty value leaves the header's.
+// Applies the records to the entry: names, owner, times, size, xattrs. An empty value leaves the header's value.
 Result<void> MergePax(const PaxRecords& records, const XattrLimits& limits, TarEntry& entry);
 
 enum class PaxSparse : uint8_t { kNone, kMapInRecords, kMapInData };

@@ -1,5 +1,5 @@
-// TarReader: takes a tar apart entry by entry, as Go's archive/tar reads it, and keeps the raw bytes around the files'
-// data for the tar-split record. One thread at a time; borrows its input; memory is bounded by the header limits.
+// TarReader: reads a tar entry by entry, as Go's archive/tar does, and keeps the raw bytes between the files' data for
+// tar-split. One thread at a time; borrows its input; memory is bounded by the header limits.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ class TarReader {
   TarReader(TarInput& input, const TarReaderLimits& limits) : input_(input), limits_(limits) {}
 
   enum class Step : uint8_t { kEntry, kGlobal, kEnd };
-  // Goes to the next entry, over what is unread of the last one. kGlobal: a PAX global header, which says nothing about
-  // any entry (nobody who makes layers means it); its bytes are in raw(). kEnd: two zero blocks, or the input's end.
+  // Goes to the next entry and skips unread data of the last one. kGlobal: a PAX global header, which is
+  // not applied to entries, as in Go; its bytes are in raw(). kEnd: two zero blocks, or the input's end.
   Result<Step> Next(TarEntry& entry);
 
   // Data of the entry as the archive has it, at most `max` bytes; empty where all is read.
