@@ -100,7 +100,6 @@ export type {
   MetadataTransaction,
   MountRecord,
   NamedMountRecord,
-  RecordSteps,
 } from './metadata/metadata-store.js';
 
 export { openImages } from './image/index.js';

@@ -3,17 +3,11 @@
  * has. All such fallbacks are here; neither the store nor the drivers of this package know of any.
  */
 import type { Readable } from 'node:stream';
+import { NO_STEPS, type StepsAround } from '../engine/batch-types.js';
 import type { Assembled, Change, DiffGetter, Engine, TarSource, TreeProblem } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { LoggerLike } from '../util/logger.js';
-import {
-  NO_STEPS,
-  type Driver,
-  type ExactLayer,
-  type ExactTarOptions,
-  type StepsAround,
-  type Unlink,
-} from './driver.js';
+import type { Driver, ExactLayer, ExactTarOptions, Unlink } from './driver.js';
 import { RecordedTars, ReproducedTars, type ExactTars } from './exact-tar.js';
 import type {
   ApplyOptions,

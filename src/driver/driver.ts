@@ -9,7 +9,7 @@ import type {
   Assembled,
   AssembleRequest,
   AssembleToRequest,
-  BatchOp,
+  StepsAround,
   TreeProblem,
   VerifyTreeRequest,
 } from '../engine/engine.js';
@@ -21,16 +21,6 @@ import type {
   GraphDriver,
   LiveMount,
 } from './graph-driver.js';
-
-/** Steps of the store's own, which belong before and after what the driver does; one batch with it where the driver can. */
-export interface StepsAround {
-  /** Before the driver makes or moves anything. Taken back, but for renames, where the driver fails. */
-  readonly before: readonly BatchOp[];
-  /** When all of the driver's is done, and on disk where the store is strict. */
-  readonly after: readonly BatchOp[];
-}
-
-export const NO_STEPS: StepsAround = { before: [], after: [] };
 
 /** Removes the files of an id that was detached. `signal` stops it at the next entry; the rest is the next cleanup's. */
 export type Unlink = (signal?: AbortSignal) => Promise<void>;

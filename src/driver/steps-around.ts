@@ -1,7 +1,6 @@
 /** The store's steps around work of a driver's that is no batch itself. */
-import type { BatchOp, Engine } from '../engine/engine.js';
+import type { BatchOp, Engine, StepsAround } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
-import type { StepsAround } from './driver.js';
 
 /** As one batch would: where something fails, what `before` made is taken back, but for renames. `work` takes its own back. */
 export async function runAround(

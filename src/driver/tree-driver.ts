@@ -4,9 +4,17 @@
  */
 import type { Readable } from 'node:stream';
 import { LayerStoreError } from '../errors.js';
-import type { Assembled, Change, DiffGetter, DiffRequest, TreeProblem, WhiteoutForm } from '../engine/engine.js';
+import type {
+  Assembled,
+  Change,
+  DiffGetter,
+  DiffRequest,
+  StepsAround,
+  TreeProblem,
+  WhiteoutForm,
+} from '../engine/engine.js';
 import type { DriverContext } from './context.js';
-import type { ExactLayer, ExactTarOptions, StepsAround, Unlink, VerifyOptions } from './driver.js';
+import type { ExactLayer, ExactTarOptions, Unlink, VerifyOptions } from './driver.js';
 import { RecordedTars } from './exact-tar.js';
 import type { LiveMount } from './graph-driver.js';
 import { GroupSync } from './group-sync.js';

@@ -25,3 +25,13 @@ export type BatchOp =
   | { op: 'removexattr'; path: string; name: string; missingOk?: boolean }
   | { op: 'mknod'; path: string; mode: number; major: number; minor: number }
   | { op: 'fsync'; path: string }; // of a file or a directory
+
+/** Steps of a caller's own around somebody else's work; one batch with it where that is a batch itself. */
+export interface StepsAround {
+  /** Before the work makes or moves anything. Taken back where the work fails, but for renames. */
+  readonly before: readonly BatchOp[];
+  /** When all of the work is done. */
+  readonly after: readonly BatchOp[];
+}
+
+export const NO_STEPS: StepsAround = { before: [], after: [] };

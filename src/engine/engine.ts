@@ -13,7 +13,7 @@ import type { BatchOp } from './batch-types.js';
 import type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
 import type { SmallFilesRow } from './small-files.js';
 
-export type { BatchOp } from './batch-types.js';
+export type { BatchOp, StepsAround } from './batch-types.js';
 export type { MountEntry, MountTier, OverlayMount } from './mount-types.js';
 export type { SmallFilesRow } from './small-files.js';
 

@@ -4,7 +4,8 @@
  */
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
-import type { TarSplitTarget } from '../engine/engine.js';
+import type { BatchOp, StepsAround, TarSplitTarget } from '../engine/engine.js';
+import { NO_STEPS } from '../engine/batch-types.js';
 import { LayerStoreError } from '../errors.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import type {
@@ -18,33 +19,34 @@ import type {
   MetadataTransaction,
   MountRecord,
   NamedMountRecord,
-  RecordSteps,
 } from './metadata-store.js';
 
 /** Records read at once, one getter after the other for each. */
 const AT_ONCE = 16;
 
-/** Where a removal is noted durably whose records cannot be marked: recovery removes the files of what is noted. */
-export interface RemovalJournal {
-  begin(cacheID: string): Promise<void>;
-  end(cacheID: string): Promise<void>;
+/** Where intents are noted durably that records cannot be: recovery removes the files of what is noted and not recorded. */
+export interface Journal {
+  /** `also`: more ids that share its fate. */
+  begin(id: string, kind: 'rw' | 'remove', also: readonly string[]): Promise<void>;
+  /** Never rejects: a note that stays behind does no harm. */
+  end(id: string): Promise<void>;
+  /** The steps of `end`, for a batch. */
+  endSteps(id: string): BatchOp[];
 }
 
-export function adaptMetadataStore(store: MetadataStore, journal: RemovalJournal): FullMetadataStore {
+export function adaptMetadataStore(store: MetadataStore, journal: Journal): FullMetadataStore {
   return new AdaptedMetadataStore(store, journal);
 }
 
 class AdaptedMetadataStore implements FullMetadataStore {
   readonly #inner: MetadataStore;
-  readonly #journal: RemovalJournal;
+  readonly #journal: Journal;
   /** Driver ids of removals that are noted in the journal, since the store cannot mark records. */
   readonly #noted = new Set<string>();
-  readonly recordsAreFiles: boolean;
 
-  constructor(inner: MetadataStore, journal: RemovalJournal) {
+  constructor(inner: MetadataStore, journal: Journal) {
     this.#inner = inner;
     this.#journal = journal;
-    this.recordsAreFiles = inner.setMountSteps !== undefined && inner.removeMountSteps !== undefined;
   }
 
   async startTransaction(): Promise<FullMetadataTransaction> {
@@ -80,21 +82,39 @@ class AdaptedMetadataStore implements FullMetadataStore {
     if (transaction instanceof AdaptedTransaction) await this.#inner.replaceTarSplit?.(id, transaction.inner);
   }
 
-  async setMount(name: string, record: MountRecord): Promise<void> {
+  /** The store's own record when all else is done. */
+  async createMount(name: string, record: MountRecord, make: (around: StepsAround) => Promise<void>): Promise<void> {
+    await this.#journal.begin(record.id, 'rw', initIDs(record));
+    await make(NO_STEPS);
+    try {
+      await this.#setMount(name, record);
+    } catch (error) {
+      // What stays of it in pieces is no record, and the next open sets it aside.
+      await this.#inner.removeMount(name).catch(() => undefined);
+      throw error;
+    }
+    await this.#journal.end(record.id);
+  }
+
+  /** The store's own record before anything else. */
+  async deleteMount(name: string, record: MountRecord, remove: (around: StepsAround) => Promise<void>): Promise<void> {
+    await this.#journal.begin(record.id, 'remove', initIDs(record));
+    try {
+      await this.#inner.removeMount(name);
+    } catch (error) {
+      await this.#journal.end(record.id); // the record outweighs it
+      throw error;
+    }
+    await remove({ before: [], after: this.#journal.endSteps(record.id) });
+  }
+
+  async #setMount(name: string, record: MountRecord): Promise<void> {
     const inner = this.#inner;
     if (inner.setMount !== undefined) return inner.setMount(name, record);
     // In pieces: the id comes last, since a record without one is none.
     if (record.parent !== undefined) await inner.setMountParent(name, record.parent);
     if (record.initID !== undefined) await inner.setInitID(name, record.initID);
     await inner.setMountID(name, record.id);
-  }
-
-  setMountSteps(name: string, record: MountRecord, place: string): RecordSteps {
-    return this.#inner.setMountSteps?.(name, record, place) ?? noFiles();
-  }
-
-  removeMountSteps(name: string, place: string): RecordSteps {
-    return this.#inner.removeMountSteps?.(name, place) ?? noFiles();
   }
 
   getMountID(name: string): Promise<string> {
@@ -121,7 +141,7 @@ class AdaptedMetadataStore implements FullMetadataStore {
     const inner = this.#inner;
     if (inner.markRemoving !== undefined) return inner.markRemoving(id);
     const cacheID = await inner.getCacheID(id);
-    await this.#journal.begin(cacheID);
+    await this.#journal.begin(cacheID, 'remove', []);
     try {
       await inner.remove(id);
     } catch (error) {
@@ -265,11 +285,8 @@ class AdaptedTransaction implements FullMetadataTransaction {
   }
 }
 
-function noFiles(): never {
-  throw new LayerStoreError(
-    'ERR_NOT_SUPPORTED',
-    'the records of this metadata store are no files that steps could make',
-  );
+function initIDs({ initID }: MountRecord): string[] {
+  return initID === undefined ? [] : [initID];
 }
 
 function messageOf(error: unknown): string {

@@ -1,21 +1,92 @@
 /** The records of RW layers: `mounts/<name>/{mount-id,init-id,parent}`, always written whole and renamed. */
+import { lstatSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ChainID } from '../digest.js';
 import { parseChainID } from '../digest.js';
-import type { BatchOp } from '../engine/engine.js';
+import type { BatchOp, StepsAround } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
+import { randomID } from '../util/random-id.js';
 import { filesAt, optional, required } from './file-records.js';
 import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
-import type { MountRecord, RecordSteps } from './metadata-store.js';
+import type { MountRecord } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
-import { exists } from './record-directory.js';
+import { exists, removeAll } from './record-directory.js';
 import { corrupt, InvalidRecordError, readDigest, readMountID } from './record-text.js';
 
+/**
+ * A record is made in, and removed from, a directory of pending ones, under the id of its RW layer. While it lies there it
+ * is the intent of what is made or removed: renaming it into place ends that intent, and renaming it back begins one.
+ * Neither needs another write.
+ */
 export class FileMounts {
   readonly #place: RecordDirectory;
+  readonly #pending: string;
 
-  constructor(place: RecordDirectory) {
+  /** `pending`: absolute path, from and to which records can be renamed. */
+  constructor(place: RecordDirectory, pending: string) {
     this.#place = place;
+    this.#pending = pending;
+  }
+
+  async create(name: string, record: MountRecord, make: (around: StepsAround) => Promise<void>): Promise<void> {
+    const place = this.#place;
+    place.mustWrite('write the record of an RW layer');
+    const final = place.at(mountName(name));
+    const path = this.#pendingPath(record.id);
+    // A record that nobody knows of may have the name: it changes places with the new one, and goes.
+    const taken = isThere(final);
+    const publish: BatchOp = taken
+      ? { op: 'exchange', path, dest: final }
+      : { op: 'rename', path, dest: final, noReplace: true };
+    await make({
+      before: this.#makePending(path),
+      after: [...this.#writes(path, record), publish, ...place.syncs(dirname(final))],
+    });
+    if (taken) await removeAll(path);
+  }
+
+  async delete(name: string, id: string, remove: (around: StepsAround) => Promise<void>): Promise<void> {
+    const place = this.#place;
+    place.mustWrite('remove an RW layer');
+    const from = place.at(mountName(name));
+    const path = this.#pendingPath(id);
+    const there = isThere(from);
+    // An empty record is as good an intent as the one that is gone. Not taken back by whatever fails later.
+    if (!there) await place.batch(this.#makePending(path));
+    const files = Object.values(MOUNT_FILES).map((file) => join(path, file));
+    await remove({
+      // The new name is synced first: there is no moment when a power cut takes both.
+      before: there ? [{ op: 'rename', path: from, dest: path }, ...place.syncs(dirname(path), dirname(from))] : [],
+      after: [
+        ...files.map((file): BatchOp => ({ op: 'unlink', path: file, missingOk: true })),
+        { op: 'rmdir', path, missingOk: true },
+      ],
+    });
+  }
+
+  /** Tries it with an empty directory; a crash meanwhile leaves that, as an intent or below `tmp/`, for recovery. */
+  async canMovePending(): Promise<boolean> {
+    const path = this.#place.at(temporaryName('mount'));
+    const dest = this.#pendingPath(randomID());
+    try {
+      await this.#place.batch([
+        { op: 'mkdir', path, mode: MODES.directory },
+        { op: 'rename', path, dest, noReplace: true },
+        { op: 'rmdir', path: dest },
+      ]);
+      return true;
+    } catch (error) {
+      if (LayerStoreError.is(error) && error.errnoName === 'EXDEV') return false;
+      throw error;
+    }
+  }
+
+  #pendingPath(id: string): string {
+    return join(this.#pending, checkedID(id));
+  }
+
+  #makePending(path: string): BatchOp[] {
+    return [{ op: 'mkdir', path, mode: MODES.directory }, ...this.#place.syncs(dirname(path))];
   }
 
   async set(name: string, record: MountRecord): Promise<void> {
@@ -28,37 +99,6 @@ export class FileMounts {
       const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
       await place.batch([...ops, publish, ...place.syncs(dirname(final))]);
     });
-  }
-
-  /** The same of a new name as steps of somebody's batch, from an empty directory of theirs. */
-  setSteps(name: string, record: MountRecord, path: string): RecordSteps {
-    const place = this.#place;
-    place.mustWrite('write the record of an RW layer');
-    const final = place.at(mountName(name));
-    return {
-      steps: [
-        ...this.#writes(path, record),
-        { op: 'rename', path, dest: final, noReplace: true },
-        ...place.syncs(dirname(final)),
-      ],
-      later: [],
-    };
-  }
-
-  /** Out of sight at once, the files later. */
-  removeSteps(name: string, path: string): RecordSteps {
-    const place = this.#place;
-    place.mustWrite('remove an RW layer');
-    const from = place.at(mountName(name));
-    const files = Object.values(MOUNT_FILES).map((file) => join(path, file));
-    return {
-      // The new name first: there is no moment when a power cut takes both.
-      steps: [{ op: 'rename', path: from, dest: path }, ...place.syncs(dirname(path), dirname(from))],
-      later: [
-        ...files.map((file): BatchOp => ({ op: 'unlink', path: file, missingOk: true })),
-        { op: 'rmdir', path, missingOk: true },
-      ],
-    };
   }
 
   #writes(path: string, { id, initID, parent }: MountRecord): BatchOp[] {
@@ -133,6 +173,14 @@ export class FileMounts {
       if (await exists(path)) throw corrupt(`RW layer "${name}"`, error.message, path);
     }
     throw new LayerStoreError('ERR_MOUNT_DOES_NOT_EXIST', `there is no RW layer "${name}"`);
+  }
+}
+
+function isThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    throw systemError(error, 'look at the record of an RW layer');
   }
 }
 

@@ -6,6 +6,7 @@ import { lstat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
+import type { StepsAround } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { FileMounts } from './file-mounts.js';
 import { filesAt, loadRecords, optional, readChain, required } from './file-records.js';
@@ -31,7 +32,6 @@ import type {
   MetadataStore,
   MetadataTransaction,
   MountRecord,
-  RecordSteps,
 } from './metadata-store.js';
 import { RecordDirectory, exists, removeAll } from './record-directory.js';
 import type { RecordEngine } from './record-directory.js';
@@ -40,6 +40,11 @@ import { corrupt, InvalidRecordError, readCacheID, readDescriptor, readSize } fr
 export interface FileMetadataStoreOptions {
   /** Absolute path of the layerdb; made if missing (0700), except with `readOnly`, where a missing one is an empty one. */
   directory: string;
+  /**
+   * Absolute path of a directory of the caller's, which a writer has made: there the records of RW layers lie that are being
+   * made or removed, each under the driver's id. One that is found there after a crash is the intent of that work.
+   */
+  pendingMounts: string;
   engine: RecordEngine;
   /** `strict`: what a method resolved survives a power cut. `relaxed` skips the syncs, never the order. */
   durability: 'strict' | 'relaxed';
@@ -49,24 +54,22 @@ export interface FileMetadataStoreOptions {
 }
 
 /** Opens, or makes, a layerdb. */
-export async function openFileMetadataStore(
-  options: FileMetadataStoreOptions,
-): Promise<MetadataStore & FullMetadataStore> {
+export async function openFileMetadataStore(options: FileMetadataStoreOptions): Promise<FileMetadataStore> {
   const { directory, engine, durability, readOnly = false } = options;
   const place = new RecordDirectory(directory, engine, durability === 'strict', readOnly);
   if (!readOnly) await place.prepare();
   return new FileMetadataStore(place, options);
 }
 
-class FileMetadataStore implements MetadataStore, FullMetadataStore {
-  readonly recordsAreFiles = true;
+export class FileMetadataStore implements MetadataStore, FullMetadataStore {
   readonly #place: RecordDirectory;
   readonly #mounts: FileMounts;
   readonly #logger: FileMetadataStoreOptions['logger'];
 
-  constructor(place: RecordDirectory, { logger }: Pick<FileMetadataStoreOptions, 'logger'>) {
+  /** See {@link openFileMetadataStore}. */
+  constructor(place: RecordDirectory, { pendingMounts, logger }: FileMetadataStoreOptions) {
     this.#place = place;
-    this.#mounts = new FileMounts(place);
+    this.#mounts = new FileMounts(place, pendingMounts);
     this.#logger = logger;
   }
 
@@ -135,8 +138,8 @@ class FileMetadataStore implements MetadataStore, FullMetadataStore {
     return this.#mounts.set(name, record);
   }
 
-  setMountSteps(name: string, record: MountRecord, place: string): RecordSteps {
-    return this.#mounts.setSteps(name, record, place);
+  createMount(name: string, record: MountRecord, make: (around: StepsAround) => Promise<void>): Promise<void> {
+    return this.#mounts.create(name, record, make);
   }
 
   setMountID(name: string, id: string): Promise<void> {
@@ -167,8 +170,16 @@ class FileMetadataStore implements MetadataStore, FullMetadataStore {
     return this.#mounts.remove(name);
   }
 
-  removeMountSteps(name: string, place: string): RecordSteps {
-    return this.#mounts.removeSteps(name, place);
+  deleteMount(name: string, { id }: MountRecord, remove: (around: StepsAround) => Promise<void>): Promise<void> {
+    return this.#mounts.delete(name, id, remove);
+  }
+
+  /**
+   * Whether records can be renamed to `pendingMounts` and back, which `createMount` and `deleteMount` need. Not where that
+   * is another file system, subvolume or quota project; `adaptMetadataStore` makes a store that does without.
+   */
+  canMovePending(): Promise<boolean> {
+    return this.#mounts.canMovePending();
   }
 
   async list(): Promise<{ layers: ChainID[]; mounts: string[] }> {

@@ -4,7 +4,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
-import type { BatchOp, TarSplitTarget } from '../engine/engine.js';
+import type { StepsAround, TarSplitTarget } from '../engine/engine.js';
 
 /** The compressed form a layer came in, as image manifests describe it (OCI image-spec, descriptor.md). */
 export interface Descriptor {
@@ -104,14 +104,6 @@ export interface LoadedRecords {
   broken: BrokenRecord[];
 }
 
-/** What a change of a record takes, for one batch together with the steps of others. */
-export interface RecordSteps {
-  /** Up to and with the rename that makes the change, and its sync in a strict store. */
-  readonly steps: readonly BatchOp[];
-  /** What may follow at any time after it. */
-  readonly later: readonly BatchOp[];
-}
-
 /**
  * What is known about layers and RW layers apart from their files. The required methods are enough;
  * `metadataStoreSuite` of `layerstore/testing` checks them; the guide "Write a metadata store" has a whole one.
@@ -146,11 +138,6 @@ export interface MetadataStore {
   setMountParent(name: string, parent: ChainID): Promise<void>;
   /** Whole and atomic; used when present. */
   setMount?(name: string, record: MountRecord): Promise<void>;
-  /**
-   * `setMount` of a name that has no record, as steps: fails with EEXIST where it has one. The record is made in `place`, an
-   * empty directory of the caller's, and one rename publishes that: what lies there is known to be unfinished.
-   */
-  setMountSteps?(name: string, record: MountRecord, place: string): RecordSteps;
   getMountID(name: string): Promise<string>;
   getInitID(name: string): Promise<string | undefined>;
   getMountParent(name: string): Promise<ChainID | undefined>;
@@ -165,8 +152,6 @@ export interface MetadataStore {
    */
   remove(id: ChainID, cacheID?: string): Promise<void>;
   removeMount(name: string): Promise<void>;
-  /** `removeMount` as steps: one rename of the record to `place`, where nothing is yet, and its end there. ENOENT where there is no record. */
-  removeMountSteps?(name: string, place: string): RecordSteps;
 
   /**
    * Every record at once, for opening a large store; the same answers as `list` and the getters. Never fails because of one record.
@@ -197,12 +182,22 @@ export interface FullMetadataStore extends Required<
     | 'setMountID'
     | 'setInitID'
     | 'setMountParent'
+    | 'setMount'
     | 'replaceTarSplit'
     | 'quarantine'
   >
 > {
-  /** Records are files that `setMountSteps` and `removeMountSteps` can make and move; these two reject otherwise. */
-  readonly recordsAreFiles: boolean;
+  /**
+   * Makes an RW layer together with its record. `make` makes the files of `record.id` (and of its init layer), the first of
+   * its steps being `before` and the last `after`. From `before` on an intent names these ids, and it ends when there is the
+   * record. After a rejection the intent may be there, and the record as well.
+   */
+  createMount(name: string, record: MountRecord, make: (around: StepsAround) => Promise<void>): Promise<void>;
+  /**
+   * Removes an RW layer together with its record, which goes with the steps `before`; from there on an intent names the ids,
+   * until `after` ends it. A name without a record is no error. After a rejection the record is there, or the intent.
+   */
+  deleteMount(name: string, record: MountRecord, remove: (around: StepsAround) => Promise<void>): Promise<void>;
   startTransaction(): Promise<FullMetadataTransaction>;
   /** The tar-split record: its gzip file, or its content uncompressed, which the caller destroys. */
   tarSplit(id: ChainID): Promise<{ path: string } | Readable>;

@@ -104,7 +104,7 @@ async function consume(
     const handle = createHandle(ctx, node);
     if (draft.publishing !== true) await discardDraft(ctx, draft);
     else if (await dropConsumed(ctx, rw)) await endDraft(ctx, draft);
-    else ctx.intents.abandon(draft.cacheID); // by it the next open drops the RW layer's record
+    else ctx.intents.letGo(draft.cacheID); // by it the next open drops the RW layer's record
     return handle;
   } finally {
     await unpin(ctx, node);
@@ -116,7 +116,7 @@ async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<vo
   try {
     await ctx.driver.undoConsume(draft.cacheID, rw.mountID);
   } catch (error) {
-    ctx.intents.abandon(draft.cacheID);
+    ctx.intents.letGo(draft.cacheID);
     ctx.logger.error(
       { name: rw.name, id: draft.cacheID, ...errorFields(error) },
       'a failed commit cannot give the RW layer its files back; the next open tries again',

@@ -54,6 +54,8 @@ export interface StoreContext {
   readonly background: TaskQueue;
   /** Driver ids of layers whose removal this process will end. */
   readonly removing: Set<string>;
+  /** Ends of removals that wait for whoever still reads. */
+  readonly trailing: Set<Promise<void>>;
   /** Ends streams and views that are still open when the store closes. */
   readonly open: Set<() => Promise<void> | void>;
 }

@@ -161,7 +161,7 @@ export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
   try {
     await ctx.intents.end(draft.cacheID);
   } catch (error) {
-    ctx.intents.abandon(draft.cacheID);
+    ctx.intents.letGo(draft.cacheID);
     ctx.logger.warn(
       { id: draft.cacheID, ...errorFields(error) },
       'an intent that is done stays behind; the next cleanup drops it',
@@ -177,7 +177,7 @@ export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<voi
     await removeSoon(ctx, draft.cacheID);
     await ctx.intents.end(draft.cacheID);
   } catch (error) {
-    ctx.intents.abandon(draft.cacheID);
+    ctx.intents.letGo(draft.cacheID);
     ctx.logger.warn(
       { id: draft.cacheID, ...errorFields(error) },
       'an unfinished layer cannot be removed; the next cleanup tries again',

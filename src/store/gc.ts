@@ -5,7 +5,7 @@
 import { readdir, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ChainID } from '../digest.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { systemError } from '../errors.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import { errorFields } from '../util/logger.js';
 import { withTimeout } from '../util/timeout.js';
@@ -14,6 +14,7 @@ import { externalReferences } from './external-references.js';
 import type { StoredIntent } from './intents.js';
 import type { LayerNode, RWNode } from './layer-map.js';
 import { eraseAll, takeUnheld, withoutDeadMount } from './removal.js';
+import { isRecorded } from './rw-layers.js';
 import type { CleanupReport, FreedItem, GcReport, LayerMetadata, StoreUsage } from './types.js';
 
 /** Milliseconds that small removals of a moment ago get to end: what is reported then is what lasts. */
@@ -196,11 +197,7 @@ function consumedIDs({ kind, rwID }: StoredIntent): string[] {
 /** Whether the RW layer that an intent speaks of is on record, also where this process believes it gone. */
 async function hasRecord(ctx: StoreContext, { name, rwID }: StoredIntent): Promise<boolean> {
   if (name === undefined || rwID === undefined) return true; // a torn intent says too little to act on
-  try {
-    return (await ctx.metadata.getMountID(name)) === rwID;
-  } catch (error) {
-    return !LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST');
-  }
+  return isRecorded(ctx.metadata, name, rwID);
 }
 
 async function addRemovals(

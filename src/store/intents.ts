@@ -28,15 +28,6 @@ export interface StoredIntent extends Partial<Intent> {
   id: string;
 }
 
-/** See {@link Intents.pendingRecordDir}. */
-export interface PendingRecordDir {
-  readonly path: string;
-  settle(): void;
-}
-
-/** What a record's directory has among others of its kind. */
-const RECORD_MODE = 0o755;
-
 /** An intent names a few ids. */
 const MAX_BYTES = 64 * 1024;
 
@@ -51,8 +42,6 @@ export class Intents {
   readonly directory: string;
   readonly #engine: Engine;
   readonly #live = new Set<string>();
-  /** Whether a record can be renamed from and to here: false once one could not, being on another file system. */
-  holdsRecords = true;
 
   constructor(directory: string, engine: Engine) {
     this.directory = directory;
@@ -68,21 +57,14 @@ export class Intents {
     return this.#live.has(id);
   }
 
-  /**
-   * The directory in which the record of the RW layer `id` is made, and to which it is moved when the RW layer is removed.
-   * While the record is here it doubles as the intent. Renaming it into place ends the intent; renaming it back begins one.
-   * Neither needs another write. The caller calls `settle` when its batch is over: a batch that failed has removed the
-   * directory, or left it to recovery.
-   */
-  pendingRecordDir(id: string): PendingRecordDir {
+  /** This process works on `id`: what lies here of it is no leftover until {@link letGo}. */
+  hold(id: string): void {
     this.#live.add(id);
-    return { path: join(this.directory, id), settle: () => this.#live.delete(id) };
   }
 
-  /** The steps that make the empty directory, before anything else. */
-  makePendingRecordDir({ path }: PendingRecordDir, options: { sync: boolean }): BatchOp[] {
-    const make: BatchOp = { op: 'mkdir', path, mode: RECORD_MODE };
-    return options.sync ? [make, { op: 'fsync', path: this.directory }] : [make];
+  /** It does no more: what lies here of it now is recovery's. */
+  letGo(id: string): void {
+    this.#live.delete(id);
   }
 
   #begin(id: string, intent: Intent, sync: boolean): BatchOp[] {
@@ -105,25 +87,23 @@ export class Intents {
     try {
       await this.#engine.batch(this.#begin(id, intent, options.sync === true));
     } catch (error) {
-      if (await this.#isRecord(id)) return; // work that failed in the middle had begun it
       this.#live.delete(id);
       throw error;
     }
   }
 
-  async end(id: string): Promise<void> {
-    const path = join(this.directory, id);
-    try {
-      await this.#engine.batch([{ op: 'unlink', path, missingOk: true }]);
-    } catch (error) {
-      if (!(await this.#isRecord(id))) throw error;
-      await this.#engine.removeTree(path);
-    }
-    this.#live.delete(id);
+  /** The steps that end one which is a file. */
+  endSteps(id: string): BatchOp[] {
+    return [{ op: 'unlink', path: join(this.directory, id), missingOk: true }];
   }
 
-  /** The work of this process is over without its end: recovery's now. */
-  abandon(id: string): void {
+  async end(id: string): Promise<void> {
+    try {
+      await this.#engine.batch(this.endSteps(id));
+    } catch (error) {
+      if (!(await this.#isRecord(id))) throw error;
+      await this.#engine.removeTree(join(this.directory, id));
+    }
     this.#live.delete(id);
   }
 
@@ -152,8 +132,8 @@ export class Intents {
   async #read(name: string): Promise<Partial<Intent>> {
     let value: unknown;
     try {
-      // A record, whole or in parts, stands for its own id alone.
-      if (await this.#isRecord(name)) return { kind: 'rw' };
+      // A record, whole or in parts, stands for its RW layer and the init layer that this may have.
+      if (await this.#isRecord(name)) return { kind: 'rw', with: [`${name}-init`] };
       value = JSON.parse((await readRegularFile(join(this.directory, name), MAX_BYTES))?.toString('utf8') ?? '');
     } catch {
       return {}; // empty or torn by a power cut, or no file at all; the name alone decides then

@@ -1,13 +1,12 @@
 /** Opens a store: root, lock, format version, driver, records, recovery; what was opened is given back on failure. */
 import { join, resolve } from 'node:path';
 import { openDriver } from '../driver/select.js';
-import type { Driver } from '../driver/driver.js';
 import type { Engine } from '../engine/engine.js';
 import { openEngine } from '../engine/select.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
-import { adaptMetadataStore, type RemovalJournal } from '../metadata/adapt.js';
-import type { FullMetadataStore } from '../metadata/metadata-store.js';
+import { adaptMetadataStore, type Journal } from '../metadata/adapt.js';
+import type { FullMetadataStore, MetadataStore } from '../metadata/metadata-store.js';
 import { defined } from '../util/defined.js';
 import { SingleFlight } from '../util/single-flight.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
@@ -109,10 +108,14 @@ async function buildContext(
   back.push('close the driver', () => driver.close());
   const intents = new Intents(own.intents, engine);
   if (!readOnly) await intents.prepare();
-  const metadata =
-    given.metadataStore === undefined
-      ? await openRecords(root, driver, engine, durability, readOnly, logger)
-      : adaptMetadataStore(given.metadataStore, removalJournal(intents, sync));
+  const metadata = await openRecords(given.metadataStore, {
+    directory: join(root, 'image', driver.name, 'layerdb'),
+    engine,
+    durability,
+    readOnly,
+    logger,
+    intents,
+  });
   const background = new TaskQueue(DELETIONS_AT_ONCE, (error) => {
     logger.warn(errorFields(error), 'deleting in the background failed; the next cleanup tries again');
   });
@@ -140,6 +143,7 @@ async function buildContext(
     flights: new SingleFlight(),
     background,
     removing: new Set(),
+    trailing: new Set(),
     open,
   };
 }
@@ -161,12 +165,37 @@ async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined):
   }
 }
 
-/** Removals of layers whose metadata store cannot mark their records are intents. */
-function removalJournal(intents: Intents, sync: boolean): RemovalJournal {
+interface RecordsSetup {
+  readonly directory: string;
+  readonly engine: Engine;
+  readonly durability: 'strict' | 'relaxed';
+  readonly readOnly: boolean;
+  readonly logger: LoggerLike;
+  readonly intents: Intents;
+}
+
+/** The program's own metadata store, or the one in files under `directory`. */
+async function openRecords(own: MetadataStore | undefined, setup: RecordsSetup): Promise<FullMetadataStore> {
+  const { intents, readOnly } = setup;
+  if (own !== undefined) return adaptMetadataStore(own, journalOf(setup));
+  const files = await openFileMetadataStore({ ...setup, pendingMounts: intents.directory });
+  if (readOnly || (await files.canMovePending())) return files;
+  return adaptMetadataStore(files, journalOf(setup));
+}
+
+/** Of a metadata store whose records cannot be intents themselves. */
+function journalOf({ intents, durability, logger }: RecordsSetup): Journal {
   return {
-    begin: (cacheID) => intents.begin(cacheID, { kind: 'remove' }, { sync }),
-    // A complete record outweighs an intent that stays behind, and so does nothing at all.
-    end: (cacheID) => intents.end(cacheID).catch(() => intents.abandon(cacheID)),
+    begin: (id, kind, also) => intents.begin(id, { kind, with: also }, { sync: durability === 'strict' }),
+    endSteps: (id) => intents.endSteps(id),
+    async end(id) {
+      try {
+        await intents.end(id);
+      } catch (error) {
+        intents.letGo(id);
+        logger.warn({ id, ...errorFields(error) }, 'an intent that is done stays behind; the next cleanup drops it');
+      }
+    },
   };
 }
 
@@ -178,24 +207,13 @@ async function makeOwnDirectory(path: string): Promise<void> {
   }
 }
 
-async function openRecords(
-  root: string,
-  driver: Driver,
-  engine: Engine,
-  durability: 'strict' | 'relaxed',
-  readOnly: boolean,
-  logger: LoggerLike,
-): Promise<FullMetadataStore> {
-  const directory = join(root, 'image', driver.name, 'layerdb');
-  return openFileMetadataStore({ directory, engine, durability, readOnly, logger });
-}
-
 /**
  * After the last operation: what is still read ends, files of removed and failed layers are unlinked to the end, or until
  * the wait for that is over; then driver and lock are given back.
  */
 async function shutDown(ctx: StoreContext, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
   for (const end of [...ctx.open]) await end();
+  await Promise.all(ctx.trailing); // nobody reads any more
   await withTimeout(ctx.background.idle(), DELETION_PATIENCE, signal);
   const pendingRemovals = ctx.readOnly ? 0 : await stopRemovals(ctx, signal);
   if (pendingRemovals > 0) {

@@ -83,17 +83,23 @@ async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
   const ended = endErasing(ctx, node);
   // The rename is awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
   if (node.readers.count === 0) await ended;
+  else trail(ctx, ended);
+}
+
+/** `close` waits for `work`, which waits for readers and never rejects. */
+export function trail(ctx: StoreContext, work: Promise<void>): void {
+  ctx.trailing.add(work);
+  void work.then(() => ctx.trailing.delete(work));
 }
 
 /** The marked record says what is left to do until this has ended; never rejects. */
 async function endErasing(ctx: StoreContext, { chainID, cacheID, readers }: LayerNode): Promise<void> {
   try {
-    // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
     await readers.idle();
     void ctx.background.push(await ctx.driver.detach(cacheID));
     await ctx.metadata.remove(chainID, cacheID);
   } catch (error) {
-    ctx.intents.abandon(cacheID); // where it is noted by one
+    ctx.intents.letGo(cacheID); // where it is noted by one
     ctx.logger.error({ chainID, cacheID, ...errorFields(error) }, 'a removal is left half done; cleanup() ends it');
   } finally {
     ctx.removing.delete(cacheID);
@@ -110,13 +116,12 @@ export async function discardFiles(
   ids: readonly string[],
   readers?: Readers,
 ): Promise<void> {
-  // At close readers are ended and the rest is left to recovery, so waiting here holds up nothing.
   if (readers !== undefined && readers.count > 0) await readers.idle();
   try {
     for (const id of ids) void ctx.background.push(await ctx.driver.detach(id));
     await ctx.intents.end(intentID);
   } catch (error) {
-    ctx.intents.abandon(intentID);
+    ctx.intents.letGo(intentID);
     ctx.logger.error(
       { ids, ...errorFields(error) },
       'files that nothing needs cannot be removed; the next cleanup tries again',

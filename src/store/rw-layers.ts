@@ -1,15 +1,15 @@
 /** Writable layers made and thrown away. State changes of one name run under its lock. */
 import type { ChainID } from '../digest.js';
+import type { StepsAround } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
-import type { MountRecord } from '../metadata/metadata-store.js';
+import type { FullMetadataStore, MountRecord } from '../metadata/metadata-store.js';
 import { defined } from '../util/defined.js';
 import { errorFields } from '../util/logger.js';
 import { randomID } from '../util/random-id.js';
-import { Rollback } from '../util/rollback.js';
 import type { StoreContext } from './context.js';
 import { syncData } from './draft.js';
 import type { LayerNode, RWNode } from './layer-map.js';
-import { discardFiles, removeUnheld, unpin } from './removal.js';
+import { discardFiles, removeUnheld, trail, unpin } from './removal.js';
 import { createRWHandle, isInMountTable, rwNodeOf } from './rw-handle.js';
 import type { CreateRWLayerOptions, LayerMetadata, RWLayer } from './types.js';
 
@@ -39,7 +39,7 @@ export async function createRWLayer(
   });
 }
 
-/** Directories, then the record; on failure neither. */
+/** The RW layer's files and its record; on failure neither. */
 async function makeRWLayer(
   ctx: StoreContext,
   name: string,
@@ -48,78 +48,76 @@ async function makeRWLayer(
 ): Promise<MountRecord> {
   const id = randomID();
   const initID = options.initFunc === undefined ? undefined : `${id}-init`;
-  const record: MountRecord = {
-    id,
-    ...defined({ initID, parent: parent?.chainID }),
-  };
-  const strict = ctx.durability === 'strict';
-  const back = new Rollback((step, error) => {
-    ctx.logger.warn(
-      { name, id, step, ...errorFields(error) },
-      'a failed RW layer cannot be taken back wholly; the next cleanup tries again',
-    );
-  });
-  back.push('drop its files', () => discardFiles(ctx, id, initID === undefined ? [id] : [id, initID]));
+  const record: MountRecord = { id, ...defined({ initID, parent: parent?.chainID }) };
+  ctx.intents.hold(id);
   try {
-    if (await makeAtOnce(ctx, name, record, parent, options, back)) return record;
-    await ctx.intents.begin(
-      id,
-      { kind: 'rw', name, ...defined({ with: initID === undefined ? undefined : [initID] }) },
-      { sync: strict },
-    );
-    const label = defined({ mountLabel: options.mountLabel });
-    if (initID !== undefined && options.initFunc !== undefined) {
-      await makeInitLayer(ctx, initID, parent?.cacheID, options.initFunc, options.mountLabel);
-    }
-    await ctx.driver.createReadWrite(id, initID ?? parent?.cacheID, {
-      ...label,
-      ...defined({ storageOpt: options.storageOpt }),
-    });
-    if (initID !== undefined) await syncData(ctx, [initID]);
-    back.push('drop its record', () => ctx.metadata.removeMount(name));
-    await ctx.metadata.setMount(name, record);
+    await ctx.metadata.createMount(name, record, (around) => makeFiles(ctx, record, parent?.cacheID, options, around));
   } catch (error) {
-    await back.run();
+    await takeBack(ctx, name, record);
     throw error;
   }
-  try {
-    await ctx.intents.end(id);
-  } catch (error) {
-    ctx.intents.abandon(id);
-    ctx.logger.warn(
-      { name, id, ...errorFields(error) },
-      'an intent that is done stays behind; the next cleanup drops it',
-    );
-  }
+  ctx.intents.letGo(id);
   return record;
 }
 
-async function makeAtOnce(
+async function makeFiles(
   ctx: StoreContext,
+  { id, initID }: MountRecord,
+  parentCacheID: string | undefined,
+  { initFunc, mountLabel, storageOpt }: CreateRWLayerOptions,
+  { before, after }: StepsAround,
+): Promise<void> {
+  const options = defined({ mountLabel, storageOpt });
+  if (initID === undefined || initFunc === undefined) {
+    await ctx.driver.createReadWrite(id, parentCacheID, options, { before, after });
+    return;
+  }
+  await ctx.driver.createReadWrite(initID, parentCacheID, defined({ mountLabel }), { before, after: [] });
+  await fillInitLayer(ctx, initID, initFunc, mountLabel);
+  await syncData(ctx, [initID]);
+  await ctx.driver.createReadWrite(id, initID, options, { before: [], after });
+}
+
+/** Never rejects: what stays has its intent, for the next cleanup, or is a whole RW layer. */
+async function takeBack(ctx: StoreContext, name: string, record: MountRecord): Promise<void> {
+  try {
+    // It may have been published before a later step failed.
+    const recorded = await ctx.metadata.getMountID(name).catch(() => undefined); // mostly there is none
+    if (recorded === record.id) await ctx.metadata.removeMount(name);
+  } catch (error) {
+    ctx.logger.warn(
+      { name, id: record.id, ...errorFields(error) },
+      'the record of a failed RW layer cannot be removed; its files go, and the next open sets it aside',
+    );
+  }
+  await discardFiles(ctx, record.id, idsOf(record));
+}
+
+/** Driver ids of an RW layer, the upper one first. */
+function idsOf({ id, initID }: MountRecord): string[] {
+  return initID === undefined ? [id] : [id, initID];
+}
+
+/** Whether the record `name` is that of the RW layer `id`; one that cannot be read may be. */
+export async function isRecorded(
+  metadata: Pick<FullMetadataStore, 'getMountID'>,
   name: string,
-  record: MountRecord,
-  parent: LayerNode | undefined,
-  options: CreateRWLayerOptions,
-  back: Rollback,
+  id: string,
 ): Promise<boolean> {
   try {
-    return await createAtOnce(ctx, name, record, parent?.cacheID, options);
+    return (await metadata.getMountID(name)) === id;
   } catch (error) {
-    // Its rename may have been done before a later step failed.
-    back.push('drop its record', () => ctx.metadata.removeMount(name));
-    throw error;
+    return !LayerStoreError.is(error, 'ERR_MOUNT_DOES_NOT_EXIST');
   }
 }
 
 /** What `initFunc` writes is no part of the RW layer's changes; its own error comes through as it is. */
-async function makeInitLayer(
+async function fillInitLayer(
   ctx: StoreContext,
   initID: string,
-  parentCacheID: string | undefined,
   initFunc: (root: string) => void | Promise<void>,
   label: string | undefined,
 ): Promise<void> {
-  await ctx.driver.createReadWrite(initID, parentCacheID, defined({ mountLabel: label }));
   const path = await ctx.driver.get(initID, label);
   try {
     await initFunc(path);
@@ -154,31 +152,51 @@ export async function releaseRWLayer(ctx: StoreContext, layer: unknown): Promise
   });
 }
 
-/** The record goes first, by an intent that names the files; rejects only while nothing has changed. */
+/** Removes the RW layer, and its parents where nothing else keeps them; rejects only while nothing has changed. */
 export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
-  if (await removeAtOnce(ctx, node)) {
-    ctx.rwLayers.take(node);
-    return removeParents(ctx, node);
-  }
-  const ids = node.initID === undefined ? [node.mountID] : [node.mountID, node.initID];
-  const more = defined({ with: node.initID === undefined ? undefined : [node.initID] });
-  await ctx.intents.begin(
-    node.mountID,
-    { kind: 'remove', name: node.name, ...more },
-    { sync: ctx.durability === 'strict' },
-  );
+  const owners = new Map(node.owners);
+  node.owners.clear(); // no reader comes in from here on
   try {
-    await ctx.metadata.removeMount(node.name);
+    await takeAway(ctx, node);
   } catch (error) {
-    await ctx.intents.end(node.mountID).catch(() => ctx.intents.abandon(node.mountID)); // the record outweighs it
+    for (const [owner, count] of owners) node.owners.set(owner, count);
     throw error;
   }
   ctx.rwLayers.take(node);
-  node.owners.clear();
-  const discarded = discardFiles(ctx, node.mountID, ids, node.readers);
-  // The renames are awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
-  if (node.readers.count === 0) await discarded;
   return removeParents(ctx, node);
+}
+
+/** The record goes first and is the intent of the rest. From there on the RW layer is gone, whatever fails. */
+async function takeAway(ctx: StoreContext, { name, mountID, initID, readers }: RWNode): Promise<void> {
+  const record: MountRecord = { id: mountID, ...defined({ initID }) };
+  const ids = idsOf(record);
+  ctx.intents.hold(mountID);
+  try {
+    await ctx.metadata.deleteMount(name, record, async ({ before, after }) => {
+      if (readers.count === 0) {
+        await detachAll(ctx, ids, { before, after });
+        ctx.intents.letGo(mountID);
+        return;
+      }
+      if (before.length > 0) await ctx.engine.batch(before);
+      trail(ctx, discardFiles(ctx, mountID, ids, readers)); // whoever still reads is not waited for
+    });
+  } catch (error) {
+    if (await isRecorded(ctx.metadata, name, mountID)) {
+      ctx.intents.letGo(mountID);
+      throw error;
+    }
+    ctx.logger.debug({ name, ...errorFields(error) }, 'an RW layer did not go in one step; its files go now');
+    await discardFiles(ctx, mountID, ids);
+  }
+}
+
+/** The files' names go, in order, with the steps around all of it; they are unlinked in the background. */
+async function detachAll(ctx: StoreContext, ids: readonly string[], { before, after }: StepsAround): Promise<void> {
+  for (const [index, id] of ids.entries()) {
+    const around = { before: index === 0 ? before : [], after: index === ids.length - 1 ? after : [] };
+    void ctx.background.push(await ctx.driver.detach(id, around));
+  }
 }
 
 async function removeParents(ctx: StoreContext, node: RWNode): Promise<LayerMetadata[]> {
@@ -214,67 +232,4 @@ export async function checkConsumable(ctx: StoreContext, node: RWNode, owner: ob
       `cannot consume RW layer "${node.name}": ${who}; commit without "consume"`,
     );
   }
-}
-
-/** False where it takes more than one call. Rejects as a batch fails: what is made is taken back, but renames stay. */
-export async function createAtOnce(
-  ctx: StoreContext,
-  name: string,
-  record: MountRecord,
-  parentCacheID: string | undefined,
-  options: CreateRWLayerOptions,
-): Promise<boolean> {
-  const { driver, metadata, intents } = ctx;
-  if (options.initFunc !== undefined || !intents.holdsRecords || !metadata.recordsAreFiles) return false;
-  const { mountLabel, storageOpt } = options;
-  const pending = intents.pendingRecordDir(record.id);
-  try {
-    const { steps, later } = metadata.setMountSteps(name, record, pending.path);
-    await driver.createReadWrite(record.id, parentCacheID, defined({ mountLabel, storageOpt }), {
-      before: intents.makePendingRecordDir(pending, { sync: ctx.durability === 'strict' }),
-      after: [...steps, ...later],
-    });
-    return true;
-  } catch (error) {
-    // All was taken back. A record that nobody knows of has the name: step by step it is replaced.
-    if (LayerStoreError.is(error) && error.errnoName === 'EEXIST') return false;
-    if (!noticeApart(ctx, error)) throw error;
-    return false;
-  } finally {
-    pending.settle();
-  }
-}
-
-/** False where it takes more than one call, or that call failed: step by step it goes on from wherever it stopped. */
-export async function removeAtOnce(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  const { driver, metadata, intents } = ctx;
-  if (node.initID !== undefined || node.readers.count > 0 || !intents.holdsRecords) return false;
-  if (!metadata.recordsAreFiles) return false;
-  const pending = intents.pendingRecordDir(node.mountID);
-  // No reader comes in from here on; where this fails its handles are as good as before.
-  const owners = new Map(node.owners);
-  node.owners.clear();
-  try {
-    const { steps, later } = metadata.removeMountSteps(node.name, pending.path);
-    const unlink = await driver.detach(node.mountID, { before: steps, after: later });
-    void ctx.background.push(unlink);
-    return true;
-  } catch (error) {
-    for (const [owner, count] of owners) node.owners.set(owner, count);
-    noticeApart(ctx, error);
-    ctx.logger.debug(
-      { name: node.name, ...errorFields(error) },
-      'an RW layer does not go in one step; step by step now',
-    );
-    return false;
-  } finally {
-    pending.settle();
-  }
-}
-
-/** Whether it failed because records and intents lie on different file systems, which is remembered. */
-function noticeApart(ctx: StoreContext, error: unknown): boolean {
-  if (!LayerStoreError.is(error) || error.errnoName !== 'EXDEV') return false;
-  ctx.intents.holdsRecords = false;
-  return true;
 }

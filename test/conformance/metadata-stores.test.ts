@@ -10,7 +10,12 @@ for (const engineName of ['native', 'js'] as const) {
       name: `files, ${durability}, ${engineName} engine`,
       persistent: true,
       factory: async (directory) =>
-        openFileMetadataStore({ directory, durability, engine: await openEngine({ engine: engineName }) }),
+        openFileMetadataStore({
+          directory,
+          pendingMounts: `${directory}-pending`,
+          durability,
+          engine: await openEngine({ engine: engineName }),
+        }),
     });
   }
 }

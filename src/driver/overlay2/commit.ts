@@ -7,7 +7,7 @@ import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
 import { defined } from '../../util/defined.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { NO_STEPS } from '../driver.js';
+import { NO_STEPS } from '../../engine/batch-types.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
 import type { LayerMetadataCache, CommitMark } from './layer-metadata-cache.js';

@@ -2,7 +2,8 @@
 import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
-import { NO_STEPS, type Driver, type StepsAround, type Unlink } from '../driver.js';
+import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
+import type { Driver, Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForQuota, quotaFacts } from '../file-system.js';
 import type {

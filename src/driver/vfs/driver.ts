@@ -6,7 +6,8 @@ import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { NO_STEPS, type Driver, type StepsAround, type Unlink } from '../driver.js';
+import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
+import type { Driver, Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, isMissing, kindOf } from '../files.js';
 import type {
   ApplyOptions,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { parseChainID, parseDiffID, type ChainID } from '../../../src/digest.js';
+import type { BatchOp, StepsAround } from '../../../src/engine/engine.js';
 import { adaptMetadataStore } from '../../../src/metadata/adapt.js';
 import { createMemoryMetadataStore } from '../../../src/metadata/memory-store.js';
 import type { BrokenRecord, FullMetadataStore, MetadataStore } from '../../../src/metadata/metadata-store.js';
@@ -31,8 +32,10 @@ function adapted(extra: Partial<MetadataStore> = {}): {
     ]),
   ) as unknown as MetadataStore;
   const journal = {
-    begin: async (id: string): Promise<void> => void calls.push(`begin ${id.slice(0, 1)}`),
+    begin: async (id: string, kind: string, also: readonly string[]): Promise<void> =>
+      void calls.push(['begin', kind, ...[id, ...also].map((each) => each.replace(/^(.)\1*/, '$1'))].join(' ')),
     end: async (id: string): Promise<void> => void calls.push(`end ${id.slice(0, 1)}`),
+    endSteps: (id: string): BatchOp[] => [{ op: 'unlink', path: `/intents/${id.slice(0, 1)}` }],
   };
   return { full: adaptMetadataStore(watched, journal), calls, inner };
 }
@@ -61,27 +64,63 @@ test('a tar-split file is given by its path where there is one', async () => {
   assert.deepEqual(await full.tarSplit(A), { path: '/a/file' });
 });
 
-test('the record of an RW layer is written in pieces, its id last', async () => {
+/** Makes, or removes, the files of an RW layer: notes the call and the steps around it. */
+const files =
+  (calls: string[], what: string, error?: Error) =>
+  async ({ before, after }: StepsAround): Promise<void> => {
+    calls.push([what, ...before.map(({ op }) => op), ...after.map(({ op, path }) => `${op} ${path}`)].join(' '));
+    if (error !== undefined) throw error;
+  };
+
+const BOX = { id: MOUNT, initID: `${MOUNT}-init`, parent: A };
+
+test('an RW layer is made between its note in the journal and its record, which is written in pieces, its id last', async () => {
   const { full, calls } = adapted();
-  await full.setMount('box', { id: MOUNT, initID: `${MOUNT}-init`, parent: A });
-  assert.deepEqual(calls, ['setMountParent', 'setInitID', 'setMountID']);
-  assert.equal(full.recordsAreFiles, false);
-  assert.throws(() => full.setMountSteps('box', { id: MOUNT }, '/place'), { code: 'ERR_NOT_SUPPORTED' });
-  assert.throws(() => full.removeMountSteps('box', '/place'), { code: 'ERR_NOT_SUPPORTED' });
+  await full.createMount('box', BOX, files(calls, 'make'));
+  assert.deepEqual(calls, ['begin rw d d-init', 'make', 'setMountParent', 'setInitID', 'setMountID', 'end d']);
+});
+
+test('an RW layer whose files or record cannot be made has no record, and its note stays', async () => {
+  const failure = new Error('full');
+  const early = adapted();
+  await assert.rejects(early.full.createMount('box', BOX, files(early.calls, 'make', failure)), failure);
+  assert.deepEqual(early.calls, ['begin rw d d-init', 'make']);
+  const late = adapted({ setMountID: () => Promise.reject(failure) });
+  await assert.rejects(late.full.createMount('box', BOX, files(late.calls, 'make')), failure);
+  assert.deepEqual(late.calls.slice(-2), ['setMountID', 'removeMount']);
+});
+
+test('an RW layer is removed by a note in the journal, which ends with the last of its files', async () => {
+  const { full, calls } = adapted();
+  await full.createMount('box', BOX, files(calls, 'make'));
+  calls.length = 0;
+  await full.deleteMount('box', BOX, files(calls, 'remove'));
+  assert.deepEqual(calls, ['begin remove d d-init', 'removeMount', 'remove unlink /intents/d']);
+});
+
+test('the record of an RW layer that cannot be removed ends the note', async () => {
+  const failure = new Error('busy');
+  const { full, calls } = adapted({ removeMount: () => Promise.reject(failure) });
+  await assert.rejects(full.deleteMount('box', { id: MOUNT }, files(calls, 'remove')), failure);
+  assert.deepEqual(calls, ['begin remove d', 'removeMount', 'end d']);
 });
 
 test('all records are read by the getters, and one that cannot be read stops no other', async () => {
   const { full, inner } = adapted();
   await addLayer(full, A);
   await addLayer(full, B);
-  await full.setMount('box', { id: MOUNT, parent: A });
-  await full.setMount('bad', { id: MOUNT });
+  await full.createMount('box', { id: MOUNT, parent: A }, async () => undefined);
+  await full.createMount('bad', { id: MOUNT }, async () => undefined);
   const torn: MetadataStore = {
     ...inner,
     getSize: async (id) => (id === B ? Promise.reject(new Error('torn')) : inner.getSize(id)),
     getMountID: async (name) => (name === 'bad' ? Promise.reject(new Error('torn')) : inner.getMountID(name)),
   };
-  const broken = adaptMetadataStore(torn, { begin: async () => undefined, end: async () => undefined });
+  const broken = adaptMetadataStore(torn, {
+    begin: async () => undefined,
+    end: async () => undefined,
+    endSteps: () => [],
+  });
   assert.deepEqual(await broken.loadAll(), {
     layers: [{ chainID: A, diffID: A, cacheID: CACHE, size: 7 }],
     mounts: [{ name: 'box', id: MOUNT, parent: A }],
@@ -98,10 +137,10 @@ test('a removal is noted in the journal before the record goes, until it is ende
   await addLayer(full, A);
   calls.length = 0;
   await full.markRemoving(A);
-  assert.deepEqual(calls, ['begin c', 'remove']);
+  assert.deepEqual(calls, ['begin remove c', 'remove']);
   assert.deepEqual(await full.listRemoving(), []);
   await full.remove(A, CACHE);
-  assert.deepEqual(calls, ['begin c', 'remove', 'end c']);
+  assert.deepEqual(calls, ['begin remove c', 'remove', 'end c']);
 });
 
 test('a removal that fails ends its note, and the record stays', async () => {
@@ -109,7 +148,7 @@ test('a removal that fails ends its note, and the record stays', async () => {
   await addLayer(full, A);
   calls.length = 0;
   await assert.rejects(full.markRemoving(A), /no/);
-  assert.deepEqual(calls, ['begin c', 'remove', 'end c']);
+  assert.deepEqual(calls, ['begin remove c', 'remove', 'end c']);
   assert.equal(await full.getSize(A), 7);
 });
 

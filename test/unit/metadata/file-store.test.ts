@@ -5,7 +5,10 @@ import { text } from 'node:stream/consumers';
 import test from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import type { ChainID, Digest } from '../../../src/digest.js';
-import { LayerStoreError } from '../../../src/errors.js';
+import type { BatchOp, StepsAround } from '../../../src/engine/engine.js';
+import { runBatch } from '../../../src/engine/js/batch.js';
+import { LayerStoreError, systemError } from '../../../src/errors.js';
+import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
 import { tempDir } from '../../support/temp.js';
 import { addLayer, digestOf, hexOf, openAt } from './store-of.js';
 
@@ -198,6 +201,76 @@ test('a removal keeps a record that was published meanwhile', async (t) => {
   await store.remove(id);
 });
 
+test('the record of an RW layer is its intent while the layer is made or removed, and its steps lie around those of the layer', async (t) => {
+  const directory = join(tempDir(t), 'db');
+  const pending = join(`${directory}-pending`, CACHE);
+  const { store } = await openAt(directory);
+  const record = { id: CACHE, initID: `${CACHE}-init` };
+  const seen: string[] = [];
+  const run = async ({ before, after }: StepsAround): Promise<void> => {
+    const short = (ops: readonly BatchOp[]): string => ops.map(({ op }) => op).join(' ');
+    seen.push(`${short(before)} | ${short(after)}`);
+    await runBatch(before);
+    seen.push(readdirSync(pending).sort().join(' '));
+    await runBatch(after);
+  };
+  await store.createMount('m', record, run);
+  assert.equal(await store.getInitID('m'), record.initID);
+  assert.throws(() => statSync(pending), { code: 'ENOENT' });
+  await store.deleteMount('m', record, run);
+  assert.deepEqual([await store.list(), readdirSync(`${directory}-pending`)], [{ layers: [], mounts: [] }, []]);
+  assert.deepEqual(seen, [
+    'mkdir fsync | write write fsync rename fsync',
+    '',
+    'rename fsync fsync | unlink unlink unlink rmdir',
+    'init-id mount-id',
+  ]);
+});
+
+test('a record that is in the way of a new RW layer changes places with its record, and goes', async (t) => {
+  const directory = join(tempDir(t), 'db');
+  const { store } = await openAt(directory);
+  await store.setMount('m', { id: '9'.repeat(64), parent: digestOf('a') as Digest as ChainID });
+  await store.createMount('m', { id: CACHE }, async ({ before, after }) => runBatch([...before, ...after]));
+  assert.deepEqual([await store.getMountID('m'), await store.getMountParent('m')], [CACHE, undefined]);
+  assert.deepEqual(readdirSync(`${directory}-pending`), []);
+});
+
+test('an RW layer whose record is gone is removed by an empty record, which a failure leaves', async (t) => {
+  const directory = join(tempDir(t), 'db');
+  const { store } = await openAt(directory);
+  const failed = store.deleteMount('m', { id: CACHE }, () => Promise.reject(new Error('busy')));
+  await assert.rejects(failed, /busy/);
+  assert.deepEqual(readdirSync(`${directory}-pending`), [CACHE]);
+});
+
+test('pending records cannot be moved where renames fail with EXDEV', async (t) => {
+  const directory = join(tempDir(t), 'db');
+  const files = await openFileMetadataStore({
+    directory,
+    pendingMounts: `${directory}-pending`,
+    engine: { batch: runBatch },
+    durability: 'relaxed',
+  });
+  await assert.rejects(files.canMovePending(), { code: 'ERR_SYSTEM' }); // there is no such directory
+  mkdirSync(`${directory}-pending`);
+  assert.equal(await files.canMovePending(), true);
+  const engine = {
+    batch: async (ops: readonly BatchOp[]): Promise<void> => {
+      if (!ops.some(({ op }) => op === 'rename')) return runBatch(ops);
+      throw systemError(Object.assign(new Error('EXDEV'), { code: 'EXDEV', errno: -18, syscall: 'rename' }), 'rename');
+    },
+  };
+  const apart = await openFileMetadataStore({
+    directory,
+    pendingMounts: `${directory}-pending`,
+    engine,
+    durability: 'relaxed',
+  });
+  assert.equal(await apart.canMovePending(), false);
+  assert.deepEqual([readdirSync(`${directory}-pending`), readdirSync(join(directory, 'tmp'))], [[], []]);
+});
+
 test('a read-only store writes nothing and says so; a missing directory is an empty one', async (t) => {
   const directory = join(tempDir(t), 'none');
   const { store } = await openAt(directory, { readOnly: true });
@@ -208,6 +281,8 @@ test('a read-only store writes nothing and says so; a missing directory is an em
     () => store.startTransaction(),
     () => store.setMountID('m', CACHE),
     () => store.setMount('m', { id: CACHE }),
+    () => store.createMount('m', { id: CACHE }, () => assert.fail('it runs')),
+    () => store.deleteMount('m', { id: CACHE }, () => assert.fail('it runs')),
     () => store.remove(id),
     () => store.removeMount('m'),
     () => store.markRemoving(id),

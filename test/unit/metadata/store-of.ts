@@ -1,14 +1,15 @@
 /** A file store for the unit tests of this folder, with the plainest engine there is, which also tells what it was asked. */
+import { mkdirSync } from 'node:fs';
 import type { ChainID, DiffID } from '../../../src/digest.js';
 import { createChainID } from '../../../src/digest.js';
 import type { BatchOp, Engine } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
-import type { MetadataStore } from '../../../src/metadata/metadata-store.js';
+import type { FullMetadataStore, MetadataStore } from '../../../src/metadata/metadata-store.js';
 import type { RecordEngine } from '../../../src/metadata/record-directory.js';
 
 export interface Opened {
-  store: Required<MetadataStore>;
+  store: Required<MetadataStore> & FullMetadataStore;
   /** Every step of every batch, in order. */
   steps: BatchOp[];
 }
@@ -38,8 +39,10 @@ export async function openAt(
     },
   };
   const { durability = 'strict', readOnly = false } = options;
-  const store = await openFileMetadataStore({ directory, engine, durability, readOnly });
-  return { store: store as Required<MetadataStore>, steps };
+  const pendingMounts = `${directory}-pending`;
+  if (!readOnly) mkdirSync(pendingMounts, { recursive: true });
+  const store = await openFileMetadataStore({ directory, pendingMounts, engine, durability, readOnly });
+  return { store: store, steps };
 }
 
 /** A diff id (or any other digest) made of one repeated hex digit. */
