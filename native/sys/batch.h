@@ -1,5 +1,5 @@
 // RunBatch: does small file-system steps in order, in one call. When a step fails, what the steps before it made is
-// removed. Any thread.
+// removed; renames stay. Any thread.
 #pragma once
 
 #include <sys/types.h>
@@ -29,7 +29,7 @@ enum class BatchKind : uint8_t {
   kFsync,
 };
 
-// Which fields are read depends on `kind`; see BatchOp in src/engine/engine.ts. Paths are absolute and trusted.
+// Which fields are read depends on `kind`; see BatchOp in src/engine/batch-types.ts. Paths are absolute and trusted.
 struct BatchOp {
   BatchKind kind = BatchKind::kFsync;
   std::string path;
