@@ -91,6 +91,7 @@ export type {
   DriverLeftover,
   LiveMount,
 } from './driver/graph-driver.js';
+export type { LayerEntry } from './driver/layer-entries.js';
 export type {
   BrokenRecord,
   Descriptor,

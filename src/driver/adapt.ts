@@ -18,6 +18,7 @@ import type {
   GraphDriver,
   LiveMount,
 } from './graph-driver.js';
+import type { LayerEntry } from './layer-entries.js';
 import { runAround } from './steps-around.js';
 
 export interface AdaptContext {
@@ -227,6 +228,10 @@ class AdaptedDriver implements Driver {
 
   exactTarSize(layer: ExactLayer): Promise<number> {
     return this.#tars.exactTarSize(layer);
+  }
+
+  entries(layer: ExactLayer, signal?: AbortSignal): AsyncGenerator<LayerEntry> {
+    return this.#tars.entries(layer, signal);
   }
 
   verify(layer: ExactLayer, options: Parameters<Driver['verify']>[1]): Promise<TreeProblem[]> {

@@ -21,6 +21,7 @@ import type {
   GraphDriver,
   LiveMount,
 } from './graph-driver.js';
+import type { LayerEntry } from './layer-entries.js';
 
 /** Removes the files of an id that was detached. `signal` stops it at the next entry; the rest is the next cleanup's. */
 export type Unlink = (signal?: AbortSignal) => Promise<void>;
@@ -79,6 +80,8 @@ export interface Driver extends GraphDriver {
   exactTarTo(layer: ExactLayer, fd: number, options: ExactTarOptions): Promise<Assembled>;
   /** Bytes of {@link exactTar}. */
   exactTarSize(layer: ExactLayer): Promise<number>;
+  /** The entries of {@link exactTar} without their content. */
+  entries(layer: ExactLayer, signal?: AbortSignal): AsyncGenerator<LayerEntry>;
   /** What is not as it was registered. Rejects with ERR_LAYER_CORRUPT where that cannot be said file by file. */
   verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]>;
 }

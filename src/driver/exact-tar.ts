@@ -12,8 +12,9 @@ import { raceAbort } from '../util/abort.js';
 import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
 import { writeChunks } from '../util/write-target.js';
 import type { Driver, ExactLayer, ExactTarOptions, VerifyOptions } from './driver.js';
+import { recordedEntries, tarEntries, type LayerEntry } from './layer-entries.js';
 
-export type ExactTars = Pick<Driver, 'exactTar' | 'exactTarTo' | 'exactTarSize' | 'verify'>;
+export type ExactTars = Pick<Driver, 'exactTar' | 'exactTarTo' | 'exactTarSize' | 'entries' | 'verify'>;
 
 /** From files and record, by the engine. */
 export class RecordedTars implements ExactTars {
@@ -51,6 +52,10 @@ export class RecordedTars implements ExactTars {
 
   async exactTarSize(layer: ExactLayer): Promise<number> {
     return this.#engine.recordedSize(await layer.tarSplit());
+  }
+
+  async *entries(layer: ExactLayer, signal?: AbortSignal): AsyncGenerator<LayerEntry> {
+    yield* recordedEntries(await layer.tarSplit(), signal);
   }
 
   async verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]> {
@@ -95,6 +100,15 @@ export class ReproducedTars implements ExactTars {
     let bytes = 0;
     for await (const chunk of await this.exactTar(layer)) bytes += (chunk as Uint8Array).length;
     return bytes;
+  }
+
+  async *entries(layer: ExactLayer, signal?: AbortSignal): AsyncGenerator<LayerEntry> {
+    const tar = await this.exactTar(layer);
+    try {
+      yield* tarEntries(tar, signal);
+    } finally {
+      tar.destroy();
+    }
   }
 
   async verify(layer: ExactLayer, { signal }: VerifyOptions): Promise<TreeProblem[]> {

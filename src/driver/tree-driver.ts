@@ -18,6 +18,7 @@ import type { ExactLayer, ExactTarOptions, Unlink, VerifyOptions } from './drive
 import { RecordedTars } from './exact-tar.js';
 import type { LiveMount } from './graph-driver.js';
 import { GroupSync } from './group-sync.js';
+import type { LayerEntry } from './layer-entries.js';
 
 export abstract class TreeDriver {
   protected readonly context: DriverContext;
@@ -61,6 +62,10 @@ export abstract class TreeDriver {
 
   exactTarSize(layer: ExactLayer): Promise<number> {
     return this.#tars.exactTarSize(layer);
+  }
+
+  entries(layer: ExactLayer, signal?: AbortSignal): AsyncGenerator<LayerEntry> {
+    return this.#tars.entries(layer, signal);
   }
 
   verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]> {

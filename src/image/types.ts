@@ -151,6 +151,8 @@ export interface AnalyzedFile {
   type: 'file' | 'link' | 'symlink' | 'other';
   /** Bytes of content; of what is removed, those of everything below it. */
   size: number;
+  /** CRC-64 of the content, from the layer's record: files of one size and one checksum count as equal. */
+  crc64: string | undefined;
 }
 
 /** What one layer does to the image. */
@@ -353,7 +355,7 @@ export interface Images {
    */
   push(nameOrID: string, reference?: string, options?: PushOptions): Promise<Descriptor>;
   /**
-   * What each layer adds, changes and removes, and which bytes are there in vain. Reads the tar of every layer once.
+   * What each layer adds, changes and removes, and which bytes are there in vain. Reads the record of every layer, not its files.
    * ERR_IMAGE_DOES_NOT_EXIST, ERR_LAYER_CORRUPT; `signal` stops it with its reason.
    *
    * ```ts

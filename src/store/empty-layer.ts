@@ -51,6 +51,9 @@ export const emptyLayer: Layer = Object.freeze({
   async tarSize() {
     return SIZE;
   },
+  async entries() {
+    return Readable.from([]);
+  },
   async view(): Promise<never> {
     throw new LayerStoreError(
       'ERR_NOT_SUPPORTED',

@@ -1,7 +1,8 @@
 /** A layer's bytes out again: its exact tar, verified; a difference between layers; into a stream, a descriptor or a file. */
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import type { ChainID } from '../digest.js';
 import type { ExactLayer } from '../driver/driver.js';
+import type { LayerEntry } from '../driver/layer-entries.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { writeTarget } from '../util/write-target.js';
 import { checkExportOptions, checkOptions, checkText, invalid } from './arguments.js';
@@ -105,6 +106,15 @@ export async function intoFile<T>(path: string, sync: boolean, write: (fd: numbe
 /** Bytes of a layer's tar. */
 export async function tarSize(ctx: StoreContext, node: LayerNode): Promise<number> {
   return ctx.driver.exactTarSize(exactLayer(ctx, node));
+}
+
+/** The entries of a layer's tar without their content. */
+export async function layerEntries(
+  ctx: StoreContext,
+  node: LayerNode,
+  signal: AbortSignal | undefined,
+): Promise<AsyncIterable<LayerEntry>> {
+  return guard(ctx, node.readers, async () => Readable.from(ctx.driver.entries(exactLayer(ctx, node), signal)));
 }
 
 /** What a driver needs to give a layer's registered bytes. */

@@ -1,11 +1,13 @@
 /** The objects that programs hold: handles on read-only layers, and the ones that `map()` and `parent` lend out. */
 import type { Readable } from 'node:stream';
 import { type ChainID, type DiffID, parseChainID } from '../digest.js';
+import type { LayerEntry } from '../driver/layer-entries.js';
 import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { errorFields } from '../util/logger.js';
+import { checkOptions, checkSignal } from './arguments.js';
 import type { StoreContext } from './context.js';
-import { exportTo, tarSize, tarStream, tarStreamFrom } from './export.js';
+import { exportTo, layerEntries, tarSize, tarStream, tarStreamFrom } from './export.js';
 import { type LayerNode, missingLayer } from './layer-map.js';
 import type { Operation, OperationDetails } from './lifecycle.js';
 import type { Exported, ExportOptions, Layer, LayerMetadata, MountedPath } from './types.js';
@@ -62,6 +64,15 @@ class LayerHandle implements Layer {
 
   tarSize(): Promise<number> {
     return this.#run('tarSize', (node) => tarSize(this.#ctx, node));
+  }
+
+  entries(options: { signal?: AbortSignal } = {}): Promise<AsyncIterable<LayerEntry>> {
+    return this.#run('entries', (node) => {
+      checkOptions(options, 'options of entries', ['signal']);
+      checkSignal(options.signal);
+      options.signal?.throwIfAborted();
+      return layerEntries(this.#ctx, node, options.signal);
+    });
   }
 
   view(): Promise<MountedPath> {

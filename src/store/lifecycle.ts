@@ -30,6 +30,7 @@ export const OPERATIONS = [
   'tarStreamFrom',
   'exportTo',
   'tarSize',
+  'entries',
   'view',
   'mount',
   'unmount',

@@ -2,6 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { GraphDriver } from '../driver/graph-driver.js';
+import type { LayerEntry } from '../driver/layer-entries.js';
 import type { Change, ProgressListener, TarSource, TreeProblem, UnpackLimits } from '../engine/engine.js';
 import type { Descriptor, MetadataStore } from '../metadata/metadata-store.js';
 
@@ -243,6 +244,15 @@ export interface Layer extends TarStreamer {
   exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported>;
   /** Bytes of the layer's tar. From its record: no file of the layer is read. */
   tarSize(): Promise<number>;
+  /**
+   * What the layer's tar holds, in its order, without the content of files: names, types, sizes, owners, checksums. From
+   * the layer's record, so that no file of it is read, and nothing is verified. A damaged record: ERR_LAYER_CORRUPT.
+   *
+   * ```ts
+   * for await (const { path, type, size } of await layer.entries()) console.log(type, path, size); // file srv/x 1
+   * ```
+   */
+  entries(options?: { signal?: AbortSignal }): Promise<AsyncIterable<LayerEntry>>;
   /**
    * The layer's whole tree, read-only, until disposed of. Counted as mounts are.
    *

@@ -182,7 +182,8 @@ export class TarReader {
     this.#padding = PADDING(stored);
     const xattrs = records === undefined ? [] : xattrsOf(records);
     this.#limitXattrs(xattrs, offset);
-    const entry: TarEntry = { ...header, offset, stored, xattrs };
+    // The header itself becomes the entry: a copy of it would take longer than reading it.
+    const entry: TarEntry = Object.assign(header, { offset, stored, xattrs });
     const regions = await this.#sparse(entry, block, records);
     if (regions !== undefined) {
       if (isHeaderOnly(entry.type)) throw badTar('an entry without data has a sparse map', offset);

@@ -105,7 +105,7 @@ export async function* readSplitEntries(source: { path: string } | Readable): As
 async function* unzipped(path: string): AsyncGenerator<Buffer> {
   const file = createReadStream(path, { highWaterMark: 64 * 1024 });
   try {
-    yield* through(createGunzip(), file, 'tar-split record');
+    yield* through(createGunzip({ chunkSize: BATCH }), file, 'tar-split record');
   } catch (error) {
     if (LayerStoreError.is(error, 'ERR_BAD_COMPRESSION')) {
       throw new LayerStoreError(

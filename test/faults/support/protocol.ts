@@ -182,6 +182,9 @@ export function readings(): Operation[] {
     reading('tarStream', async (store) => drain(await (await store.get(chain(0, 1))).tarStream())),
     reading('tarStreamFrom', async (store) => drain(await (await store.get(chain(0, 1))).tarStreamFrom(chain(0)))),
     reading('tarSize', async (store) => (await store.get(chain(0, 1))).tarSize()),
+    reading('entries', async (store) => {
+      for await (const entry of await (await store.get(chain(0, 1))).entries()) void entry;
+    }),
     reading('verify', (store) => store.verify()),
     reading('changes', async (store) => (await store.getRWLayer('init')).changes()),
     reading('size', async (store) => (await store.getRWLayer('init')).size()),

@@ -13,6 +13,7 @@ import { gunzipSync } from 'node:zlib';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
 import { LayerStoreError } from '../../../src/errors.js';
 import type { TarSource } from '../../../src/engine/engine.js';
+import { tarEntries } from '../../../src/driver/layer-entries.js';
 import { compressTo } from '../../../src/engine/js/compression.js';
 import type { Descriptor } from '../../../src/metadata/metadata-store.js';
 import type {
@@ -178,6 +179,7 @@ export class FakeStore {
       diffSize: async () => node.tar.length,
       tarStream: async () => Readable.from([node.tar]),
       tarSize: async () => node.tar.length,
+      entries: async () => tarEntries(Readable.from([node.tar]), undefined),
       exportTo: async ({ fd }: { fd: number }, { compression }: ExportOptions = {}) => {
         const exported = { bytes: node.tar.length, diffID: node.diffID };
         if (compression !== undefined) {

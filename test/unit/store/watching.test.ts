@@ -33,6 +33,7 @@ test('every operation publishes one event with its time, subject and outcome', a
   await a.size();
   await a.metadata();
   await a.tarSize();
+  for await (const entry of await a.entries()) assert.notEqual(entry.type, 'fifo');
   await a.exportTo({ path: `${bench.root}/../out.tar` });
   const box = await store.createRWLayer('box', a.chainID);
   await store.getRWLayer('box');
