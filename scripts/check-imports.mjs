@@ -35,8 +35,11 @@ const cpp = {
   codec: ['hash', 'sys'],
   tar: ['codec', 'hash', 'sys'],
   mount: ['sys'],
-  layer: ['tar', 'codec', 'hash', 'sys'],
-  binding: ['layer', 'mount', 'tar', 'codec', 'hash', 'sys'],
+  tarsplit: ['tar', 'codec', 'hash', 'sys'],
+  tree: ['tarsplit', 'tar', 'codec', 'hash', 'sys'],
+  unpack: ['tree', 'tarsplit', 'tar', 'codec', 'hash', 'sys'],
+  pack: ['tree', 'tarsplit', 'tar', 'codec', 'hash', 'sys'],
+  binding: ['unpack', 'pack', 'tree', 'tarsplit', 'mount', 'tar', 'codec', 'hash', 'sys'],
 };
 /** Drivers and metadata stores never know each other, nor two drivers one another. */
 const apart = [['driver/overlay2', 'driver/vfs']];

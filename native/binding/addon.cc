@@ -40,7 +40,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("hashFile", Napi::Function::New(env, HashFileCall, "hashFile"));
   exports.Set("changes", Napi::Function::New(env, ChangesCall, "changes"));
   exports.Set("diffSize", Napi::Function::New(env, DiffSizeCall, "diffSize"));
-  exports.Set("seal", Napi::Function::New(env, SealCall, "seal"));
+  exports.Set("commitTree", Napi::Function::New(env, CommitTreeCall, "commitTree"));
   exports.Set("usage", Napi::Function::New(env, UsageCall, "usage"));
   exports.Set("copyTree", Napi::Function::New(env, CopyTreeCall, "copyTree"));
   exports.Set("removeTree", Napi::Function::New(env, RemoveTreeCall, "removeTree"));

@@ -5,18 +5,18 @@
 #include "binding/convert.h"
 #include "binding/environment.h"
 #include "binding/requests.h"
-#include "layer/export_blob.h"
-#include "sys/files.h"
+#include "pack/pack.h"
+#include "sys/fd_io.h"
 
 namespace layerstore::binding {
 namespace {
 
-Compression ReadCompression(Guard& guard, const Napi::Value& value) {
+codec::Compression ReadCompression(Guard& guard, const Napi::Value& value) {
   const std::string text = guard.Text(value, "compression");
-  if (text == "gzip") return Compression::kGzip;
-  if (text == "zstd") return Compression::kZstd;
+  if (text == "gzip") return codec::Compression::kGzip;
+  if (text == "zstd") return codec::Compression::kZstd;
   if (text != "none") guard.Fail("compression", "\"none\", \"gzip\" or \"zstd\"");
-  return Compression::kNone;
+  return codec::Compression::kNone;
 }
 
 }  // namespace
@@ -27,22 +27,22 @@ Napi::Value ExportBlobCall(const Napi::CallbackInfo& info) {
   const Napi::Object source = guard.Object(info[0], "request");
   TarRequest request = ReadTarRequest(guard, source);
   if (!guard.failed() && !request.assemble) guard.Fail("kind", "\"assemble\"");
-  const Compression form = ReadCompression(guard, info[1]);
+  const codec::Compression form = ReadCompression(guard, info[1]);
   const int fd = guard.Descriptor(info[2], "fd");
   std::shared_ptr<Control> token = guard.Token(info[3], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<BlobSummary>(
+  return Environment::Of(env).Async<pack::BlobSummary>(
       token,
-      [request = std::move(*request.assemble), form, fd, token]() -> Result<BlobSummary> {
-        FdSink sink(fd, &token->cancel);
-        return ExportBlob(request, form, sink, token->progress, token->cancel);
+      [request = std::move(*request.assemble), form, fd, token]() -> Result<pack::BlobSummary> {
+        sys::FdSink sink(fd, &token->cancel);
+        return pack::ExportBlob(request, form, sink, token->progress, token->cancel);
       },
-      [](Napi::Env at, BlobSummary& summary) -> Napi::Value {
+      [](Napi::Env at, pack::BlobSummary& summary) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
         record.Set("bytes", Number(at, summary.tar.bytes));
-        record.Set("diffID", FormatDigest(summary.tar.diff_id));
+        record.Set("diffID", hash::FormatDigest(summary.tar.diff_id));
         record.Set("blobSize", Number(at, summary.bytes));
-        record.Set("blobDigest", FormatDigest(summary.digest));
+        record.Set("blobDigest", hash::FormatDigest(summary.digest));
         return record;
       });
 }
@@ -54,7 +54,7 @@ Napi::Value RecordedSizeCall(const Napi::CallbackInfo& info) {
   std::shared_ptr<Control> token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<uint64_t>(
-      token, [path = std::move(path), token] { return RecordedSize(path, token->cancel); },
+      token, [path = std::move(path), token] { return pack::RecordedSize(path, token->cancel); },
       [](Napi::Env at, uint64_t& size) -> Napi::Value { return Number(at, size); });
 }
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "sys/pages.h"
+
 namespace layerstore::binding {
 
 Block::~Block() {
@@ -19,7 +21,7 @@ Block BlockPool::Take() {
     return {shared_from_this(), i, memory};
   }
   Slab& slab = slabs_.emplace_back();
-  slab.pages = Pages(Pages::kHugeBytes);
+  slab.pages = sys::Pages(sys::Pages::kHugeBytes);
   for (size_t i = kBlocksOfSlab; i-- > 1;) {
     slab.free.push_back(slab.pages.bytes().subspan(i * kBlockBytes, kBlockBytes));
   }

@@ -46,10 +46,10 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
 
  private:
   friend class Block;
-  static constexpr size_t kBlocksOfSlab = Pages::kHugeBytes / kBlockBytes;
+  static constexpr size_t kBlocksOfSlab = sys::Pages::kHugeBytes / kBlockBytes;
 
   struct Slab {
-    Pages pages;
+    sys::Pages pages;
     std::vector<std::span<uint8_t>> free;
   };
   void GiveBack(size_t slab, std::span<uint8_t> memory);

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "sys/result.h"
+
 namespace layerstore::binding {
 
 Result<void> BlockSink::Write(std::span<const uint8_t> bytes) {

@@ -1,5 +1,7 @@
 #include "binding/cancel_token.h"
 
+#include "sys/control.h"
+
 namespace layerstore::binding {
 
 Napi::Function CancelTokenObject::Define(Napi::Env env) {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "binding/environment.h"
+#include "sys/control.h"
 
 namespace layerstore::binding {
 

@@ -5,6 +5,8 @@
 
 #include "binding/cancel_token.h"
 #include "binding/environment.h"
+#include "hash/sha256.h"
+#include "sys/result.h"
 
 namespace layerstore::binding {
 namespace {
@@ -177,8 +179,8 @@ int Guard::Descriptor(const Napi::Value& value, const char* name) {
   return failed_ ? -1 : static_cast<int>(number);
 }
 
-Sha256Digest Guard::Digest(const Napi::Value& value, const char* name) {
-  Sha256Digest digest{};
+hash::Sha256Digest Guard::Digest(const Napi::Value& value, const char* name) {
+  hash::Sha256Digest digest{};
   const std::string text = Text(value, name);
   if (failed_) return digest;
   constexpr size_t kPrefix = 7;  // "sha256:"

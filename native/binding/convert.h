@@ -48,7 +48,7 @@ class Guard {
   // A number that can be a file descriptor. Whether one is open is the system call's to find out.
   int Descriptor(const Napi::Value& value, const char* name);
   // 64 lower-case hex digits behind "sha256:".
-  Sha256Digest Digest(const Napi::Value& value, const char* name);
+  hash::Sha256Digest Digest(const Napi::Value& value, const char* name);
   Napi::Object Object(const Napi::Value& value, const char* name);
   // Calls `each` with every element of an array until one is wrong. No room is made by its length, which may be 2^32
   // and may change while elements are read.

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "sys/thread_pool.h"
+
 namespace layerstore::binding {
 
 Environment* Environment::Create(Napi::Env env) {
@@ -117,7 +119,7 @@ void Environment::Drop() {
   if (--holds_ == 0) napi_unref_threadsafe_function(env_, function_);
 }
 
-Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, TaskClass task_class,
+Napi::Value Environment::AsyncVoid(std::shared_ptr<Control> control, sys::TaskClass task_class,
                                    std::function<Result<void>()> work) {
   return Async<bool>(
       std::move(control), task_class,

@@ -14,8 +14,7 @@
 
 #include "binding/convert.h"
 #include "binding/message.h"
-#include "layer/ingest.h"
-#include "sys/cancel.h"
+#include "sys/control.h"
 #include "sys/result.h"
 #include "sys/thread_pool.h"
 
@@ -37,7 +36,7 @@ class Job : public Message {
   virtual void Refuse(Error error) = 0;
   // JavaScript thread, while Run() may be running: stop soon.
   virtual void Cancel() = 0;
-  [[nodiscard]] virtual TaskClass task_class() const { return TaskClass::kBlocking; }
+  [[nodiscard]] virtual sys::TaskClass task_class() const { return sys::TaskClass::kBlocking; }
   // Keeps the event loop alive until it is delivered.
   [[nodiscard]] virtual bool Holds() const { return true; }
 };
@@ -64,17 +63,18 @@ class Environment {
 
   // A promise for `work`, which runs on a pool thread; `convert` makes its value on the JavaScript thread.
   template <typename T>
-  Napi::Value Async(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<T>()> work,
+  Napi::Value Async(std::shared_ptr<Control> control, sys::TaskClass task_class, std::function<Result<T>()> work,
                     std::function<Napi::Value(Napi::Env, T&)> convert);
   template <typename T>
   Napi::Value Async(std::shared_ptr<Control> control, std::function<Result<T>()> work,
                     std::function<Napi::Value(Napi::Env, T&)> convert) {
-    return Async<T>(std::move(control), TaskClass::kBlocking, std::move(work), std::move(convert));
+    return Async<T>(std::move(control), sys::TaskClass::kBlocking, std::move(work), std::move(convert));
   }
   Napi::Value AsyncVoid(std::shared_ptr<Control> control, std::function<Result<void>()> work) {
-    return AsyncVoid(std::move(control), TaskClass::kBlocking, std::move(work));
+    return AsyncVoid(std::move(control), sys::TaskClass::kBlocking, std::move(work));
   }
-  Napi::Value AsyncVoid(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<void>()> work);
+  Napi::Value AsyncVoid(std::shared_ptr<Control> control, sys::TaskClass task_class,
+                        std::function<Result<void>()> work);
 
   Napi::FunctionReference file_lock;  // its constructor, for lock()
 
@@ -94,7 +94,7 @@ class Environment {
 
   Napi::Env env_;
   napi_threadsafe_function function_ = nullptr;
-  ThreadPool pool_;
+  sys::ThreadPool pool_;
   std::unordered_set<Job*> jobs_;  // started, not delivered
   Napi::FunctionReference turn_;
   Napi::FunctionReference on_turn_;
@@ -109,7 +109,7 @@ class Environment {
 template <typename T>
 class PromiseJob : public Job {
  public:
-  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, TaskClass task_class,
+  PromiseJob(napi_deferred deferred, std::shared_ptr<Control> control, sys::TaskClass task_class,
              std::function<Result<T>()> work, std::function<Napi::Value(Napi::Env, T&)> convert)
       : deferred_(deferred),
         control_(std::move(control)),
@@ -126,7 +126,7 @@ class PromiseJob : public Job {
     }
     work_ = nullptr;
   }
-  [[nodiscard]] TaskClass task_class() const override { return task_class_; }
+  [[nodiscard]] sys::TaskClass task_class() const override { return task_class_; }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override {
     if (control_) control_->cancel.Cancel();
@@ -142,15 +142,15 @@ class PromiseJob : public Job {
  private:
   napi_deferred deferred_;
   std::shared_ptr<Control> control_;
-  TaskClass task_class_;
+  sys::TaskClass task_class_;
   std::function<Result<T>()> work_;
   std::function<Napi::Value(Napi::Env, T&)> convert_;
   std::optional<Result<T>> result_;
 };
 
 template <typename T>
-Napi::Value Environment::Async(std::shared_ptr<Control> control, TaskClass task_class, std::function<Result<T>()> work,
-                               std::function<Napi::Value(Napi::Env, T&)> convert) {
+Napi::Value Environment::Async(std::shared_ptr<Control> control, sys::TaskClass task_class,
+                               std::function<Result<T>()> work, std::function<Napi::Value(Napi::Env, T&)> convert) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env_, &deferred, &promise) != napi_ok) return env_.Undefined();

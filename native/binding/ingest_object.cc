@@ -7,7 +7,9 @@
 #include "binding/environment.h"
 #include "binding/push_source.h"
 #include "binding/requests.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
+#include "sys/thread_pool.h"
+#include "unpack/ingest.h"
 
 namespace layerstore::binding {
 
@@ -33,7 +35,7 @@ class IngestState : public std::enable_shared_from_this<IngestState> {
   Environment& environment_;
 
  public:
-  IngestRequest request;
+  unpack::IngestRequest request;
   std::optional<FileRange> file;
   PushSource source;
   Control control;
@@ -60,8 +62,8 @@ class IngestJob : public Job {
   void Run() override { result_.emplace(Work()); }
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override { state_->Cancel(); }
-  [[nodiscard]] TaskClass task_class() const override {
-    return state_->file.has_value() ? TaskClass::kBlocking : TaskClass::kStreamBound;
+  [[nodiscard]] sys::TaskClass task_class() const override {
+    return state_->file.has_value() ? sys::TaskClass::kBlocking : sys::TaskClass::kStreamBound;
   }
   void Deliver(Napi::Env env) override {
     state_->ResolveWrite(env);
@@ -73,16 +75,17 @@ class IngestJob : public Job {
   }
 
  private:
-  Result<IngestResult> Work() {
+  Result<unpack::IngestResult> Work() {
     if (state_->control.cancel.cancelled()) return DataError(Fault::kCancelled, {});
-    if (!state_->file) return Ingest(state_->source, state_->request, state_->control.progress, state_->control.cancel);
-    LS_ASSIGN(const std::unique_ptr<FdSource> source, OpenRange(*state_->file));
-    return Ingest(*source, state_->request, state_->control.progress, state_->control.cancel);
+    if (!state_->file)
+      return unpack::Ingest(state_->source, state_->request, state_->control.progress, state_->control.cancel);
+    LS_ASSIGN(const std::unique_ptr<sys::FdSource> source, OpenRange(*state_->file));
+    return unpack::Ingest(*source, state_->request, state_->control.progress, state_->control.cancel);
   }
 
   napi_deferred deferred_;
   std::shared_ptr<IngestState> state_;
-  std::optional<Result<IngestResult>> result_;
+  std::optional<Result<unpack::IngestResult>> result_;
 };
 
 }  // namespace
@@ -147,16 +150,17 @@ Napi::Value IngestObject::ReadProgress(const Napi::CallbackInfo& info) {
   return ProgressRecord(info.Env(), state_->control.progress);
 }
 
-Napi::Value IngestResultRecord(Napi::Env env, const IngestResult& result) {
+Napi::Value IngestResultRecord(Napi::Env env, const unpack::IngestResult& result) {
   Napi::Object record = Napi::Object::New(env);
-  record.Set("diffID", FormatDigest(result.diff_id));
+  record.Set("diffID", hash::FormatDigest(result.diff_id));
   record.Set("tarSize", Number(env, result.tar_size));
   record.Set("size", Number(env, result.size));
   record.Set("entries", Number(env, result.entries));
   record.Set("compression", CompressionName(result.compression));
   record.Set("blobSize", Number(env, result.blob_size));
-  record.Set("blobDigest", result.blob_digest ? Napi::Value(Napi::String::New(env, FormatDigest(*result.blob_digest)))
-                                              : env.Undefined());
+  record.Set("blobDigest", result.blob_digest
+                               ? Napi::Value(Napi::String::New(env, hash::FormatDigest(*result.blob_digest)))
+                               : env.Undefined());
   record.Set("ignoredXattrs", Number(env, result.ignored_xattrs));
   record.Set("ignoredOwners", Number(env, result.ignored_owners));
   return record;

@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "layer/ingest.h"
+#include "unpack/ingest.h"
 
 namespace layerstore::binding {
 
@@ -30,7 +30,7 @@ class IngestObject : public Napi::ObjectWrap<IngestObject> {
   std::shared_ptr<IngestState> state_;
 };
 
-// The record of a result, for seal too.
-Napi::Value IngestResultRecord(Napi::Env env, const IngestResult& result);
+// The record of a result, of commitTree too.
+Napi::Value IngestResultRecord(Napi::Env env, const unpack::IngestResult& result);
 
 }  // namespace layerstore::binding

@@ -12,27 +12,30 @@
 #include "mount/probe.h"
 #include "sys/batch.h"
 #include "sys/directory.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/probe.h"
 #include "sys/small_files.h"
+#include "sys/thread_pool.h"
 
 namespace layerstore::binding {
 namespace {
 
-constexpr std::pair<const char*, BatchKind> kBatchKinds[] = {
-    {"mkdir", BatchKind::kMkdir},       {"write", BatchKind::kWrite},       {"symlink", BatchKind::kSymlink},
-    {"rename", BatchKind::kRename},     {"exchange", BatchKind::kExchange}, {"unlink", BatchKind::kUnlink},
-    {"rmdir", BatchKind::kRmdir},       {"chmod", BatchKind::kChmod},       {"chown", BatchKind::kChown},
-    {"setxattr", BatchKind::kSetxattr}, {"mknod", BatchKind::kMknod},       {"removexattr", BatchKind::kRemovexattr},
-    {"fsync", BatchKind::kFsync}};
+constexpr std::pair<const char*, sys::BatchKind> kBatchKinds[] = {
+    {"mkdir", sys::BatchKind::kMkdir},       {"write", sys::BatchKind::kWrite},
+    {"symlink", sys::BatchKind::kSymlink},   {"rename", sys::BatchKind::kRename},
+    {"exchange", sys::BatchKind::kExchange}, {"unlink", sys::BatchKind::kUnlink},
+    {"rmdir", sys::BatchKind::kRmdir},       {"chmod", sys::BatchKind::kChmod},
+    {"chown", sys::BatchKind::kChown},       {"setxattr", sys::BatchKind::kSetxattr},
+    {"mknod", sys::BatchKind::kMknod},       {"removexattr", sys::BatchKind::kRemovexattr},
+    {"fsync", sys::BatchKind::kFsync}};
 
 // BatchOp of src/engine/batch-types.ts.
-BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
+sys::BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
   const auto member = [&](const char* name) { return guard.Member(source, name); };
   const auto text = [&](const char* name) { return guard.Text(member(name), name); };
   const auto flag = [&](const char* name) { return guard.Flag(member(name), name); };
   const auto word = [&](const char* name) { return guard.Word(member(name), name); };
-  BatchOp op;
+  sys::BatchOp op;
   op.kind = Named(guard, kBatchKinds, text("op"), "op");
   op.path = text("path");
   const auto owner = [&] {
@@ -40,51 +43,51 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
     op.gid = guard.OptionalWord(member("gid"), "gid");
   };
   switch (op.kind) {
-    case BatchKind::kMkdir:
+    case sys::BatchKind::kMkdir:
       op.mode = word("mode");
       op.exist_ok = flag("existOk");
       owner();
       break;
-    case BatchKind::kWrite:
+    case sys::BatchKind::kWrite:
       op.mode = word("mode");
       op.data = guard.Bytes(member("data"), "data");
       op.sync = flag("sync");
       owner();
       break;
-    case BatchKind::kSymlink:
+    case sys::BatchKind::kSymlink:
       op.dest = text("target");
       break;
-    case BatchKind::kRename:
+    case sys::BatchKind::kRename:
       op.dest = text("dest");
       op.no_replace = flag("noReplace");
       break;
-    case BatchKind::kExchange:
+    case sys::BatchKind::kExchange:
       op.dest = text("dest");
       break;
-    case BatchKind::kUnlink:
-    case BatchKind::kRmdir:
+    case sys::BatchKind::kUnlink:
+    case sys::BatchKind::kRmdir:
       op.missing_ok = flag("missingOk");
       break;
-    case BatchKind::kChmod:
+    case sys::BatchKind::kChmod:
       op.mode = word("mode");
       break;
-    case BatchKind::kChown:
+    case sys::BatchKind::kChown:
       owner();
       break;
-    case BatchKind::kSetxattr:
+    case sys::BatchKind::kSetxattr:
       op.name = text("name");
       op.data = guard.Bytes(member("value"), "value");
       break;
-    case BatchKind::kRemovexattr:
+    case sys::BatchKind::kRemovexattr:
       op.name = text("name");
       op.missing_ok = flag("missingOk");
       break;
-    case BatchKind::kMknod:
+    case sys::BatchKind::kMknod:
       op.mode = word("mode");
       op.major = word("major");
       op.minor = word("minor");
       break;
-    case BatchKind::kFsync:
+    case sys::BatchKind::kFsync:
       break;
   }
   return op;
@@ -92,15 +95,15 @@ BatchOp ReadBatchOp(Guard& guard, const Napi::Object& source) {
 
 // Each row's values one after the other: a value of its own for each of thousands of rows would cost more than the
 // files.
-Napi::Value SmallFileTable(Napi::Env env, std::vector<SmallFilesRow>& rows) {
+Napi::Value SmallFileTable(Napi::Env env, std::vector<sys::SmallFilesRow>& rows) {
   Napi::Array table = Napi::Array::New(env);
   uint32_t at = 0;
   const auto push = [&](napi_value value) { napi_set_element(env, table, at++, value); };
-  for (const SmallFilesRow& row : rows) {
+  for (const sys::SmallFilesRow& row : rows) {
     if (!IsUtf8(row.directory)) continue;
     const Napi::HandleScope scope(env);
     push(Napi::String::New(env, row.directory));
-    for (const SmallFile& file : row.files) {
+    for (const sys::SmallFile& file : row.files) {
       napi_value value = env.Undefined();
       if (file.content) {
         napi_create_string_latin1(env, file.content->data(), file.content->size(), &value);
@@ -119,12 +122,12 @@ class FileLockObject : public Napi::ObjectWrap<FileLockObject> {
     return DefineClass(env, "FileLock", {InstanceMethod<&FileLockObject::Release>("release")});
   }
   explicit FileLockObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FileLockObject>(info) {}
-  ~FileLockObject() override { UnlockFile(std::move(fd_)); }
+  ~FileLockObject() override { sys::UnlockFile(std::move(fd_)); }
 
   void Take(UniqueFd fd) { fd_ = std::move(fd); }
 
  private:
-  void Release(const Napi::CallbackInfo&) { UnlockFile(std::move(fd_)); }
+  void Release(const Napi::CallbackInfo&) { sys::UnlockFile(std::move(fd_)); }
 
   UniqueFd fd_;
 };
@@ -136,16 +139,16 @@ Napi::Function DefineFileLock(Napi::Env env) { return FileLockObject::Define(env
 Napi::Value BatchCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  std::vector<BatchOp> ops;
+  std::vector<sys::BatchOp> ops;
   guard.ForEach(info[0], "ops", [&](const Napi::Value& op) {
     const Napi::HandleScope scope(env);  // thousands of steps would otherwise keep their members' handles
     ops.push_back(ReadBatchOp(guard, guard.Object(op, "op")));
   });
   if (guard.failed()) return env.Undefined();
   const bool syncs =
-      std::ranges::any_of(ops, [](const BatchOp& op) { return op.sync || op.kind == BatchKind::kFsync; });
-  return Environment::Of(env).AsyncVoid(nullptr, syncs ? TaskClass::kBlocking : TaskClass::kShort,
-                                        [ops = std::move(ops)] { return RunBatch(ops); });
+      std::ranges::any_of(ops, [](const sys::BatchOp& op) { return op.sync || op.kind == sys::BatchKind::kFsync; });
+  return Environment::Of(env).AsyncVoid(nullptr, syncs ? sys::TaskClass::kBlocking : sys::TaskClass::kShort,
+                                        [ops = std::move(ops)] { return sys::RunBatch(ops); });
 }
 
 Napi::Value ReadSmallFilesCall(const Napi::CallbackInfo& info) {
@@ -156,10 +159,10 @@ Napi::Value ReadSmallFilesCall(const Napi::CallbackInfo& info) {
   // One buffer of this size is kept while the files are read.
   const auto max_bytes = static_cast<size_t>(std::min(guard.Count(info[2], "maxBytes"), uint64_t{64} << 20));
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<std::vector<SmallFilesRow>>(
+  return Environment::Of(env).Async<std::vector<sys::SmallFilesRow>>(
       nullptr,
       [directory = std::move(directory), names = std::move(names), max_bytes] {
-        return ReadSmallFiles(directory, names, max_bytes);
+        return sys::ReadSmallFiles(directory, names, max_bytes);
       },
       SmallFileTable);
 }
@@ -171,7 +174,7 @@ Napi::Value NamesCall(const Napi::CallbackInfo& info) {
   const bool directories = guard.Flag(info[1], "directories");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<std::string>(
-      nullptr, [directory = std::move(directory), directories] { return ListNames(directory, directories); },
+      nullptr, [directory = std::move(directory), directories] { return sys::ListNames(directory, directories); },
       [](Napi::Env at, std::string& names) -> Napi::Value { return Napi::String::New(at, names); });
 }
 
@@ -180,7 +183,7 @@ Napi::Value SyncFsCall(const Napi::CallbackInfo& info) {
   Guard guard(env);
   std::vector<std::string> paths = guard.TextList(info[0], "paths");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).AsyncVoid(nullptr, [paths = std::move(paths)] { return SyncFileSystems(paths); });
+  return Environment::Of(env).AsyncVoid(nullptr, [paths = std::move(paths)] { return sys::SyncFileSystems(paths); });
 }
 
 Napi::Value LockCall(const Napi::CallbackInfo& info) {
@@ -191,7 +194,7 @@ Napi::Value LockCall(const Napi::CallbackInfo& info) {
   if (guard.failed()) return env.Undefined();
   using Lock = std::optional<UniqueFd>;
   return Environment::Of(env).Async<Lock>(
-      nullptr, [path = std::move(path), exclusive] { return LockFile(path, exclusive); },
+      nullptr, [path = std::move(path), exclusive] { return sys::LockFile(path, exclusive); },
       [](Napi::Env at, Lock& lock) -> Napi::Value {
         if (!lock.has_value()) return at.Undefined();
         Napi::Object object = Environment::Of(at).file_lock.New({});
@@ -204,17 +207,17 @@ Napi::Value LockCall(const Napi::CallbackInfo& info) {
 
 Napi::Value FeaturesCall(const Napi::CallbackInfo& info) {
   Napi::Object features = Napi::Object::New(info.Env());
-  for (const auto& [name, value] : ProbeKernel()) features.Set(name, value);
-  const MountProbe& mount = ProbeMount();
+  for (const auto& [name, value] : sys::ProbeKernel()) features.Set(name, value);
+  const mount::MountProbe& mount = mount::ProbeMount();
   features.Set("fsopen", mount.fsopen);
   features.Set("lowerdir+", mount.lowerdir_plus);
   features.Set("fsconfig-fd", mount.fsconfig_fd);
-  features.Set("mount", TierName(BestMountTier()));
-  features.Set("gzip", GzipBackend());
-  features.Set("isal",
-               std::string(GzipBackend()) == "isal" ? "yes" : "no: built without ISA-L, so gzip is read by zlib");
-  features.Set("zstd", ZstdBackend());
-  features.Set("crc64", Crc64Backend());
+  features.Set("mount", TierName(mount::BestMountTier()));
+  features.Set("gzip", codec::GzipBackend());
+  features.Set(
+      "isal", std::string(codec::GzipBackend()) == "isal" ? "yes" : "no: built without ISA-L, so gzip is read by zlib");
+  features.Set("zstd", codec::ZstdBackend());
+  features.Set("crc64", hash::Crc64Backend());
   return features;
 }
 

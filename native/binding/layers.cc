@@ -6,32 +6,35 @@
 #include "binding/environment.h"
 #include "binding/ingest_object.h"
 #include "binding/requests.h"
-#include "layer/tree.h"
-#include "sys/files.h"
+#include "pack/pack.h"
+#include "sys/fd_io.h"
+#include "tree/tree.h"
+#include "tree/verify.h"
+#include "unpack/ingest.h"
 
 namespace layerstore::binding {
 namespace {
 
 using Token = std::shared_ptr<Control>;
 
-const char* KindName(ChangeKind kind) {
+const char* KindName(tree::ChangeKind kind) {
   switch (kind) {
-    case ChangeKind::kAdd:
+    case tree::ChangeKind::kAdd:
       return "add";
-    case ChangeKind::kDelete:
+    case tree::ChangeKind::kDelete:
       return "delete";
-    case ChangeKind::kModify:
+    case tree::ChangeKind::kModify:
       break;
   }
   return "modify";
 }
 
-Napi::Value ChangeList(Napi::Env env, std::vector<ChangeRecord>& changes) {
+Napi::Value ChangeList(Napi::Env env, std::vector<tree::ChangeRecord>& changes) {
   Napi::Array list = Napi::Array::New(env, changes.size());
   for (uint32_t i = 0; i < changes.size(); ++i) {
     // Thousands of changes would otherwise keep thousands of handles.
     const Napi::HandleScope scope(env);
-    const ChangeRecord& change = changes[i];
+    const tree::ChangeRecord& change = changes[i];
     Napi::Object record = Napi::Object::New(env);
     record.Set("path", change.path);
     record.Set("kind", KindName(change.kind));
@@ -43,11 +46,11 @@ Napi::Value ChangeList(Napi::Env env, std::vector<ChangeRecord>& changes) {
   return list;
 }
 
-Napi::Value ProblemList(Napi::Env env, std::vector<TreeProblem>& problems) {
+Napi::Value ProblemList(Napi::Env env, std::vector<tree::TreeProblem>& problems) {
   Napi::Array list = Napi::Array::New(env, problems.size());
   for (uint32_t i = 0; i < problems.size(); ++i) {
     const Napi::HandleScope scope(env);
-    const TreeProblem& problem = problems[i];
+    const tree::TreeProblem& problem = problems[i];
     Napi::Object record = Napi::Object::New(env);
     record.Set("path", problem.path);
     record.Set("what", problem.what);
@@ -68,16 +71,16 @@ Napi::Value ExportTarCall(const Napi::CallbackInfo& info) {
   const int fd = guard.Descriptor(info[1], "fd");
   Token token = guard.Token(info[2], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<TarSummary>(
+  return Environment::Of(env).Async<pack::TarSummary>(
       token,
-      [request = std::move(request), fd, token]() -> Result<TarSummary> {
-        FdSink sink(fd, &token->cancel);
+      [request = std::move(request), fd, token]() -> Result<pack::TarSummary> {
+        sys::FdSink sink(fd, &token->cancel);
         return request.WriteTo(sink, token->cancel);
       },
-      [](Napi::Env at, TarSummary& summary) -> Napi::Value {
+      [](Napi::Env at, pack::TarSummary& summary) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
         record.Set("bytes", Number(at, summary.bytes));
-        record.Set("diffID", FormatDigest(summary.diff_id));
+        record.Set("diffID", hash::FormatDigest(summary.diff_id));
         return record;
       });
 }
@@ -86,20 +89,20 @@ Napi::Value HashFileCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   std::string path = guard.Text(info[0], "path");
-  DecoderLimits limits;
+  codec::DecoderLimits limits;
   limits.max_window = guard.Count(info[1], "maxWindow");
   Token token = guard.Token(info[2], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<HashResult>(
+  return Environment::Of(env).Async<unpack::HashResult>(
       token,
-      [path = std::move(path), limits, token]() -> Result<HashResult> {
-        LS_ASSIGN(const std::unique_ptr<FdSource> source, FdSource::Open(path));
-        return HashSource(*source, limits, token->cancel);
+      [path = std::move(path), limits, token]() -> Result<unpack::HashResult> {
+        LS_ASSIGN(const std::unique_ptr<sys::FdSource> source, sys::FdSource::Open(path));
+        return unpack::HashSource(*source, limits, token->cancel);
       },
-      [](Napi::Env at, HashResult& result) -> Napi::Value {
+      [](Napi::Env at, unpack::HashResult& result) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
-        record.Set("digest", FormatDigest(result.digest));
-        record.Set("diffID", FormatDigest(result.diff_id));
+        record.Set("digest", hash::FormatDigest(result.digest));
+        record.Set("diffID", hash::FormatDigest(result.diff_id));
         record.Set("size", Number(at, result.size));
         record.Set("tarSize", Number(at, result.tar_size));
         record.Set("compression", CompressionName(result.compression));
@@ -110,39 +113,49 @@ Napi::Value HashFileCall(const Napi::CallbackInfo& info) {
 Napi::Value ChangesCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  DiffRequest request = ReadDiffRequest(guard, guard.Object(info[0], "request"));
+  tree::DiffRequest request = ReadDiffRequest(guard, guard.Object(info[0], "request"));
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<std::vector<ChangeRecord>>(
-      token, [request = std::move(request), token] { return Changes(request, token->cancel); }, ChangeList);
+  return Environment::Of(env).Async<std::vector<tree::ChangeRecord>>(
+      token, [request = std::move(request), token] { return tree::Changes(request, token->cancel); }, ChangeList);
 }
 
 Napi::Value DiffSizeCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  DiffRequest request = ReadDiffRequest(guard, guard.Object(info[0], "request"));
+  tree::DiffRequest request = ReadDiffRequest(guard, guard.Object(info[0], "request"));
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).Async<uint64_t>(
-      token, [request = std::move(request), token] { return DiffSize(request, token->cancel); },
+      token, [request = std::move(request), token] { return tree::DiffSize(request, token->cancel); },
       [](Napi::Env at, uint64_t& size) -> Napi::Value { return Number(at, size); });
 }
 
-Napi::Value SealCall(const Napi::CallbackInfo& info) {
+Napi::Value CommitTreeCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   const Napi::Object source = guard.Object(info[0], "request");
-  SealRequest request;
+  pack::CommitTreeRequest request;
   request.diff = ReadDiffRequest(guard, source);
   request.directory = guard.Text(guard.Member(source, "directory"), "directory");
   request.consume = guard.Flag(guard.Member(source, "consume"), "consume");
   request.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
-  request.dropped_path = guard.OptionalText(guard.Member(source, "dropped"), "dropped");
+  request.removed_whiteouts_tar =
+      guard.OptionalText(guard.Member(source, "removedWhiteoutsTar"), "removedWhiteoutsTar");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<IngestResult>(
-      token, [request = std::move(request), token] { return Seal(request, token->progress, token->cancel); },
-      [](Napi::Env at, IngestResult& result) { return IngestResultRecord(at, result); });
+  return Environment::Of(env).Async<pack::CommittedTree>(
+      token,
+      [request = std::move(request), token] { return pack::CommitTree(request, token->progress, token->cancel); },
+      [](Napi::Env at, pack::CommittedTree& tree) {
+        // What an ingest of the plain tar would give.
+        unpack::IngestResult result;
+        result.diff_id = tree.diff_id;
+        result.tar_size = result.blob_size = tree.tar_size;
+        result.size = tree.size;
+        result.entries = tree.entries;
+        return IngestResultRecord(at, result);
+      });
 }
 
 Napi::Value UsageCall(const Napi::CallbackInfo& info) {
@@ -151,9 +164,9 @@ Napi::Value UsageCall(const Napi::CallbackInfo& info) {
   std::string directory = guard.Text(info[0], "directory");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<TreeUsage>(
-      token, [directory = std::move(directory), token] { return Usage(directory, token->cancel); },
-      [](Napi::Env at, TreeUsage& usage) -> Napi::Value {
+  return Environment::Of(env).Async<tree::TreeUsage>(
+      token, [directory = std::move(directory), token] { return tree::Usage(directory, token->cancel); },
+      [](Napi::Env at, tree::TreeUsage& usage) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
         record.Set("size", Number(at, usage.size));
         record.Set("allocated", Number(at, usage.allocated));
@@ -170,7 +183,7 @@ Napi::Value CopyTreeCall(const Napi::CallbackInfo& info) {
   Token token = guard.Token(info[2], "token");
   if (guard.failed()) return env.Undefined();
   return Environment::Of(env).AsyncVoid(token, [source = std::move(source), target = std::move(target), token] {
-    return CopyTree(source, target, token->cancel);
+    return tree::CopyTree(source, target, token->cancel);
   });
 }
 
@@ -180,15 +193,15 @@ Napi::Value RemoveTreeCall(const Napi::CallbackInfo& info) {
   std::string path = guard.Text(info[0], "path");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).AsyncVoid(token,
-                                        [path = std::move(path), token] { return RemoveTree(path, token->cancel); });
+  return Environment::Of(env).AsyncVoid(
+      token, [path = std::move(path), token] { return tree::RemoveTree(path, token->cancel); });
 }
 
 Napi::Value VerifyTreeCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
   const Napi::Object source = guard.Object(info[0], "request");
-  VerifyRequest request;
+  tree::VerifyRequest request;
   request.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
   request.directory = guard.Text(guard.Member(source, "directory"), "directory");
   request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
@@ -196,8 +209,8 @@ Napi::Value VerifyTreeCall(const Napi::CallbackInfo& info) {
   request.bytes_per_second = guard.Count(guard.Member(source, "bytesPerSecond"), "bytesPerSecond");
   Token token = guard.Token(info[1], "token");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<std::vector<TreeProblem>>(
-      token, [request = std::move(request), token] { return VerifyTree(request, token->cancel); }, ProblemList);
+  return Environment::Of(env).Async<std::vector<tree::TreeProblem>>(
+      token, [request = std::move(request), token] { return tree::VerifyTree(request, token->cancel); }, ProblemList);
 }
 
 }  // namespace layerstore::binding

@@ -9,7 +9,7 @@ Napi::Value ExportTarCall(const Napi::CallbackInfo& info);
 Napi::Value HashFileCall(const Napi::CallbackInfo& info);
 Napi::Value ChangesCall(const Napi::CallbackInfo& info);
 Napi::Value DiffSizeCall(const Napi::CallbackInfo& info);
-Napi::Value SealCall(const Napi::CallbackInfo& info);
+Napi::Value CommitTreeCall(const Napi::CallbackInfo& info);
 Napi::Value UsageCall(const Napi::CallbackInfo& info);
 Napi::Value CopyTreeCall(const Napi::CallbackInfo& info);
 Napi::Value RemoveTreeCall(const Napi::CallbackInfo& info);

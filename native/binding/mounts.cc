@@ -6,14 +6,17 @@
 
 #include "binding/convert.h"
 #include "binding/environment.h"
+#include "mount/mount_table.h"
+#include "mount/target.h"
+#include "sys/thread_pool.h"
 
 namespace layerstore::binding {
 namespace {
 
-constexpr std::pair<const char*, MountTier> kTiers[] = {{"auto", MountTier::kAuto},
-                                                        {"fd", MountTier::kFd},
-                                                        {"lowerdir+", MountTier::kLowerdirPlus},
-                                                        {"classic", MountTier::kClassic}};
+constexpr std::pair<const char*, mount::MountTier> kTiers[] = {{"auto", mount::MountTier::kAuto},
+                                                               {"fd", mount::MountTier::kFd},
+                                                               {"lowerdir+", mount::MountTier::kLowerdirPlus},
+                                                               {"classic", mount::MountTier::kClassic}};
 
 // Threads keep a share of it while they work with it, so that JavaScript may drop it at any time.
 class DeferredTeardownObject : public Napi::ObjectWrap<DeferredTeardownObject> {
@@ -26,7 +29,7 @@ class DeferredTeardownObject : public Napi::ObjectWrap<DeferredTeardownObject> {
     info.This().As<Napi::Object>().TypeTag(&kTag);
   }
 
-  [[nodiscard]] std::shared_ptr<DeferredTeardown> share() const { return teardown_; }
+  [[nodiscard]] std::shared_ptr<mount::DeferredTeardown> share() const { return teardown_; }
 
  private:
   Napi::Value End(const Napi::CallbackInfo& info) {
@@ -36,16 +39,16 @@ class DeferredTeardownObject : public Napi::ObjectWrap<DeferredTeardownObject> {
     });
   }
 
-  std::shared_ptr<DeferredTeardown> teardown_ = std::make_shared<DeferredTeardown>();
+  std::shared_ptr<mount::DeferredTeardown> teardown_ = std::make_shared<mount::DeferredTeardown>();
 };
 
-const char* OutcomeName(UnmountOutcome outcome) {
+const char* OutcomeName(mount::UnmountOutcome outcome) {
   switch (outcome) {
-    case UnmountOutcome::kForeign:
+    case mount::UnmountOutcome::kForeign:
       return "foreign";
-    case UnmountOutcome::kTargetLeft:
+    case mount::UnmountOutcome::kTargetLeft:
       return "target-left";
-    case UnmountOutcome::kRemoved:
+    case mount::UnmountOutcome::kRemoved:
       break;
   }
   return "removed";
@@ -54,15 +57,15 @@ const char* OutcomeName(UnmountOutcome outcome) {
 // An unmount that found the target busy tells who holds it.
 class UnmountJob : public Job {
  public:
-  using Work = std::function<Result<UnmountOutcome>(const std::string& target)>;
-  UnmountJob(napi_deferred deferred, std::string target, TaskClass task_class, Work work)
+  using Work = std::function<Result<mount::UnmountOutcome>(const std::string& target)>;
+  UnmountJob(napi_deferred deferred, std::string target, sys::TaskClass task_class, Work work)
       : deferred_(deferred), target_(std::move(target)), task_class_(task_class), work_(std::move(work)) {}
 
   void Run() override {
     result_ = work_(target_);
-    if (!result_ && result_.error().err == EBUSY) holders_ = FindHolders(target_);
+    if (!result_ && result_.error().err == EBUSY) holders_ = mount::FindHolders(target_);
   }
-  [[nodiscard]] TaskClass task_class() const override { return task_class_; }
+  [[nodiscard]] sys::TaskClass task_class() const override { return task_class_; }
   void Refuse(Error error) override { result_ = std::move(error); }
   void Cancel() override {}
   void Deliver(Napi::Env env) override {
@@ -87,14 +90,14 @@ class UnmountJob : public Job {
  private:
   napi_deferred deferred_;
   std::string target_;
-  TaskClass task_class_;
+  sys::TaskClass task_class_;
   Work work_;
-  Result<UnmountOutcome> result_ = UnmountOutcome::kForeign;
-  std::vector<Holder> holders_;
+  Result<mount::UnmountOutcome> result_ = mount::UnmountOutcome::kForeign;
+  std::vector<mount::Holder> holders_;
 };
 
-OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
-  OverlayMount mount;
+mount::OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
+  mount::OverlayMount mount;
   mount.upper = guard.OptionalText(guard.Member(source, "upper"), "upper");
   mount.work = guard.OptionalText(guard.Member(source, "work"), "work");
   mount.lowers = guard.TextList(guard.Member(source, "lowers"), "lowers");
@@ -104,7 +107,7 @@ OverlayMount ReadOverlayMount(Guard& guard, const Napi::Object& source) {
   return mount;
 }
 
-Napi::Value StartUnmount(Napi::Env env, std::string target, TaskClass task_class, UnmountJob::Work work) {
+Napi::Value StartUnmount(Napi::Env env, std::string target, sys::TaskClass task_class, UnmountJob::Work work) {
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env, &deferred, &promise) != napi_ok) return env.Undefined();
@@ -116,7 +119,7 @@ Napi::Value StartUnmount(Napi::Env env, std::string target, TaskClass task_class
 
 Napi::Function DefineDeferredTeardown(Napi::Env env) { return DeferredTeardownObject::Define(env); }
 
-const char* TierName(MountTier tier) {
+const char* TierName(mount::MountTier tier) {
   for (const auto& [name, value] : kTiers) {
     if (value == tier) return name;
   }
@@ -126,13 +129,14 @@ const char* TierName(MountTier tier) {
 Napi::Value MountOnNewTargetCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
+  mount::OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
   const uint32_t mode = guard.Word(info[1], "mode");
   if (guard.failed()) return env.Undefined();
   // Without a token, as below.
-  return Environment::Of(env).Async<AttachedMount>(
-      nullptr, TaskClass::kShort, [mount = std::move(mount), mode] { return MountOnNewTarget(mount, mode); },
-      [](Napi::Env at, AttachedMount& attached) -> Napi::Value {
+  return Environment::Of(env).Async<mount::AttachedMount>(
+      nullptr, sys::TaskClass::kShort,
+      [mount = std::move(mount), mode] { return mount::MountOnNewTarget(mount, mode); },
+      [](Napi::Env at, mount::AttachedMount& attached) -> Napi::Value {
         Napi::Object record = Napi::Object::New(at);
         record.Set("tier", TierName(attached.tier));
         record.Set("device", Number(at, attached.device));
@@ -146,27 +150,27 @@ Napi::Value UnmountAndRemoveCall(const Napi::CallbackInfo& info) {
   std::string target = guard.Text(info[0], "target");
   const uint64_t device = guard.Count(info[1], "device");
   // Without one it waits for the sync that ends the file system.
-  std::shared_ptr<DeferredTeardown> teardown;
+  std::shared_ptr<mount::DeferredTeardown> teardown;
   if (!info[2].IsUndefined()) {
     const auto* const object = guard.Instance<DeferredTeardownObject>(info[2], "teardown", "a DeferredTeardown");
     if (object != nullptr) teardown = object->share();
   }
   if (guard.failed()) return env.Undefined();
-  return StartUnmount(env, std::move(target), teardown ? TaskClass::kShort : TaskClass::kBlocking,
+  return StartUnmount(env, std::move(target), teardown ? sys::TaskClass::kShort : sys::TaskClass::kBlocking,
                       [device, teardown = std::move(teardown)](const std::string& path) {
-                        return UnmountAndRemove(path, device, teardown.get());
+                        return mount::UnmountAndRemove(path, device, teardown.get());
                       });
 }
 
 Napi::Value MountOverlayCall(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Guard guard(env);
-  OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
+  mount::OverlayMount mount = ReadOverlayMount(guard, guard.Object(info[0], "mount"));
   if (guard.failed()) return env.Undefined();
   // Without a token: a mount that succeeded is never reported as cancelled.
-  return Environment::Of(env).Async<MountTier>(
-      nullptr, [mount = std::move(mount)] { return MountOverlay(mount); },
-      [](Napi::Env at, MountTier& tier) -> Napi::Value { return Napi::String::New(at, TierName(tier)); });
+  return Environment::Of(env).Async<mount::MountTier>(
+      nullptr, [mount = std::move(mount)] { return mount::MountOverlay(mount); },
+      [](Napi::Env at, mount::MountTier& tier) -> Napi::Value { return Napi::String::New(at, TierName(tier)); });
 }
 
 Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
@@ -175,10 +179,10 @@ Napi::Value UnmountCall(const Napi::CallbackInfo& info) {
   std::string target = guard.Text(info[0], "target");
   const bool detach = guard.Flag(info[1], "detach");
   if (guard.failed()) return env.Undefined();
-  return StartUnmount(env, std::move(target), TaskClass::kBlocking,
-                      [detach](const std::string& path) -> Result<UnmountOutcome> {
-                        LS_TRY(Unmount(path, detach));
-                        return UnmountOutcome::kRemoved;
+  return StartUnmount(env, std::move(target), sys::TaskClass::kBlocking,
+                      [detach](const std::string& path) -> Result<mount::UnmountOutcome> {
+                        LS_TRY(mount::Unmount(path, detach));
+                        return mount::UnmountOutcome::kRemoved;
                       });
 }
 
@@ -187,12 +191,12 @@ Napi::Value MountsCall(const Napi::CallbackInfo& info) {
   Guard guard(env);
   std::string directory = guard.Text(info[0], "directory");
   if (guard.failed()) return env.Undefined();
-  return Environment::Of(env).Async<std::vector<MountInfo>>(
-      nullptr, [directory = std::move(directory)] { return ReadMounts(directory); },
-      [](Napi::Env at, std::vector<MountInfo>& mounts) -> Napi::Value {
+  return Environment::Of(env).Async<std::vector<mount::MountInfo>>(
+      nullptr, [directory = std::move(directory)] { return mount::ReadMounts(directory); },
+      [](Napi::Env at, std::vector<mount::MountInfo>& mounts) -> Napi::Value {
         Napi::Array list = Napi::Array::New(at, mounts.size());
         for (uint32_t i = 0; i < mounts.size(); ++i) {
-          const MountInfo& mount = mounts[i];
+          const mount::MountInfo& mount = mounts[i];
           Napi::Object entry = Napi::Object::New(at);
           entry.Set("id", Number(at, mount.id));
           entry.Set("parent", Number(at, mount.parent));

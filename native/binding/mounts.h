@@ -16,6 +16,6 @@ Napi::Value MountsCall(const Napi::CallbackInfo& info);
 // The class `DeferredTeardown`: `end()` resolves when the file systems that it keeps have ended.
 Napi::Function DefineDeferredTeardown(Napi::Env env);
 
-const char* TierName(MountTier tier);
+const char* TierName(mount::MountTier tier);
 
 }  // namespace layerstore::binding

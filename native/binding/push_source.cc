@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "sys/result.h"
+
 namespace layerstore::binding {
 namespace {
 

@@ -1,10 +1,14 @@
 #include "binding/requests.h"
 
+#include "pack/pack.h"
+#include "sys/fd_io.h"
+#include "unpack/ingest.h"
+
 namespace layerstore::binding {
 namespace {
 
-UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
-  UnpackLimits limits;
+unpack::UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
+  unpack::UnpackLimits limits;
   const auto read = [&](const char* name) { return guard.Count(guard.Member(source, name), name); };
   limits.max_bytes = read("maxBytes");
   limits.max_entries = read("maxEntries");
@@ -21,8 +25,8 @@ UnpackLimits ReadLimits(Guard& guard, const Napi::Object& source) {
   return limits;
 }
 
-TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
-  TreeStack stack;
+tree::TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
+  tree::TreeStack stack;
   stack.directories = guard.TextList(guard.Member(source, "directories"), "directories");
   stack.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
   return stack;
@@ -30,8 +34,8 @@ TreeStack ReadStack(Guard& guard, const Napi::Object& source) {
 
 }  // namespace
 
-IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source) {
-  IngestRequest request;
+unpack::IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source) {
+  unpack::IngestRequest request;
   request.directory = guard.Text(guard.Member(source, "directory"), "directory");
   request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
   request.tar_split_path = guard.OptionalText(guard.Member(source, "tarSplit"), "tarSplit");
@@ -53,21 +57,21 @@ std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source)
   return range;
 }
 
-Result<std::unique_ptr<FdSource>> OpenRange(const FileRange& range) {
-  if (!range.length) return FdSource::Open(range.path);
-  return FdSource::OpenRange(range.path, range.offset, *range.length);
+Result<std::unique_ptr<sys::FdSource>> OpenRange(const FileRange& range) {
+  if (!range.length) return sys::FdSource::Open(range.path);
+  return sys::FdSource::OpenRange(range.path, range.offset, *range.length);
 }
 
-Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
+tree::Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
   const std::string text = guard.Text(value, "whiteouts");
-  if (text == "overlay") return Whiteouts::kOverlay;
-  if (text == "overlay-user") return Whiteouts::kOverlayUser;
+  if (text == "overlay") return tree::Whiteouts::kOverlay;
+  if (text == "overlay-user") return tree::Whiteouts::kOverlayUser;
   if (text != "plain") guard.Fail("whiteouts", "\"overlay\", \"overlay-user\" or \"plain\"");
-  return Whiteouts::kApply;
+  return tree::Whiteouts::kApply;
 }
 
-DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
-  DiffRequest request;
+tree::DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
+  tree::DiffRequest request;
   request.upper = ReadStack(guard, guard.Object(guard.Member(source, "upper"), "upper"));
   const Napi::Value lower = guard.Member(source, "lower");
   if (!lower.IsUndefined()) request.lower = ReadStack(guard, guard.Object(lower, "lower"));
@@ -77,13 +81,13 @@ DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {
   return request;
 }
 
-const char* CompressionName(Compression compression) {
+const char* CompressionName(codec::Compression compression) {
   switch (compression) {
-    case Compression::kGzip:
+    case codec::Compression::kGzip:
       return "gzip";
-    case Compression::kZstd:
+    case codec::Compression::kZstd:
       return "zstd";
-    case Compression::kNone:
+    case codec::Compression::kNone:
       break;
   }
   return "none";
@@ -93,7 +97,7 @@ TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source) {
   TarRequest request;
   const std::string kind = guard.Text(guard.Member(source, "kind"), "kind");
   if (kind == "assemble") {
-    AssembleRequest assemble;
+    pack::AssembleRequest assemble;
     assemble.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
     assemble.directory = guard.Text(guard.Member(source, "directory"), "directory");
     assemble.diff_id = guard.Digest(guard.Member(source, "diffID"), "diffID");
@@ -105,8 +109,8 @@ TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source) {
   return request;
 }
 
-Result<TarSummary> TarRequest::WriteTo(ByteSink& sink, const CancelToken& cancel) const {
-  return assemble ? Assemble(*assemble, sink, cancel) : WriteTreeTar(*tree, sink, cancel);
+Result<pack::TarSummary> TarRequest::WriteTo(ByteSink& sink, const CancelToken& cancel) const {
+  return assemble ? pack::Assemble(*assemble, sink, cancel) : pack::WriteTreeTar(*tree, sink, cancel);
 }
 
 }  // namespace layerstore::binding

@@ -7,13 +7,14 @@
 #include <string>
 
 #include "binding/convert.h"
-#include "layer/ingest.h"
-#include "layer/tree.h"
-#include "sys/files.h"
+#include "pack/pack.h"
+#include "sys/fd_io.h"
+#include "tree/tree.h"
+#include "unpack/ingest.h"
 
 namespace layerstore::binding {
 
-IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source);
+unpack::IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source);
 
 // `path`, `offset` and `length`; nullopt where `path` is undefined.
 struct FileRange {
@@ -22,17 +23,17 @@ struct FileRange {
   std::optional<uint64_t> length;
 };
 std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source);
-Result<std::unique_ptr<FdSource>> OpenRange(const FileRange& range);
+Result<std::unique_ptr<sys::FdSource>> OpenRange(const FileRange& range);
 
-Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value);
-DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source);
-const char* CompressionName(Compression compression);
+tree::Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value);
+tree::DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source);
+const char* CompressionName(codec::Compression compression);
 
 // A tar of either kind, and how to write it. The kind is told by `kind`.
 struct TarRequest {
-  std::optional<AssembleRequest> assemble;
-  std::optional<DiffRequest> tree;
-  Result<TarSummary> WriteTo(ByteSink& sink, const CancelToken& cancel) const;
+  std::optional<pack::AssembleRequest> assemble;
+  std::optional<tree::DiffRequest> tree;
+  Result<pack::TarSummary> WriteTo(ByteSink& sink, const CancelToken& cancel) const;
 };
 TarRequest ReadTarRequest(Guard& guard, const Napi::Object& source);
 

@@ -7,6 +7,8 @@
 #include "binding/convert.h"
 #include "binding/environment.h"
 #include "binding/requests.h"
+#include "pack/pack.h"
+#include "sys/thread_pool.h"
 
 namespace layerstore::binding {
 
@@ -53,12 +55,12 @@ class TarJob : public Job {
   explicit TarJob(std::shared_ptr<TarReaderState> state) : state_(std::move(state)) {}
 
   void Run() override {
-    const Result<TarSummary> written = state_->request.WriteTo(state_->sink, state_->cancel);
+    const Result<pack::TarSummary> written = state_->request.WriteTo(state_->sink, state_->cancel);
     state_->sink.Finish(written.ok() ? std::nullopt : std::optional<Error>(written.error()));
   }
   void Refuse(Error error) override { state_->sink.Finish(std::move(error)); }
   void Cancel() override { state_->Close(); }
-  [[nodiscard]] TaskClass task_class() const override { return TaskClass::kStreamBound; }
+  [[nodiscard]] sys::TaskClass task_class() const override { return sys::TaskClass::kStreamBound; }
   [[nodiscard]] bool Holds() const override { return false; }
   void Deliver(Napi::Env env) override { state_->Ended(env); }
 

@@ -1,5 +1,5 @@
-// TarReader of the contract: a tar that JavaScript pulls, while a thread runs ahead of it. JavaScript thread; the work
-// runs as a Job that does not keep the event loop alive: only a pending read() does.
+// tar::Reader of the contract: a tar that JavaScript pulls, while a thread runs ahead of it. JavaScript thread; the
+// work runs as a Job that does not keep the event loop alive: only a pending read() does.
 #pragma once
 
 #include <napi.h>

@@ -4,7 +4,7 @@
 
 #include "codec/input.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 namespace {
 
 // Enough to tell every format; what follows is read straight into the caller's memory where nothing is to be decoded.
@@ -70,4 +70,4 @@ Result<std::unique_ptr<Decoder>> Decoder::Open(ByteSource& source, const Decoder
   return std::unique_ptr<Decoder>(std::make_unique<PlainDecoder>(std::move(input)));
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

@@ -7,7 +7,7 @@
 
 #include "sys/stream.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 
 enum class Compression : uint8_t { kNone, kGzip, kZstd };
 
@@ -28,4 +28,4 @@ class Decoder : public ByteSource {
 const char* GzipBackend();
 const char* ZstdBackend();
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

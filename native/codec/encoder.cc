@@ -1,9 +1,6 @@
 #include "codec/encoder.h"
 
-#include "codec/gzip_writer.h"
-#include "codec/zstd_writer.h"
-
-namespace layerstore {
+namespace layerstore::codec {
 
 Result<std::unique_ptr<Encoder>> Encoder::Open(Compression form, ByteSink& out) {
   switch (form) {
@@ -19,4 +16,4 @@ Result<std::unique_ptr<Encoder>> Encoder::Open(Compression form, ByteSink& out) 
   return DataError(Fault::kInvalid, "no compression to write");
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

@@ -6,7 +6,7 @@
 #include "codec/decoder.h"
 #include "sys/stream.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 
 class Encoder : public ByteSink {
  public:
@@ -17,4 +17,16 @@ class Encoder : public ByteSink {
   virtual Result<void> Finish() = 0;
 };
 
-}  // namespace layerstore
+// kFast is for tar-split files, which are read back here; kSmall is for blobs, which are sent over a network.
+enum class GzipEffort : uint8_t { kFast, kSmall };
+
+// gzip, by ISA-L where it is there, else by zlib.
+class GzipWriter : public Encoder {
+ public:
+  static Result<std::unique_ptr<GzipWriter>> Open(ByteSink& out, GzipEffort effort = GzipEffort::kFast);
+};
+
+// zstd: one frame with a checksum. Fault::kNotSupported where this build has no zstd.
+Result<std::unique_ptr<Encoder>> OpenZstdWriter(ByteSink& out);
+
+}  // namespace layerstore::codec

@@ -7,7 +7,7 @@
 
 #include "codec/input.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 namespace {
 
 enum class Step : uint8_t { kMore, kMemberEnd, kBad };
@@ -175,4 +175,4 @@ const char* GzipBackend() { return "isal"; }
 const char* GzipBackend() { return "zlib"; }
 #endif
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

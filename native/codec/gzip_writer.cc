@@ -1,7 +1,7 @@
-#include "codec/gzip_writer.h"
-
 #include <algorithm>
 #include <vector>
+
+#include "codec/encoder.h"
 
 #ifdef LS_HAVE_ISAL
 #include <isa-l/igzip_lib.h>
@@ -9,7 +9,7 @@
 #include <zlib.h>
 #endif
 
-namespace layerstore {
+namespace layerstore::codec {
 namespace {
 
 constexpr size_t kOutBytes = size_t{64} << 10;
@@ -128,4 +128,4 @@ Result<std::unique_ptr<GzipWriter>> GzipWriter::Open(ByteSink& out, GzipEffort e
   return std::unique_ptr<GzipWriter>(std::move(writer));
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

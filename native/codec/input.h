@@ -10,7 +10,7 @@
 
 #include "codec/decoder.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 
 class CodecInput {
  public:
@@ -62,4 +62,4 @@ inline constexpr size_t kCodecInputBytes = size_t{256} << 10;
 Result<std::unique_ptr<Decoder>> OpenGzipDecoder(CodecInput input);
 Result<std::unique_ptr<Decoder>> OpenZstdDecoder(CodecInput input, const DecoderLimits& limits);
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

@@ -7,7 +7,7 @@
 
 #include "codec/input.h"
 
-namespace layerstore {
+namespace layerstore::codec {
 
 #ifdef LS_HAVE_ZSTD
 namespace {
@@ -95,4 +95,4 @@ const char* ZstdBackend() { return "no: built without libzstd"; }
 
 #endif
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

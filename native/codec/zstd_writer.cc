@@ -1,4 +1,4 @@
-#include "codec/zstd_writer.h"
+#include "codec/encoder.h"
 
 #ifdef LS_HAVE_ZSTD
 #include <zstd.h>
@@ -6,7 +6,7 @@
 
 #include <vector>
 
-namespace layerstore {
+namespace layerstore::codec {
 
 #ifdef LS_HAVE_ZSTD
 namespace {
@@ -81,4 +81,4 @@ Result<std::unique_ptr<Encoder>> OpenZstdWriter(ByteSink&) {
 
 #endif
 
-}  // namespace layerstore
+}  // namespace layerstore::codec

@@ -25,7 +25,7 @@ class FuzzSource final : public layerstore::ByteSource {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzSource source({data, size}, size % 7 == 0 ? 3 : 65536);
-  auto decoder = layerstore::Decoder::Open(source, {1 << 20});
+  auto decoder = layerstore::codec::Decoder::Open(source, {1 << 20});
   if (!decoder.ok()) return 0;
   std::array<uint8_t, 4096> buffer;
   for (size_t total = 0; total < (size_t{4} << 20);) {

@@ -1,7 +1,7 @@
 // Records of tar-split come from disk: any bytes give entries or an error.
 #include <algorithm>
 
-#include "tar/split_reader.h"
+#include "tarsplit/reader.h"
 
 namespace {
 
@@ -23,8 +23,8 @@ class FuzzSource final : public layerstore::ByteSource {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzSource source({data, size});
-  layerstore::SplitReader reader(source);
-  layerstore::SplitEntry entry;
+  layerstore::tarsplit::Reader reader(source);
+  layerstore::tarsplit::Entry entry;
   while (true) {
     auto more = reader.Next(entry);
     if (!more.ok() || !*more) return 0;

@@ -13,7 +13,7 @@ namespace {
 using namespace layerstore;
 using namespace layerstore::test;
 
-class FuzzInput final : public TarInput {
+class FuzzInput final : public tar::Input {
  public:
   explicit FuzzInput(const std::string& bytes) : left_(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()) {}
   Result<std::span<const uint8_t>> Take(size_t max) override {
@@ -63,15 +63,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint64_t real = uint64_t{data[1]} << (data[2] % 56);
   const std::string tar = Build(data[0], std::string(reinterpret_cast<const char*>(data) + 3, size - 3), real);
   FuzzInput input(tar);
-  TarReader reader(input, {1 << 16, {16, 1 << 12}});
-  TarEntry entry;
+  tar::Reader reader(input, {1 << 16, {16, 1 << 12}});
+  tar::Entry entry;
   while (true) {
     auto step = reader.Next(entry);
-    if (!step.ok() || *step == TarReader::Step::kEnd) return 0;
-    if (*step != TarReader::Step::kEntry || !entry.sparse) continue;
+    if (!step.ok() || *step == tar::Reader::Step::kEnd) return 0;
+    if (*step != tar::Reader::Step::kEntry || !entry.sparse) continue;
     uint64_t end = 0;
     uint64_t total = 0;
-    for (const SparseRegion& region : entry.regions) {
+    for (const tar::SparseRegion& region : entry.regions) {
       if (region.offset < end || region.length > entry.size || region.offset > entry.size - region.length) std::abort();
       end = region.offset + region.length;
       total += region.length;

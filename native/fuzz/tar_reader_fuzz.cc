@@ -9,7 +9,7 @@ namespace {
 
 using namespace layerstore;
 
-class FuzzInput final : public TarInput {
+class FuzzInput final : public tar::Input {
  public:
   explicit FuzzInput(std::span<const uint8_t> bytes) : left_(bytes) {}
   Result<std::span<const uint8_t>> Take(size_t max) override {
@@ -26,8 +26,8 @@ class FuzzInput final : public TarInput {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FuzzInput input({data, size});
-  TarReader reader(input, {1 << 16, {16, 1 << 12}});
-  TarEntry entry;
+  tar::Reader reader(input, {1 << 16, {16, 1 << 12}});
+  tar::Entry entry;
   std::string seen;
   const auto add = [&](std::span<const uint8_t> bytes) {
     seen.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -36,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto step = reader.Next(entry);
     seen += reader.TakeRaw();
     if (!step.ok()) return 0;
-    if (*step == TarReader::Step::kEnd) break;
+    if (*step == tar::Reader::Step::kEnd) break;
     while (reader.data_left() > 0) {
       auto bytes = reader.ReadData(1 << 14);
       if (!bytes.ok()) return 0;

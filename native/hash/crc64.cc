@@ -8,7 +8,7 @@
 #include <isa-l/crc64.h>
 #endif
 
-namespace layerstore {
+namespace layerstore::hash {
 namespace {
 
 constexpr uint64_t kPolynomial = 0xD800000000000000;
@@ -69,4 +69,4 @@ uint64_t Crc64Iso(uint64_t crc, std::span<const uint8_t> bytes) { return Crc64Is
 const char* Crc64Backend() { return "table"; }
 #endif
 
-}  // namespace layerstore
+}  // namespace layerstore::hash

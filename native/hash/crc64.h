@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-namespace layerstore {
+namespace layerstore::hash {
 
 // `crc` is 0 at the start, then what the last call gave.
 uint64_t Crc64Iso(uint64_t crc, std::span<const uint8_t> bytes);
@@ -15,4 +15,4 @@ uint64_t Crc64IsoTable(uint64_t crc, std::span<const uint8_t> bytes);
 // "isal" or "table".
 const char* Crc64Backend();
 
-}  // namespace layerstore
+}  // namespace layerstore::hash

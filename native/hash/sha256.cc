@@ -2,7 +2,7 @@
 
 #include <openssl/evp.h>
 
-namespace layerstore {
+namespace layerstore::hash {
 
 Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
   EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr);
@@ -38,4 +38,4 @@ std::string FormatDigest(const Sha256Digest& digest) {
   return std::string("sha256:").append(hex.data(), hex.size());
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::hash

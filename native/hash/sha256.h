@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-namespace layerstore {
+namespace layerstore::hash {
 
 using Sha256Digest = std::array<uint8_t, 32>;
 
@@ -33,4 +33,4 @@ std::array<char, 64> FormatHex(const Sha256Digest& digest);
 // "sha256:" and 64 lower-case hex digits.
 std::string FormatDigest(const Sha256Digest& digest);
 
-}  // namespace layerstore
+}  // namespace layerstore::hash

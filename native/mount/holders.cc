@@ -6,12 +6,12 @@
 
 #include <string_view>
 
-#include "mount/overlay.h"
+#include "mount/mount_table.h"
 #include "sys/directory.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 namespace {
 
 // Which mount a file lies on: by mount id where the kernel tells it (5.8 on), else by device.
@@ -39,10 +39,10 @@ struct MountIdentity {
 bool AllDigits(std::string_view text) { return text.find_first_not_of("0123456789") == std::string_view::npos; }
 
 bool HoldsByDescriptor(int process, const MountIdentity& target) {
-  const Result<UniqueFd> fds = OpenAt(process, "fd", O_RDONLY | O_DIRECTORY);
+  const Result<UniqueFd> fds = sys::OpenAt(process, "fd", O_RDONLY | O_DIRECTORY);
   if (!fds) return false;
-  DirectoryReader reader(fds->get(), 8192);
-  DirectoryEntry entry;
+  sys::DirectoryReader reader(fds->get(), 8192);
+  sys::DirectoryEntry entry;
   for (;;) {
     const Result<bool> more = reader.Next(entry);
     if (!more.ok() || !*more) return false;
@@ -51,7 +51,7 @@ bool HoldsByDescriptor(int process, const MountIdentity& target) {
 }
 
 bool HoldsByMap(int process, const std::string& target) {
-  const Result<std::string> maps = ReadWholeFileAt(process, "maps");
+  const Result<std::string> maps = sys::ReadWholeFileAt(process, "maps");
   return maps.ok() && maps->find(" " + target + "/") != std::string::npos;
 }
 
@@ -65,24 +65,24 @@ bool Holds(int process, const std::string& path, const MountIdentity& target) {
 
 std::vector<Holder> FindHolders(const std::string& target) {
   std::vector<Holder> holders;
-  Result<UniqueFd> root = OpenPath(target, O_PATH | O_DIRECTORY);
-  const Result<UniqueFd> processes = OpenPath("/proc", O_RDONLY | O_DIRECTORY);
+  Result<UniqueFd> root = sys::OpenPath(target, O_PATH | O_DIRECTORY);
+  const Result<UniqueFd> processes = sys::OpenPath("/proc", O_RDONLY | O_DIRECTORY);
   if (!root || !processes) return holders;
   const MountIdentity identity = MountIdentity::Of(root->get(), "", AT_EMPTY_PATH);
   // The descriptor itself would show up as this process' own.
   root->reset();
-  DirectoryReader reader(processes->get());
-  DirectoryEntry entry;
+  sys::DirectoryReader reader(processes->get());
+  sys::DirectoryEntry entry;
   for (;;) {
     const Result<bool> more = reader.Next(entry);
     if (!more.ok() || !*more) return holders;
     if (!AllDigits(entry.name)) continue;
     // A process that ended meanwhile, or that may not be looked at, holds nothing that can be told.
-    const Result<UniqueFd> process = OpenAt(processes->get(), std::string(entry.name), O_PATH | O_DIRECTORY);
+    const Result<UniqueFd> process = sys::OpenAt(processes->get(), std::string(entry.name), O_PATH | O_DIRECTORY);
     if (!process || !Holds(process->get(), target, identity)) continue;
     Holder holder;
     holder.pid = std::atoi(entry.name.data());
-    Result<std::string> command = ReadWholeFileAt(process->get(), "comm");
+    Result<std::string> command = sys::ReadWholeFileAt(process->get(), "comm");
     if (command.ok()) {
       while (!command->empty() && command->back() == '\n') command->pop_back();
       holder.command = std::move(*command);
@@ -91,4 +91,4 @@ std::vector<Holder> FindHolders(const std::string& target) {
   }
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

@@ -1,3 +1,5 @@
+#include "mount/mount_table.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -5,11 +7,10 @@
 #include <charconv>
 #include <string_view>
 
-#include "mount/overlay.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 namespace {
 
 // The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
@@ -59,9 +60,9 @@ bool ParseLine(std::string_view line, MountInfo& entry) {
 
 // The path as the mount table shows it: links resolved. The given one where it cannot be told (longer than PATH_MAX).
 Result<std::string> Canonical(const std::string& directory) {
-  LS_ASSIGN(const UniqueFd fd, OpenPath(directory, O_PATH | O_DIRECTORY));
+  LS_ASSIGN(const UniqueFd fd, sys::OpenPath(directory, O_PATH | O_DIRECTORY));
   std::array<char, 4096> buffer;
-  const ssize_t length = readlink(ProcFdPath(fd.get()).c_str(), buffer.data(), buffer.size());
+  const ssize_t length = readlink(sys::ProcFdPath(fd.get()).c_str(), buffer.data(), buffer.size());
   if (length <= 0 || static_cast<size_t>(length) == buffer.size()) return directory;
   return std::string(buffer.data(), static_cast<size_t>(length));
 }
@@ -75,7 +76,7 @@ Result<std::vector<MountInfo>> ReadMounts(const std::string& directory) {
     if (canonical.error().err == ENOENT || canonical.error().err == ENOTDIR) return found;
     return canonical.error();
   }
-  LS_ASSIGN(const std::string table, ReadWholeFile("/proc/thread-self/mountinfo"));
+  LS_ASSIGN(const std::string table, sys::ReadWholeFile("/proc/thread-self/mountinfo"));
   const std::string below = *canonical == "/" ? "/" : *canonical + "/";
   // Links in `directory` resolve for the kernel; the caller gets the names it knows.
   std::string given = directory;
@@ -93,4 +94,4 @@ Result<std::vector<MountInfo>> ReadMounts(const std::string& directory) {
   return found;
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

@@ -12,7 +12,7 @@
 #include "sys/mount_api.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 namespace {
 
 struct AttributeName {
@@ -21,12 +21,12 @@ struct AttributeName {
   unsigned long classic;
 };
 constexpr std::array<AttributeName, 6> kAttributes{{
-    {"ro", kMountAttrReadOnly, MS_RDONLY},
-    {"nosuid", kMountAttrNoSuid, MS_NOSUID},
-    {"nodev", kMountAttrNoDev, MS_NODEV},
-    {"noexec", kMountAttrNoExec, MS_NOEXEC},
-    {"noatime", kMountAttrNoAtime, MS_NOATIME},
-    {"nodiratime", kMountAttrNoDirAtime, MS_NODIRATIME},
+    {"ro", sys::kMountAttrReadOnly, MS_RDONLY},
+    {"nosuid", sys::kMountAttrNoSuid, MS_NOSUID},
+    {"nodev", sys::kMountAttrNoDev, MS_NODEV},
+    {"noexec", sys::kMountAttrNoExec, MS_NOEXEC},
+    {"noatime", sys::kMountAttrNoAtime, MS_NOATIME},
+    {"nodiratime", sys::kMountAttrNoDirAtime, MS_NODIRATIME},
 }};
 
 // Longest tail shown in the mount table: fsconfig takes strings of at most 255 bytes, the prefix included.
@@ -37,7 +37,7 @@ constexpr size_t kMaxTail = 160;
 SplitOptions SplitMountOptions(const std::vector<std::string>& options, bool read_only) {
   SplitOptions split;
   if (read_only) {
-    split.attributes |= kMountAttrReadOnly;
+    split.attributes |= sys::kMountAttrReadOnly;
     split.classic_flags |= MS_RDONLY;
   }
   for (const std::string& option : options) {
@@ -69,11 +69,11 @@ Result<Anchor> AnchorDirectory(const std::string& path) {
     const std::string_view tail = view.substr(before + 1);
     // Characters that mean something in an option string are told by the descriptor alone.
     if (tail.size() <= kMaxTail && tail.find_first_of(",:\\\"") == std::string_view::npos) {
-      LS_ASSIGN(UniqueFd fd, OpenPath(std::string(view.substr(0, before + 1)), O_PATH | O_DIRECTORY));
+      LS_ASSIGN(UniqueFd fd, sys::OpenPath(std::string(view.substr(0, before + 1)), O_PATH | O_DIRECTORY));
       return Anchor{std::move(fd), std::string(tail)};
     }
   }
-  LS_ASSIGN(UniqueFd fd, OpenPath(path, O_PATH | O_DIRECTORY));
+  LS_ASSIGN(UniqueFd fd, sys::OpenPath(path, O_PATH | O_DIRECTORY));
   return Anchor{std::move(fd), {}};
 }
 
@@ -109,4 +109,4 @@ Result<MountTier> MountOverlay(const OverlayMount& mount) {
   return tier;
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

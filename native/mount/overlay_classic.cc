@@ -11,13 +11,13 @@
 #include "sys/open.h"
 #include "sys/thread.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 namespace {
 
 // Runs in the thread whose working directory is its own.
 Result<void> MountHere(const OverlayMount& mount) {
   const SplitOptions options = SplitMountOptions(mount.options, mount.upper.empty());
-  LS_ASSIGN(const ParentPath target, OpenParent(mount.target));
+  LS_ASSIGN(const sys::ParentPath target, sys::OpenParent(mount.target));
   const std::string target_text = std::to_string(target.directory.get()) + "/" + target.name;
 
   std::string data;
@@ -25,7 +25,7 @@ Result<void> MountHere(const OverlayMount& mount) {
   std::vector<UniqueFd> lowers;
   data += "lowerdir=";
   for (const std::string& lower : mount.lowers) {
-    LS_ASSIGN(UniqueFd fd, OpenPath(lower, O_PATH | O_DIRECTORY));
+    LS_ASSIGN(UniqueFd fd, sys::OpenPath(lower, O_PATH | O_DIRECTORY));
     if (!lowers.empty()) data += ':';
     data += std::to_string(fd.get());
     lowers.push_back(std::move(fd));
@@ -68,9 +68,9 @@ Result<void> MountHere(const OverlayMount& mount) {
 
 Result<void> MountClassic(const OverlayMount& mount) {
   std::optional<Result<void>> outcome;
-  LS_ASSIGN(Thread thread, Thread::Start([&] { outcome.emplace(MountHere(mount)); }, {"ls-mount", true, 0}));
+  LS_ASSIGN(sys::Thread thread, sys::Thread::Start([&] { outcome.emplace(MountHere(mount)); }, {"ls-mount", true, 0}));
   thread.Join();
   return *outcome;
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

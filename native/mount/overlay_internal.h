@@ -8,7 +8,7 @@
 #include "mount/overlay.h"
 #include "sys/unique_fd.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 
 // OverlayMount.options, split into what overlayfs reads and what belongs to the mount itself.
 struct SplitOptions {
@@ -36,4 +36,4 @@ Result<void> RequireWritable(int fd, const OverlayMount& mount, const SplitOptio
 Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor);
 Result<void> MountClassic(const OverlayMount& mount);
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

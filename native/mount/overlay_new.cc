@@ -9,12 +9,12 @@
 #include "sys/mount_api.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 namespace {
 
 // `error` with what the kernel said about it, and about which directory.
 Error Explain(Error error, int context, const std::string& path) {
-  const std::string log = ReadContextLog(context);
+  const std::string log = sys::ReadContextLog(context);
   if (!log.empty()) error.detail = error.detail.empty() ? log : error.detail + ": " + log;
   if (error.path.empty()) error.path = path;
   return error;
@@ -22,8 +22,8 @@ Error Explain(Error error, int context, const std::string& path) {
 
 // FSCONFIG_SET_FD wants a descriptor that was opened for reading.
 Result<void> AddByDescriptor(int context, const char* key, const std::string& path) {
-  LS_ASSIGN(const UniqueFd fd, OpenPath(path, O_RDONLY | O_DIRECTORY));
-  const Result<void> set = FsconfigFd(context, key, fd.get());
+  LS_ASSIGN(const UniqueFd fd, sys::OpenPath(path, O_RDONLY | O_DIRECTORY));
+  const Result<void> set = sys::FsconfigFd(context, key, fd.get());
   if (!set) return Explain(set.error(), context, path);
   return {};
 }
@@ -33,9 +33,9 @@ Result<void> AddByProcPath(int context, const char* key, const std::string& path
   if (show) {
     LS_ASSIGN(anchor, AnchorDirectory(path));
   } else {
-    LS_ASSIGN(anchor.fd, OpenPath(path, O_PATH | O_DIRECTORY));
+    LS_ASSIGN(anchor.fd, sys::OpenPath(path, O_PATH | O_DIRECTORY));
   }
-  const Result<void> set = FsconfigString(context, key, anchor.Text("/proc/thread-self/fd/"));
+  const Result<void> set = sys::FsconfigString(context, key, anchor.Text("/proc/thread-self/fd/"));
   if (!set) return Explain(set.error(), context, path);
   return {};
 }
@@ -43,14 +43,14 @@ Result<void> AddByProcPath(int context, const char* key, const std::string& path
 Result<void> AddOption(int context, const std::string& option) {
   const size_t equals = option.find('=');
   if (equals == std::string::npos) {
-    const Result<void> set = FsconfigFlag(context, option.c_str());
+    const Result<void> set = sys::FsconfigFlag(context, option.c_str());
     if (!set) return Explain(set.error(), context, {});
     return {};
   }
   std::string value = option.substr(equals + 1);
   // Quotes keep commas together in an option string; here every value stands alone.
   if (value.size() >= 2 && value.front() == '"' && value.back() == '"') value = value.substr(1, value.size() - 2);
-  const Result<void> set = FsconfigString(context, option.substr(0, equals).c_str(), value);
+  const Result<void> set = sys::FsconfigString(context, option.substr(0, equals).c_str(), value);
   if (!set) return Explain(set.error(), context, {});
   return {};
 }
@@ -59,9 +59,9 @@ Result<void> AddOption(int context, const std::string& option) {
 
 Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor) {
   const SplitOptions options = SplitMountOptions(mount.options, mount.upper.empty());
-  LS_ASSIGN(const UniqueFd target, OpenPath(mount.target, O_PATH | O_DIRECTORY));
-  LS_ASSIGN(const UniqueFd context, Fsopen("overlay"));
-  LS_TRY(FsconfigString(context.get(), "source", "overlay"));
+  LS_ASSIGN(const UniqueFd target, sys::OpenPath(mount.target, O_PATH | O_DIRECTORY));
+  LS_ASSIGN(const UniqueFd context, sys::Fsopen("overlay"));
+  LS_TRY(sys::FsconfigString(context.get(), "source", "overlay"));
   for (const std::string& option : options.overlay) LS_TRY(AddOption(context.get(), option));
   for (const std::string& lower : mount.lowers) {
     LS_TRY(by_descriptor ? AddByDescriptor(context.get(), "lowerdir+", lower)
@@ -73,24 +73,24 @@ Result<void> MountWithContext(const OverlayMount& mount, bool by_descriptor) {
     LS_TRY(by_descriptor ? AddByDescriptor(context.get(), "workdir", mount.work)
                          : AddByProcPath(context.get(), "workdir", mount.work, true));
   }
-  const Result<void> created = FsconfigCreate(context.get());
+  const Result<void> created = sys::FsconfigCreate(context.get());
   if (!created) return Explain(created.error(), context.get(), mount.target);
-  Result<UniqueFd> detached = Fsmount(context.get(), options.attributes);
+  Result<UniqueFd> detached = sys::Fsmount(context.get(), options.attributes);
   if (!detached) return Explain(detached.error(), context.get(), mount.target);
 
   LS_TRY(RequireWritable(detached->get(), mount, options));
 
   // Until it is attached the mount lives by its descriptor alone: every return above leaves nothing behind.
-  Result<void> attached = MoveMount(detached->get(), target.get());
+  Result<void> attached = sys::MoveMount(detached->get(), target.get());
   if (!attached) return Explain(attached.error(), context.get(), mount.target);
   // A mount below a shared one was made shared when it was attached.
-  Result<void> made_private = MakeMountPrivate(detached->get());
+  Result<void> made_private = sys::MakeMountPrivate(detached->get());
   if (!made_private) {
     const Error error = Explain(made_private.error(), context.get(), mount.target);
-    umount2(ProcFdPath(detached->get()).c_str(), MNT_DETACH);
+    umount2(sys::ProcFdPath(detached->get()).c_str(), MNT_DETACH);
     return error;
   }
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

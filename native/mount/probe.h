@@ -5,7 +5,7 @@
 
 #include "mount/overlay.h"
 
-namespace layerstore {
+namespace layerstore::mount {
 
 struct MountProbe {
   // "yes", or why not.
@@ -18,4 +18,4 @@ const MountProbe& ProbeMount();
 // The first tier that works: descriptors, lowerdir+, classic.
 MountTier BestMountTier();
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

@@ -1,20 +1,46 @@
-// A mount together with its mount point: made, looked at and removed in one go, so that callers on other threads wait
-// once.
+#include "mount/target.h"
+
+#include <limits.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
 
-#include "mount/overlay.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/mount_api.h"
+#include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::mount {
+
+Result<void> Unmount(const std::string& target, bool detach) {
+  const int flags = UMOUNT_NOFOLLOW | (detach ? MNT_DETACH : 0);
+  if (target.size() < PATH_MAX) {
+    if (umount2(target.c_str(), flags) != 0) return SysError("umount2", target);
+    return {};
+  }
+  LS_ASSIGN(const sys::ParentPath parent, sys::OpenParent(target));
+  if (umount2((sys::ProcFdPath(parent.directory.get()) + "/" + parent.name).c_str(), flags) != 0) {
+    return SysError("umount2", target);
+  }
+  return {};
+}
+
+void DeferredTeardown::End() {
+  std::unique_lock lock(mutex_);
+  for (size_t left = kept_.size(); left > 0 && !kept_.empty(); --left) {
+    UniqueFd ending = std::move(kept_.front());
+    kept_.pop_front();
+    lock.unlock();
+    ending.reset();
+    lock.lock();
+  }
+}
 
 Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode) {
   const char* target = mount.target.c_str();
   if (mkdir(target, target_mode) != 0) return SysError("mkdir", mount.target);
-  if (const Result<void> set = SetNewMode(mount.target, target_mode); !set) {
+  if (const Result<void> set = sys::SetNewMode(mount.target, target_mode); !set) {
     rmdir(target);
     return set.error();
   }
@@ -39,7 +65,7 @@ Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t devi
   UniqueFd picked;
   if (teardown != nullptr) {
     // It holds the file system and not the mount, so that a busy target is found busy all the same.
-    if (Result<UniqueFd> fd = Fspick(target)) picked = std::move(*fd);
+    if (Result<UniqueFd> fd = sys::Fspick(target)) picked = std::move(*fd);
   }
   LS_TRY(Unmount(target, false));
   if (picked.valid()) teardown->Keep(std::move(picked));
@@ -48,4 +74,4 @@ Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t devi
   return UnmountOutcome::kRemoved;
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::mount

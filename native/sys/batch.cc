@@ -9,10 +9,10 @@
 
 #include <span>
 
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 // RENAME_* of <linux/fs.h>.
@@ -152,4 +152,4 @@ Result<void> RunBatch(const std::vector<BatchOp>& ops) {
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -11,7 +11,7 @@
 
 #include "sys/result.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 enum class BatchKind : uint8_t {
   kMkdir,
@@ -51,4 +51,4 @@ struct BatchOp {
 // undone.
 Result<void> RunBatch(const std::vector<BatchOp>& ops);
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

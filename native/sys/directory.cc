@@ -12,7 +12,7 @@
 
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 // The head of struct linux_dirent64, as the kernel lays it out; the zero-terminated name follows it.
@@ -70,4 +70,4 @@ Result<std::string> ListNames(const std::string& directory, bool directories) {
   }
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

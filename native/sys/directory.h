@@ -8,7 +8,7 @@
 
 #include "sys/result.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 struct DirectoryEntry {
   std::string_view name;  // valid until the next call; name.data() ends in a zero byte
@@ -38,4 +38,4 @@ bool IsDirectory(int directory, const DirectoryEntry& entry);
 // The names in `directory`, or only those of its directories, each followed by a slash. Any thread.
 Result<std::string> ListNames(const std::string& directory, bool directories);
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

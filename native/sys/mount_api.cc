@@ -17,7 +17,7 @@
 #define SYS_mount_setattr 442
 #endif
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 // enum fsconfig_command, and flags, of <linux/mount.h>, which cannot be included beside <sys/mount.h> everywhere.
@@ -111,4 +111,4 @@ std::string ReadContextLog(int context) {
   }
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -7,7 +7,7 @@
 #include "sys/result.h"
 #include "sys/unique_fd.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 // fsconfig(2): an option of the file system that `context` describes.
 Result<void> FsconfigFlag(int context, const char* key);
@@ -37,4 +37,4 @@ inline constexpr uint64_t kMountAttrNoExec = 0x08;
 inline constexpr uint64_t kMountAttrNoAtime = 0x10;
 inline constexpr uint64_t kMountAttrNoDirAtime = 0x80;
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -7,7 +7,7 @@
 
 #include <string_view>
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 #ifndef SYS_openat2
@@ -101,4 +101,4 @@ Result<ParentPath> OpenParent(const std::string& path) {
 
 std::string ProcFdPath(int fd) { return "/proc/thread-self/fd/" + std::to_string(fd); }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

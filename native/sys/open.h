@@ -7,7 +7,7 @@
 #include "sys/result.h"
 #include "sys/unique_fd.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 // RESOLVE_* of <linux/openat2.h>, which older header packages lack.
 inline constexpr uint64_t kResolveNoXdev = 0x01;
@@ -41,4 +41,4 @@ Result<ParentPath> OpenParent(const std::string& path);
 // "/proc/thread-self/fd/N": the file behind a descriptor of the calling thread, for calls that take only a path.
 std::string ProcFdPath(int fd);
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <utility>
 
-namespace layerstore {
+namespace layerstore::sys {
 
 Pages::Pages(size_t bytes) {
   const size_t size = (bytes + kHugeBytes - 1) / kHugeBytes * kHugeBytes;
@@ -31,4 +31,4 @@ Pages::~Pages() {
   if (!bytes_.empty()) munmap(bytes_.data(), bytes_.size());
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <span>
 
-namespace layerstore {
+namespace layerstore::sys {
 
 class Pages {
  public:
@@ -28,4 +28,4 @@ class Pages {
   std::span<uint8_t> bytes_;
 };
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -9,7 +9,7 @@
 
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 std::string Answer(bool works, int error, const char* since) {
@@ -41,4 +41,4 @@ const std::map<std::string, std::string>& ProbeKernel() {
   return *found;
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -4,9 +4,9 @@
 #include <map>
 #include <string>
 
-namespace layerstore {
+namespace layerstore::sys {
 
 // "kernel" -> its release; other names -> "yes", or why not.
 const std::map<std::string, std::string>& ProbeKernel();
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -7,7 +7,7 @@
 #include "sys/directory.h"
 #include "sys/open.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 constexpr size_t kPage = 4096;
@@ -84,4 +84,4 @@ Result<std::vector<SmallFilesRow>> ReadSmallFiles(const std::string& directory, 
   }
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

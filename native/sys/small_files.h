@@ -7,7 +7,7 @@
 
 #include "sys/result.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 struct SmallFile {
   std::optional<std::string> content;  // nullopt and err 0: there is no such file
@@ -23,4 +23,4 @@ struct SmallFilesRow {
 Result<std::vector<SmallFilesRow>> ReadSmallFiles(const std::string& directory, const std::vector<std::string>& names,
                                                   size_t max_bytes);
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <utility>
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 // What the new thread needs; shared only while Start() waits for the outcome of unshare.
@@ -91,4 +91,4 @@ void Thread::Join() {
   if (std::exchange(running_, false)) pthread_join(thread_, nullptr);
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -9,7 +9,7 @@
 
 #include "sys/result.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 struct ThreadOptions {
   // At most 15 bytes, shown by `ps -T` and debuggers.
@@ -41,4 +41,4 @@ class Thread {
   bool running_ = false;
 };
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <utility>
 
-namespace layerstore {
+namespace layerstore::sys {
 namespace {
 
 constexpr std::chrono::seconds kIdleTime{3};
@@ -104,4 +104,4 @@ void ThreadPool::Close() {
   for (Thread& thread : ended) thread.Join();
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

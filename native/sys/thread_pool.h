@@ -13,7 +13,7 @@
 #include "sys/result.h"
 #include "sys/thread.h"
 
-namespace layerstore {
+namespace layerstore::sys {
 
 enum class TaskClass : uint8_t {
   kShort,        // short, no disk I/O; limited concurrency, since many at once contend for the same directories
@@ -67,4 +67,4 @@ class ThreadPool {
   bool closing_ = false;
 };
 
-}  // namespace layerstore
+}  // namespace layerstore::sys

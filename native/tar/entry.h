@@ -6,11 +6,11 @@
 #include <utility>
 #include <vector>
 
-namespace layerstore {
+namespace layerstore::tar {
 
-inline constexpr size_t kTarBlock = 512;
+inline constexpr size_t kBlockBytes = 512;
 
-enum class TarType : char {
+enum class Type : char {
   kRegular = '0',
   kHardLink = '1',
   kSymlink = '2',
@@ -32,11 +32,11 @@ struct SparseRegion {
   uint64_t length = 0;
 };
 
-struct TarEntry {
+struct Entry {
   std::string name;  // bytes, as the archive has it
   std::string link_name;
   // The type byte; what Go calls TypeRegA (0) is already kRegular or, with a slash at the end of the name, kDirectory.
-  TarType type = TarType::kRegular;
+  Type type = Type::kRegular;
   int64_t mode = 0;
   int64_t uid = 0;
   int64_t gid = 0;
@@ -52,4 +52,4 @@ struct TarEntry {
       xattrs;  // SCHILY.xattr.*, names without the prefix, in order of the archive
 };
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

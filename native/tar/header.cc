@@ -5,7 +5,7 @@
 #include <charconv>
 #include <limits>
 
-namespace layerstore {
+namespace layerstore::tar {
 namespace {
 
 struct Field {
@@ -33,7 +33,7 @@ constexpr Field kGnuAtime = {345, 12};
 constexpr Field kGnuCtime = {357, 12};
 constexpr Field kStarTrailer = {508, 4};
 
-std::span<const uint8_t> Get(TarBlock block, Field field) { return block.subspan(field.offset, field.size); }
+std::span<const uint8_t> Get(Block block, Field field) { return block.subspan(field.offset, field.size); }
 
 bool Equals(std::span<const uint8_t> bytes, std::string_view text) {
   return std::equal(bytes.begin(), bytes.end(), text.begin(), text.end(),
@@ -74,7 +74,7 @@ bool IsAscii(std::string_view text) {
 
 // GNU headers have times where ustar has the prefix. Archives of early Go versions put a prefix there all the same: it
 // is taken when it does not read as times.
-std::string GnuPrefix(TarBlock block) {
+std::string GnuPrefix(Block block) {
   for (const Field field : {kGnuAtime, kGnuCtime}) {
     const std::span<const uint8_t> bytes = Get(block, field);
     if (bytes[0] == 0 || ParseNumeric(bytes).has_value()) continue;
@@ -86,7 +86,7 @@ std::string GnuPrefix(TarBlock block) {
 
 }  // namespace
 
-bool IsZeroBlock(TarBlock block) {
+bool IsZeroBlock(Block block) {
   return std::all_of(block.begin(), block.end(), [](uint8_t byte) { return byte == 0; });
 }
 
@@ -117,24 +117,24 @@ std::string_view NameOfForeignFormat(std::span<const uint8_t> bytes) {
   return {};
 }
 
-TarFormat DetectFormat(TarBlock block) {
+Format DetectFormat(Block block) {
   const std::optional<int64_t> given = ParseOctal(Get(block, kChecksum));
-  if (!given.has_value()) return TarFormat::kUnknown;
+  if (!given.has_value()) return Format::kUnknown;
   int64_t as_unsigned = 0;
   int64_t as_signed = 0;  // old Sun tars
-  for (size_t i = 0; i < kTarBlock; i++) {
+  for (size_t i = 0; i < kBlockBytes; i++) {
     const bool in_checksum = i >= kChecksum.offset && i < kChecksum.offset + kChecksum.size;
     const uint8_t byte = in_checksum ? uint8_t{' '} : block[i];
     as_unsigned += byte;
     as_signed += static_cast<int8_t>(byte);
   }
-  if (*given != as_unsigned && *given != as_signed) return TarFormat::kUnknown;
+  if (*given != as_unsigned && *given != as_signed) return Format::kUnknown;
   const std::span<const uint8_t> magic = Get(block, kMagic);
   if (Equals(magic, {"ustar\0", 6})) {
-    return Equals(Get(block, kStarTrailer), {"tar\0", 4}) ? TarFormat::kStar : TarFormat::kUstar;
+    return Equals(Get(block, kStarTrailer), {"tar\0", 4}) ? Format::kStar : Format::kUstar;
   }
-  if (Equals(magic, "ustar ") && Equals(Get(block, kVersion), {" \0", 2})) return TarFormat::kGnu;
-  return TarFormat::kV7;
+  if (Equals(magic, "ustar ") && Equals(Get(block, kVersion), {" \0", 2})) return Format::kGnu;
+  return Format::kV7;
 }
 
 std::optional<int64_t> ParseNumeric(std::span<const uint8_t> field) {
@@ -157,21 +157,21 @@ std::optional<int64_t> ParseDecimal(std::string_view text) {
   return value;
 }
 
-bool IsHeaderOnly(TarType type) {
+bool IsHeaderOnly(Type type) {
   switch (type) {
-    case TarType::kHardLink:
-    case TarType::kSymlink:
-    case TarType::kCharDevice:
-    case TarType::kBlockDevice:
-    case TarType::kDirectory:
-    case TarType::kFifo:
+    case Type::kHardLink:
+    case Type::kSymlink:
+    case Type::kCharDevice:
+    case Type::kBlockDevice:
+    case Type::kDirectory:
+    case Type::kFifo:
       return true;
     default:
       return false;
   }
 }
 
-Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry) {
+Result<void> ParseHeaderBlock(Block block, Format format, Entry& entry) {
   struct Number {
     Field field;
     const char* what;
@@ -198,15 +198,15 @@ Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry)
     return {};
   };
   LS_TRY(parse(common));
-  if (format != TarFormat::kV7) LS_TRY(parse(newer));
-  if (format == TarFormat::kStar) LS_TRY(parse(star));
-  entry.type = static_cast<TarType>(block[kType]);
+  if (format != Format::kV7) LS_TRY(parse(newer));
+  if (format == Format::kStar) LS_TRY(parse(star));
+  entry.type = static_cast<Type>(block[kType]);
   entry.link_name = ParseText(Get(block, kLinkName));
   entry.name = ParseText(Get(block, kName));
   std::string prefix;
-  if (format == TarFormat::kUstar) prefix = ParseText(Get(block, kUstarPrefix));
-  if (format == TarFormat::kStar) prefix = ParseText(Get(block, kStarPrefix));
-  if (format == TarFormat::kGnu) prefix = GnuPrefix(block);
+  if (format == Format::kUstar) prefix = ParseText(Get(block, kUstarPrefix));
+  if (format == Format::kStar) prefix = ParseText(Get(block, kStarPrefix));
+  if (format == Format::kGnu) prefix = GnuPrefix(block);
   if (!prefix.empty()) entry.name = prefix + "/" + entry.name;
   // A header without data may carry any size: nobody reads it.
   if (size < 0 && !IsHeaderOnly(entry.type)) return DataError(Fault::kBadTar, "header field size is negative");
@@ -214,4 +214,4 @@ Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry)
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

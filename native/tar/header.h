@@ -11,15 +11,15 @@
 #include "sys/result.h"
 #include "tar/entry.h"
 
-namespace layerstore {
+namespace layerstore::tar {
 
-enum class TarFormat : uint8_t { kUnknown, kV7, kUstar, kGnu, kStar };
+enum class Format : uint8_t { kUnknown, kV7, kUstar, kGnu, kStar };
 
-using TarBlock = std::span<const uint8_t, kTarBlock>;
+using Block = std::span<const uint8_t, kBlockBytes>;
 
 // kUnknown: the checksum is wrong.
-TarFormat DetectFormat(TarBlock block);
-bool IsZeroBlock(TarBlock block);
+Format DetectFormat(Block block);
+bool IsZeroBlock(Block block);
 
 // Octal with blanks and NULs around, or base-256 in two's complement; nothing where it is neither or does not fit.
 std::optional<int64_t> ParseNumeric(std::span<const uint8_t> field);
@@ -30,12 +30,12 @@ std::optional<int64_t> ParseDecimal(std::string_view text);
 
 // Fields of a block whose format is known; `entry.size` is the size field (negative is an error), `entry.type` the raw
 // byte. The error's detail names the field.
-Result<void> ParseHeaderBlock(TarBlock block, TarFormat format, TarEntry& entry);
+Result<void> ParseHeaderBlock(Block block, Format format, Entry& entry);
 
 // The name of the compression or other format that the data begins with, "xz" or "bzip2". Empty: none that is known.
 std::string_view NameOfForeignFormat(std::span<const uint8_t> bytes);
 
 // Link, symlink, device, directory, FIFO: no data follows whatever the size field says.
-bool IsHeaderOnly(TarType type);
+bool IsHeaderOnly(Type type);
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

@@ -5,7 +5,7 @@
 
 #include "tar/header.h"
 
-namespace layerstore {
+namespace layerstore::tar {
 namespace {
 
 constexpr std::string_view kXattrPrefix = "SCHILY.xattr.";
@@ -35,7 +35,7 @@ std::string_view Lookup(const PaxRecords& records, std::string_view key) {
 }
 
 // "seconds[.fraction]", either sign; digits behind the ninth are cut off.
-bool ParseTime(std::string_view text, TarEntry& entry) {
+bool ParseTime(std::string_view text, Entry& entry) {
   const size_t dot = text.find('.');
   const std::string_view whole = text.substr(0, dot);
   const std::optional<int64_t> seconds = ParseDecimal(whole);
@@ -95,7 +95,7 @@ Result<PaxRecords> ParsePax(std::string_view text) {
   return records;
 }
 
-Result<void> MergePax(const PaxRecords& records, const XattrLimits& limits, TarEntry& entry) {
+Result<void> MergePax(const PaxRecords& records, const XattrLimits& limits, Entry& entry) {
   uint64_t xattr_bytes = 0;
   for (const auto& [key, value] : records) {
     // An xattr may be empty; of the others an empty value leaves the header's.
@@ -107,7 +107,7 @@ Result<void> MergePax(const PaxRecords& records, const XattrLimits& limits, TarE
     } else if (key == "mtime") {
       if (!ParseTime(value, entry)) return Bad("PAX record mtime");
     } else if (key == "atime" || key == "ctime") {
-      TarEntry unused;
+      Entry unused;
       if (!ParseTime(value, unused)) return Bad("PAX record " + key);
     } else if (key == "uid" || key == "gid" || key == "size") {
       const std::optional<int64_t> number = ParseDecimal(value);
@@ -127,7 +127,7 @@ Result<void> MergePax(const PaxRecords& records, const XattrLimits& limits, TarE
   return {};
 }
 
-Result<PaxSparse> MergePaxSparse(const PaxRecords& records, TarEntry& entry) {
+Result<PaxSparse> MergePaxSparse(const PaxRecords& records, Entry& entry) {
   const std::string_view major = Lookup(records, kSparseMajor);
   const std::string_view minor = Lookup(records, kSparseMinor);
   PaxSparse sparse = PaxSparse::kMapInRecords;
@@ -187,4 +187,4 @@ Result<void> CheckSparse(const std::vector<SparseRegion>& regions, uint64_t size
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

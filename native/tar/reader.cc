@@ -7,7 +7,7 @@
 
 #include "tar/header.h"
 
-namespace layerstore {
+namespace layerstore::tar {
 namespace {
 
 constexpr size_t kGnuSparseArray = 386;
@@ -20,23 +20,23 @@ constexpr size_t kExtensionExtended = 504;
 
 }  // namespace
 
-Error TarReader::Bad(std::string detail, const std::string& path) const {
+Error Reader::Bad(std::string detail, const std::string& path) const {
   return DataError(Fault::kBadTar, std::move(detail), path, offset_);
 }
 
 // At the very start another format may say what the source is.
-Error TarReader::NoHeader(std::span<const uint8_t> bytes, const char* detail) const {
-  const std::string_view format = offset_ <= kTarBlock ? NameOfForeignFormat(bytes) : std::string_view();
+Error Reader::NoHeader(std::span<const uint8_t> bytes, const char* detail) const {
+  const std::string_view format = offset_ <= kBlockBytes ? NameOfForeignFormat(bytes) : std::string_view();
   if (format.empty()) return Bad(detail);
   return DataError(Fault::kBadCompression,
                    "the source is " + std::string(format) +
                        " data, which is not supported: give a tar, plain or compressed with gzip or zstd");
 }
 
-Result<void> TarReader::AddRaw(std::span<const uint8_t> bytes) {
+Result<void> Reader::AddRaw(std::span<const uint8_t> bytes) {
   header_bytes_ += bytes.size();
   // Room for the header itself and the padding before it comes on top.
-  if (header_bytes_ > limits_.max_header_bytes && header_bytes_ - limits_.max_header_bytes > 4 * kTarBlock) {
+  if (header_bytes_ > limits_.max_header_bytes && header_bytes_ - limits_.max_header_bytes > 4 * kBlockBytes) {
     return DataError(Fault::kLimit, "maxHeaderBytes", {}, offset_);
   }
   raw_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -44,10 +44,10 @@ Result<void> TarReader::AddRaw(std::span<const uint8_t> bytes) {
 }
 
 // False: the input ended exactly here, which `may_end` allows.
-Result<bool> TarReader::ReadBlock(uint8_t* block, bool may_end) {
+Result<bool> Reader::ReadBlock(uint8_t* block, bool may_end) {
   size_t have = 0;
-  while (have < kTarBlock) {
-    LS_ASSIGN(const std::span<const uint8_t> bytes, input_.Take(kTarBlock - have));
+  while (have < kBlockBytes) {
+    LS_ASSIGN(const std::span<const uint8_t> bytes, input_.Take(kBlockBytes - have));
     if (bytes.empty()) {
       if (have == 0 && may_end) return false;
       return NoHeader({block, have}, "the tar ends inside a header");
@@ -56,11 +56,11 @@ Result<bool> TarReader::ReadBlock(uint8_t* block, bool may_end) {
     have += bytes.size();
     offset_ += bytes.size();
   }
-  LS_TRY(AddRaw({block, kTarBlock}));
+  LS_TRY(AddRaw({block, kBlockBytes}));
   return true;
 }
 
-Result<std::span<const uint8_t>> TarReader::ReadData(size_t max) {
+Result<std::span<const uint8_t>> Reader::ReadData(size_t max) {
   if (data_left_ == 0) return std::span<const uint8_t>();
   LS_ASSIGN(const std::span<const uint8_t> bytes,
             input_.Take(static_cast<size_t>(std::min<uint64_t>(max, data_left_))));
@@ -70,14 +70,14 @@ Result<std::span<const uint8_t>> TarReader::ReadData(size_t max) {
   return bytes;
 }
 
-Result<std::span<const uint8_t>> TarReader::ReadTrailing(size_t max) {
+Result<std::span<const uint8_t>> Reader::ReadTrailing(size_t max) {
   LS_ASSIGN(const std::span<const uint8_t> bytes, input_.Take(max));
   offset_ += bytes.size();
   return bytes;
 }
 
 // The input may end in the padding: the file is whole.
-Result<void> TarReader::SkipPadding() {
+Result<void> Reader::SkipPadding() {
   while (padding_ > 0) {
     LS_ASSIGN(const std::span<const uint8_t> bytes, input_.Take(padding_));
     if (bytes.empty()) {
@@ -93,7 +93,7 @@ Result<void> TarReader::SkipPadding() {
 }
 
 // The data of an extension header.
-Result<std::string> TarReader::ReadSpecial(uint64_t size) {
+Result<std::string> Reader::ReadSpecial(uint64_t size) {
   if (size > limits_.max_header_bytes) return DataError(Fault::kLimit, "maxHeaderBytes", {}, offset_);
   std::string text;
   text.reserve(static_cast<size_t>(size));
@@ -106,12 +106,12 @@ Result<std::string> TarReader::ReadSpecial(uint64_t size) {
   return text;
 }
 
-void TarReader::SetData(const TarEntry& entry) {
+void Reader::SetData(const Entry& entry) {
   data_left_ = IsHeaderOnly(entry.type) ? 0 : entry.size;
-  padding_ = static_cast<size_t>((kTarBlock - data_left_ % kTarBlock) % kTarBlock);
+  padding_ = static_cast<size_t>((kBlockBytes - data_left_ % kBlockBytes) % kBlockBytes);
 }
 
-Result<TarReader::Step> TarReader::Next(TarEntry& entry) {
+Result<Reader::Step> Reader::Next(Entry& entry) {
   header_bytes_ = 0;
   while (data_left_ > 0) {
     LS_ASSIGN(const std::span<const uint8_t> bytes, ReadData(SIZE_MAX));
@@ -120,7 +120,7 @@ Result<TarReader::Step> TarReader::Next(TarEntry& entry) {
   pax_.clear();
   gnu_name_.clear();
   gnu_link_.clear();
-  std::array<uint8_t, kTarBlock> block;
+  std::array<uint8_t, kBlockBytes> block;
   while (true) {
     LS_TRY(SkipPadding());
     if (ended_) return Step::kEnd;
@@ -134,38 +134,38 @@ Result<TarReader::Step> TarReader::Next(TarEntry& entry) {
       ended_ = true;
       return Step::kEnd;
     }
-    const TarFormat format = DetectFormat(block);
-    if (format == TarFormat::kUnknown) return NoHeader(block, "header checksum");
-    entry = TarEntry();
+    const Format format = DetectFormat(block);
+    if (format == Format::kUnknown) return NoHeader(block, "header checksum");
+    entry = Entry();
     if (auto parsed = ParseHeaderBlock(block, format, entry); !parsed.ok()) {
       parsed.error().offset = offset_;
       return parsed.error();
     }
     SetData(entry);
     switch (entry.type) {
-      case TarType::kPaxLocal:
-      case TarType::kPaxGlobal: {
+      case Type::kPaxLocal:
+      case Type::kPaxGlobal: {
         LS_ASSIGN(const std::string text, ReadSpecial(entry.size));
         auto records = ParsePax(text);
         if (!records.ok()) {
           records.error().offset = offset_;
           return records.error();
         }
-        if (entry.type == TarType::kPaxGlobal) return Step::kGlobal;
+        if (entry.type == Type::kPaxGlobal) return Step::kGlobal;
         pax_ = std::move(*records);
         continue;
       }
-      case TarType::kGnuLongName:
-      case TarType::kGnuLongLink: {
+      case Type::kGnuLongName:
+      case Type::kGnuLongLink: {
         LS_ASSIGN(std::string text, ReadSpecial(entry.size));
         text.resize(std::min(text.size(), text.find('\0')));
-        (entry.type == TarType::kGnuLongName ? gnu_name_ : gnu_link_) = std::move(text);
+        (entry.type == Type::kGnuLongName ? gnu_name_ : gnu_link_) = std::move(text);
         continue;
       }
       default:
         break;
     }
-    auto finished = Finish(block, format == TarFormat::kGnu, entry);
+    auto finished = Finish(block, format == Format::kGnu, entry);
     if (!finished.ok()) {
       if (finished.error().path.empty()) finished.error().path = entry.name;
       finished.error().offset = offset_;
@@ -175,15 +175,15 @@ Result<TarReader::Step> TarReader::Next(TarEntry& entry) {
   }
 }
 
-Result<void> TarReader::Finish(std::span<const uint8_t, kTarBlock> header, bool gnu, TarEntry& entry) {
+Result<void> Reader::Finish(std::span<const uint8_t, kBlockBytes> header, bool gnu, Entry& entry) {
   LS_TRY(MergePax(pax_, limits_.xattrs, entry));
   if (!gnu_name_.empty()) entry.name = gnu_name_;
   if (!gnu_link_.empty()) entry.link_name = gnu_link_;
   if (static_cast<char>(entry.type) == '\0') {
-    entry.type = entry.name.ends_with('/') ? TarType::kDirectory : TarType::kRegular;
+    entry.type = entry.name.ends_with('/') ? Type::kDirectory : Type::kRegular;
   }
   SetData(entry);
-  if (entry.type == TarType::kGnuSparse) {
+  if (entry.type == Type::kGnuSparse) {
     if (!gnu) return Bad("sparse header in a format that has none");
     LS_TRY(ReadGnuSparse(header, entry));
   } else {
@@ -197,18 +197,18 @@ Result<void> TarReader::Finish(std::span<const uint8_t, kTarBlock> header, bool 
   if (entry.sparse) {
     if (IsHeaderOnly(entry.type)) return Bad("sparse map on an entry without data");
     LS_TRY(CheckSparse(entry.regions, entry.size, data_left_));
-    entry.type = TarType::kRegular;
+    entry.type = Type::kRegular;
   }
   entry.data_size = data_left_;
   return {};
 }
 
-Result<void> TarReader::ReadGnuSparse(std::span<const uint8_t, kTarBlock> header, TarEntry& entry) {
+Result<void> Reader::ReadGnuSparse(std::span<const uint8_t, kBlockBytes> header, Entry& entry) {
   const std::optional<int64_t> size = ParseNumeric(header.subspan(kGnuRealSize, kGnuNumber));
   if (!size.has_value() || *size < 0) return Bad("header field realsize");
   entry.sparse = true;
   entry.size = static_cast<uint64_t>(*size);
-  std::array<uint8_t, kTarBlock> block;
+  std::array<uint8_t, kBlockBytes> block;
   std::span<const uint8_t> array = std::span<const uint8_t>(header).subspan(kGnuSparseArray);
   size_t entries = kGnuSparseEntries;
   bool extended = header[kGnuSparseExtended] != 0;
@@ -231,15 +231,15 @@ Result<void> TarReader::ReadGnuSparse(std::span<const uint8_t, kTarBlock> header
 }
 
 // Format 1.0: decimal lines in front of the data, filled up to whole blocks.
-Result<void> TarReader::ReadSparseMapInData(TarEntry& entry) {
+Result<void> Reader::ReadSparseMapInData(Entry& entry) {
   std::string text;
   size_t at = 0;
   const auto next_number = [&]() -> Result<uint64_t> {
     size_t line = text.find('\n', at);
     while (line == std::string::npos) {
-      if (data_left_ < kTarBlock) return Bad("sparse map beyond the data");
+      if (data_left_ < kBlockBytes) return Bad("sparse map beyond the data");
       const size_t from = text.size();
-      const uint64_t target = data_left_ - kTarBlock;
+      const uint64_t target = data_left_ - kBlockBytes;
       while (data_left_ > target) {
         LS_ASSIGN(const std::span<const uint8_t> bytes, ReadData(static_cast<size_t>(data_left_ - target)));
         text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -261,4 +261,4 @@ Result<void> TarReader::ReadSparseMapInData(TarEntry& entry) {
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

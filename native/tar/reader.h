@@ -1,4 +1,4 @@
-// TarReader: reads a tar entry by entry, as Go's archive/tar does, and keeps the raw bytes between the files' data for
+// Reader: reads a tar entry by entry, as Go's archive/tar does, and keeps the raw bytes between the files' data for
 // tar-split. One thread at a time; borrows its input; memory is bounded by the header limits.
 #pragma once
 
@@ -10,28 +10,28 @@
 #include "tar/entry.h"
 #include "tar/pax.h"
 
-namespace layerstore {
+namespace layerstore::tar {
 
-class TarInput {
+class Input {
  public:
-  virtual ~TarInput() = default;
+  virtual ~Input() = default;
   // At most `max` bytes that lie together, at least one; empty at the end. They stay valid until the next call.
   virtual Result<std::span<const uint8_t>> Take(size_t max) = 0;
 };
 
-struct TarReaderLimits {
+struct ReaderLimits {
   uint64_t max_header_bytes;
   XattrLimits xattrs;
 };
 
-class TarReader {
+class Reader {
  public:
-  TarReader(TarInput& input, const TarReaderLimits& limits) : input_(input), limits_(limits) {}
+  Reader(Input& input, const ReaderLimits& limits) : input_(input), limits_(limits) {}
 
   enum class Step : uint8_t { kEntry, kGlobal, kEnd };
   // Goes to the next entry and skips unread data of the last one. kGlobal: a PAX global header, which is
   // not applied to entries, as in Go; its bytes are in raw(). kEnd: two zero blocks, or the input's end.
-  Result<Step> Next(TarEntry& entry);
+  Result<Step> Next(Entry& entry);
 
   // Data of the entry as the archive has it, at most `max` bytes; empty where all is read.
   Result<std::span<const uint8_t>> ReadData(size_t max);
@@ -50,15 +50,15 @@ class TarReader {
   Result<std::string> ReadSpecial(uint64_t size);
   Result<void> SkipPadding();
   Result<void> AddRaw(std::span<const uint8_t> bytes);
-  Result<void> ReadGnuSparse(std::span<const uint8_t, kTarBlock> header, TarEntry& entry);
-  Result<void> ReadSparseMapInData(TarEntry& entry);
-  Result<void> Finish(std::span<const uint8_t, kTarBlock> header, bool gnu, TarEntry& entry);
-  void SetData(const TarEntry& entry);
+  Result<void> ReadGnuSparse(std::span<const uint8_t, kBlockBytes> header, Entry& entry);
+  Result<void> ReadSparseMapInData(Entry& entry);
+  Result<void> Finish(std::span<const uint8_t, kBlockBytes> header, bool gnu, Entry& entry);
+  void SetData(const Entry& entry);
   [[nodiscard]] Error NoHeader(std::span<const uint8_t> bytes, const char* detail) const;
   [[nodiscard]] Error Bad(std::string detail, const std::string& path = {}) const;
 
-  TarInput& input_;
-  TarReaderLimits limits_;
+  Input& input_;
+  ReaderLimits limits_;
   std::string raw_;
   PaxRecords pax_;
   std::string gnu_name_;
@@ -70,4 +70,4 @@ class TarReader {
   bool ended_ = false;
 };
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-namespace layerstore {
+namespace layerstore::tar {
 namespace {
 
 constexpr size_t kNameBytes = 100;
@@ -43,7 +43,7 @@ struct RawHeader {
 
 void AppendBlock(const RawHeader& raw, std::string& out) {
   const size_t start = out.size();
-  out.resize(start + kTarBlock, '\0');
+  out.resize(start + kBlockBytes, '\0');
   char* block = out.data() + start;
   PutText(block, {0, kNameBytes}, raw.name);
   PutOctal(block, kMode, raw.mode);
@@ -58,7 +58,7 @@ void AppendBlock(const RawHeader& raw, std::string& out) {
   PutOctal(block, kDevMinor, raw.minor);
   std::memset(block + kChecksum.offset, ' ', kChecksum.size);
   uint64_t sum = 0;
-  for (size_t i = 0; i < kTarBlock; i++) sum += static_cast<uint8_t>(block[i]);
+  for (size_t i = 0; i < kBlockBytes; i++) sum += static_cast<uint8_t>(block[i]);
   PutOctal(block, {kChecksum.offset, kChecksum.size - 1}, sum);
 }
 
@@ -105,26 +105,26 @@ void AppendPaxHeader(std::vector<PaxRecord>& records, std::string& out) {
   for (const PaxRecord& record : records) AppendRecord(record, body);
   RawHeader raw;
   raw.name = kPaxName;
-  raw.type = static_cast<char>(TarType::kPaxLocal);
+  raw.type = static_cast<char>(Type::kPaxLocal);
   raw.mode = 0644;
   raw.size = body.size();
   AppendBlock(raw, out);
   out += body;
-  out.append(TarPadding(body.size()), '\0');
+  out.append(Padding(body.size()), '\0');
 }
 
 }  // namespace
 
-std::string SparseMap(const TarEntry& entry) {
+std::string SparseMap(const Entry& entry) {
   std::string map = std::to_string(entry.regions.size()) + "\n";
   for (const SparseRegion& region : entry.regions) {
     map += std::to_string(region.offset) + "\n" + std::to_string(region.length) + "\n";
   }
-  map.append(TarPadding(map.size()), '\0');
+  map.append(Padding(map.size()), '\0');
   return map;
 }
 
-Result<void> AppendTarHeader(const TarEntry& entry, std::string& out) {
+Result<void> AppendHeader(const Entry& entry, std::string& out) {
   std::vector<PaxRecord> records;
   RawHeader raw;
   raw.name = entry.name;
@@ -135,7 +135,7 @@ Result<void> AppendTarHeader(const TarEntry& entry, std::string& out) {
   raw.minor = static_cast<uint64_t>(entry.device_minor);
 
   std::string map;
-  uint64_t size = entry.type == TarType::kRegular ? entry.size : 0;
+  uint64_t size = entry.type == Type::kRegular ? entry.size : 0;
   if (entry.sparse) {
     map = SparseMap(entry);
     records.push_back({"GNU.sparse.major", "1"});
@@ -176,4 +176,4 @@ Result<void> AppendTarHeader(const TarEntry& entry, std::string& out) {
   return {};
 }
 
-}  // namespace layerstore
+}  // namespace layerstore::tar

@@ -10,7 +10,6 @@
 
 #include "codec/decoder.h"
 #include "codec/encoder.h"
-#include "codec/gzip_writer.h"
 #include "hash/crc64.h"
 #include "hash/sha256.h"
 #include "test/check.h"
@@ -44,16 +43,16 @@ std::string Gzip(const std::string& text, int level = 6) {
 }
 
 struct Decoded {
-  Compression compression = Compression::kNone;
+  codec::Compression compression = codec::Compression::kNone;
   Result<std::string> text = std::string();
   uint64_t bytes_in = 0;
 };
 
 Decoded Decode(const std::string& bytes, size_t source_step = SIZE_MAX, size_t read_step = 65536,
-               const DecoderLimits& limits = {}) {
+               const codec::DecoderLimits& limits = {}) {
   MemorySource source(bytes, source_step);
   Decoded decoded;
-  auto decoder = Decoder::Open(source, limits);
+  auto decoder = codec::Decoder::Open(source, limits);
   if (!decoder.ok()) {
     decoded.text = decoder.error();
     return decoded;
@@ -76,24 +75,25 @@ Decoded Decode(const std::string& bytes, size_t source_step = SIZE_MAX, size_t r
 }
 
 bool Fails(const Decoded& decoded, Fault fault) { return !decoded.text.ok() && decoded.text.error().fault == fault; }
-bool Gives(const Decoded& decoded, Compression compression, const std::string& text) {
+bool Gives(const Decoded& decoded, codec::Compression compression, const std::string& text) {
   return decoded.text.ok() && *decoded.text == text && decoded.compression == compression;
 }
 
 void TestHashes() {
-  CHECK_EQ(Crc64Iso(0, Bytes("123456789")), 0xb90956c775a41001U);
-  CHECK_EQ(Crc64Iso(Crc64Iso(0, Bytes("1234")), Bytes("56789")), 0xb90956c775a41001U);
-  CHECK_EQ(Crc64Iso(0, {}), 0U);
+  CHECK_EQ(hash::Crc64Iso(0, Bytes("123456789")), 0xb90956c775a41001U);
+  CHECK_EQ(hash::Crc64Iso(hash::Crc64Iso(0, Bytes("1234")), Bytes("56789")), 0xb90956c775a41001U);
+  CHECK_EQ(hash::Crc64Iso(0, {}), 0U);
   const std::string noise = Noise(5000, 3);
   for (size_t size = 0; size < 600; size++) {
     const auto bytes = Bytes(noise).subspan(size % 7, size);
-    CHECK_EQ(Crc64Iso(0, bytes), Crc64IsoTable(0, bytes));
-    CHECK_EQ(Crc64Iso(Crc64Iso(0, bytes.first(size / 3)), bytes.subspan(size / 3)), Crc64IsoTable(0, bytes));
+    CHECK_EQ(hash::Crc64Iso(0, bytes), hash::Crc64IsoTable(0, bytes));
+    CHECK_EQ(hash::Crc64Iso(hash::Crc64Iso(0, bytes.first(size / 3)), bytes.subspan(size / 3)),
+             hash::Crc64IsoTable(0, bytes));
   }
-  Sha256 sha;
+  hash::Sha256 sha;
   sha.Update(Bytes("ab"));
   sha.Update(Bytes("c"));
-  CHECK_EQ(FormatDigest(sha.Finish()), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_EQ(hash::FormatDigest(sha.Finish()), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 void TestPlain() {
@@ -101,7 +101,7 @@ void TestPlain() {
     const std::string text = Noise(size, size);
     for (const size_t step : {size_t{1}, size_t{7}, SIZE_MAX}) {
       const Decoded decoded = Decode(text, step, 333);
-      CHECK(Gives(decoded, Compression::kNone, text));
+      CHECK(Gives(decoded, codec::Compression::kNone, text));
       CHECK_EQ(decoded.bytes_in, size);
     }
   }
@@ -115,12 +115,12 @@ void TestGzip() {
   for (const size_t step : steps) {
     for (const size_t read : {size_t{1}, size_t{512}, size_t{65536}, size_t{1} << 20}) {
       if (read == 1 && step != SIZE_MAX) continue;
-      CHECK(Gives(Decode(members, step, read), Compression::kGzip, one + two));
-      CHECK(Gives(Decode(members + std::string(1000, '\0'), step, read), Compression::kGzip, one + two));
+      CHECK(Gives(Decode(members, step, read), codec::Compression::kGzip, one + two));
+      CHECK(Gives(Decode(members + std::string(1000, '\0'), step, read), codec::Compression::kGzip, one + two));
     }
   }
   CHECK_EQ(Decode(members).bytes_in, members.size());
-  CHECK(Gives(Decode(Gzip("")), Compression::kGzip, ""));
+  CHECK(Gives(Decode(Gzip("")), codec::Compression::kGzip, ""));
   for (const char* garbage : {"x", "\x1f", "garbage behind", "\x1f\x8b\x08"}) {
     CHECK(Fails(Decode(members + garbage), Fault::kBadCompression));
     CHECK(Fails(Decode(members + garbage, 1), Fault::kBadCompression));
@@ -147,19 +147,19 @@ void TestGzipWriter() {
   for (const size_t size : {0, 1, 1000, 300000}) {
     const std::string text = Noise(size, size + 9);
     StringSink sink;
-    auto writer = GzipWriter::Open(sink);
+    auto writer = codec::GzipWriter::Open(sink);
     CHECK_OK(writer);
     for (size_t at = 0; at < size; at += 7001)
       CHECK_OK((*writer)->Write(Bytes(text).subspan(at, std::min<size_t>(7001, size - at))));
     CHECK_OK((*writer)->Finish());
-    CHECK(Gives(Decode(sink.text), Compression::kGzip, text));
+    CHECK(Gives(Decode(sink.text), codec::Compression::kGzip, text));
     if (size == 300000) CHECK(sink.text.size() < size * 3 / 4);
   }
 }
 
-std::string Encoded(Compression form, const std::string& text, size_t step) {
+std::string Encoded(codec::Compression form, const std::string& text, size_t step) {
   StringSink sink;
-  auto encoder = Encoder::Open(form, sink);
+  auto encoder = codec::Encoder::Open(form, sink);
   CHECK_OK(encoder);
   if (!encoder.ok()) return {};
   for (size_t at = 0; at < text.size(); at += step)
@@ -170,14 +170,14 @@ std::string Encoded(Compression form, const std::string& text, size_t step) {
 
 void TestEncoders() {
   StringSink sink;
-  CHECK(!Encoder::Open(Compression::kNone, sink).ok());
+  CHECK(!codec::Encoder::Open(codec::Compression::kNone, sink).ok());
 #ifdef LS_HAVE_ZSTD
-  const std::vector<Compression> forms = {Compression::kGzip, Compression::kZstd};
+  const std::vector<codec::Compression> forms = {codec::Compression::kGzip, codec::Compression::kZstd};
 #else
-  const std::vector<Compression> forms = {Compression::kGzip};
-  CHECK(!Encoder::Open(Compression::kZstd, sink).ok());
+  const std::vector<codec::Compression> forms = {codec::Compression::kGzip};
+  CHECK(!codec::Encoder::Open(codec::Compression::kZstd, sink).ok());
 #endif
-  for (const Compression form : forms) {
+  for (const codec::Compression form : forms) {
     for (const size_t size : {0, 1, 1000, 3000000}) {
       const std::string text = Noise(size, size + 11);
       CHECK(Gives(Decode(Encoded(form, text, 7001)), form, text));
@@ -214,10 +214,10 @@ void TestZstd() {
   const std::string frames = skippable + Zstd(one) + skippable + Zstd("") + Zstd(two) + skippable;
   for (const size_t step : {size_t{1}, size_t{13}, size_t{4096}, SIZE_MAX}) {
     for (const size_t read : {size_t{100}, size_t{65536}, size_t{1} << 20}) {
-      CHECK(Gives(Decode(frames, step, read), Compression::kZstd, one + two));
+      CHECK(Gives(Decode(frames, step, read), codec::Compression::kZstd, one + two));
     }
   }
-  CHECK(Gives(Decode(skippable), Compression::kZstd, ""));
+  CHECK(Gives(Decode(skippable), codec::Compression::kZstd, ""));
   CHECK_EQ(Decode(frames).bytes_in, frames.size());
   const std::string small = Zstd(two);
   for (size_t size = 4; size < small.size(); size += 3) {
@@ -227,7 +227,7 @@ void TestZstd() {
   CHECK(Fails(Decode(skippable.substr(0, 10)), Fault::kBadCompression));
   CHECK(Fails(Decode(small + "garbage"), Fault::kBadCompression));
   const std::string wide = Zstd(one, 22);
-  CHECK(Gives(Decode(wide, SIZE_MAX, 65536, {uint64_t{1} << 22}), Compression::kZstd, one));
+  CHECK(Gives(Decode(wide, SIZE_MAX, 65536, {uint64_t{1} << 22}), codec::Compression::kZstd, one));
   const Decoded limited = Decode(wide, SIZE_MAX, 65536, {uint64_t{1} << 21});
   CHECK(Fails(limited, Fault::kLimit));
   CHECK(!limited.text.ok() && limited.text.error().detail == "maxWindow");

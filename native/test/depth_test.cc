@@ -6,8 +6,10 @@
 
 #include <functional>
 
+#include "pack/pack.h"
 #include "test/counted_calls.h"
 #include "test/tree_support.h"
+#include "tree/verify.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -50,15 +52,15 @@ std::vector<std::pair<std::string, double>> Measure(size_t depth) {
   Discard sink;
   MakeDeep(scratch.Dir("lower"), depth, What::kLayer);
   MakeDeep(scratch.Dir("upper"), depth, What::kChanges);
-  DiffRequest overlay;
+  tree::DiffRequest overlay;
   overlay.upper.directories = {scratch / "upper"};
   overlay.lower.directories = {scratch / "lower"};
-  overlay.whiteouts_of = TreeStack{{scratch / "lower"}, Whiteouts::kOverlay};
-  DiffRequest alone = overlay;
+  overlay.whiteouts_of = tree::TreeStack{{scratch / "lower"}, tree::Whiteouts::kOverlay};
+  tree::DiffRequest alone = overlay;
   alone.lower.directories.clear();
-  DiffRequest plain;
-  plain.upper = {{scratch / "upper"}, Whiteouts::kApply};
-  plain.lower = {{scratch / "lower"}, Whiteouts::kApply};
+  tree::DiffRequest plain;
+  plain.upper = {{scratch / "upper"}, tree::Whiteouts::kApply};
+  plain.lower = {{scratch / "lower"}, tree::Whiteouts::kApply};
 
   std::vector<std::pair<std::string, double>> costs;
   const auto measure = [&](const char* what, const std::function<Result<void>()>& work) {
@@ -67,50 +69,51 @@ std::vector<std::pair<std::string, double>> Measure(size_t depth) {
     Report(done.ok(), __FILE__, __LINE__, std::string(what) + (done.ok() ? "" : ": " + Describe(done.error())));
     costs.emplace_back(what, static_cast<double>(calls.load() - before) / static_cast<double>(depth));
   };
-  const auto seal = [&](const std::string& name, bool consume) -> Result<Sha256Digest> {
-    SealRequest request;
+  const auto seal = [&](const std::string& name, bool consume) -> Result<hash::Sha256Digest> {
+    pack::CommitTreeRequest request;
     request.diff = overlay;
     request.directory = consume ? scratch / "upper" : scratch.Dir(name);
     request.consume = consume;
     request.tar_split_path = scratch / (name + ".json.gz");
-    LS_ASSIGN(const IngestResult result, Seal(request, progress, cancel));
+    LS_ASSIGN(const pack::CommittedTree result, pack::CommitTree(request, progress, cancel));
     return result.diff_id;
   };
   for (const auto& [kind, diff] : {std::pair("overlay", overlay), {"alone", alone}, {"plain", plain}}) {
     measure((std::string("changes, ") + kind).c_str(), [&]() -> Result<void> {
-      LS_TRY(Changes(diff, cancel));
+      LS_TRY(tree::Changes(diff, cancel));
       return {};
     });
     measure((std::string("size, ") + kind).c_str(), [&]() -> Result<void> {
-      LS_TRY(DiffSize(diff, cancel));
+      LS_TRY(tree::DiffSize(diff, cancel));
       return {};
     });
     measure((std::string("tar, ") + kind).c_str(), [&]() -> Result<void> {
-      LS_TRY(WriteTreeTar(diff, sink, cancel));
+      LS_TRY(pack::WriteTreeTar(diff, sink, cancel));
       return {};
     });
   }
-  Sha256Digest diff_id{};
+  hash::Sha256Digest diff_id{};
   measure("commit, cloned", [&]() -> Result<void> {
     LS_ASSIGN(diff_id, seal("layer", false));
     return {};
   });
   measure("export", [&]() -> Result<void> {
-    LS_TRY(Assemble({scratch / "layer.json.gz", scratch / "layer", diff_id}, sink, cancel));
+    LS_TRY(pack::Assemble({scratch / "layer.json.gz", scratch / "layer", diff_id}, sink, cancel));
     return {};
   });
   measure("verify", [&]() -> Result<void> {
-    LS_ASSIGN(const std::vector<TreeProblem> problems,
-              VerifyTree({scratch / "layer.json.gz", scratch / "layer", Whiteouts::kOverlay, diff_id, 0}, cancel));
+    LS_ASSIGN(const std::vector<tree::TreeProblem> problems,
+              tree::VerifyTree({scratch / "layer.json.gz", scratch / "layer", tree::Whiteouts::kOverlay, diff_id, 0},
+                               cancel));
     CHECK_EQ(problems.size(), 0U);
     return {};
   });
   measure("usage", [&]() -> Result<void> {
-    LS_TRY(Usage(scratch / "layer", cancel));
+    LS_TRY(tree::Usage(scratch / "layer", cancel));
     return {};
   });
-  measure("copy", [&]() -> Result<void> { return CopyTree(scratch / "layer", scratch.Dir("copy"), cancel); });
-  measure("removal", [&]() -> Result<void> { return RemoveTree(scratch / "copy", cancel); });
+  measure("copy", [&]() -> Result<void> { return tree::CopyTree(scratch / "layer", scratch.Dir("copy"), cancel); });
+  measure("removal", [&]() -> Result<void> { return tree::RemoveTree(scratch / "copy", cancel); });
   measure("commit, taken over", [&]() -> Result<void> {
     LS_TRY(seal("taken", true));
     return {};

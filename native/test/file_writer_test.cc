@@ -121,9 +121,9 @@ void TestSideBySide() {
   const std::string tar = Archive(members);
   Scratch scratches[4];
   {
-    std::vector<Thread> threads;
+    std::vector<sys::Thread> threads;
     for (const Scratch& scratch : scratches) {
-      auto thread = Thread::Start([&] { CHECK_OK(RunIngest(tar, RequestFor(scratch))); });
+      auto thread = sys::Thread::Start([&] { CHECK_OK(RunIngest(tar, RequestFor(scratch))); });
       CHECK_OK(thread);
       if (thread.ok()) threads.push_back(std::move(*thread));
     }
@@ -135,7 +135,7 @@ void TestSideBySide() {
 
 int main() {
   const size_t descriptors = OpenDescriptors();
-  CHECK_OK(Thread::Start([] {}));  // with the first thread sanitizers start their own
+  CHECK_OK(sys::Thread::Start([] {}));  // with the first thread sanitizers start their own
   const size_t threads = Threads();
   TestManySizes();
   TestLinksRightBehind();

@@ -2,6 +2,7 @@
 #include "sys/thread.h"
 #include "test/layer_fixture.h"
 #include "test/tar_build.h"
+#include "unpack/ingest.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -106,12 +107,12 @@ void TestEscapes() {
   };
   for (const Case& one : cases) {
     for (const bool walk : {false, true}) {
-      for (const Whiteouts whiteouts : {Whiteouts::kOverlay, Whiteouts::kApply}) {
+      for (const tree::Whiteouts whiteouts : {tree::Whiteouts::kOverlay, tree::Whiteouts::kApply}) {
         const bool hides = std::string_view(one.what).find("hiteout") != std::string_view::npos ||
                            std::string_view(one.what).find("paque") != std::string_view::npos;
-        if (whiteouts == Whiteouts::kApply && hides && one.fault != Fault::kUnsafePath) continue;
+        if (whiteouts == tree::Whiteouts::kApply && hides && one.fault != Fault::kUnsafePath) continue;
         scratch.Fresh();
-        IngestRequest request = RequestFor(scratch);
+        unpack::IngestRequest request = RequestFor(scratch);
         request.force_component_walk = walk;
         request.whiteouts = whiteouts;
         auto result = RunIngest(Archive(one.members), request);
@@ -129,9 +130,9 @@ void TestEscapes() {
 void TestLowerOnly() {
   Scratch scratch;
   CHECK_OK(RunIngest(Archive({{.name = "lower", .data = "x"}}),
-                     {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
+                     {.directory = scratch.tree(), .whiteouts = tree::Whiteouts::kApply}));
   auto result = RunIngest(Archive({{.name = "h", .type = '1', .link = "lower"}}),
-                          {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply});
+                          {.directory = scratch.tree(), .whiteouts = tree::Whiteouts::kApply});
   CHECK(!result.ok() && result.error().fault == Fault::kBadTar);
 }
 
@@ -139,33 +140,33 @@ void TestLimits() {
   Scratch scratch;
   struct Case {
     const char* limit;
-    uint64_t UnpackLimits::*field;
+    uint64_t unpack::UnpackLimits::*field;
     uint64_t value;
     std::vector<Member> members;
   };
   const Member same{.name = "f", .data = std::string(5000, 'x')};
   const Case cases[] = {
-      {"maxBytes", &UnpackLimits::max_bytes, 2000, {{.name = "a", .data = "x"}, {.name = "b", .data = "x"}}},
-      {"maxEntries", &UnpackLimits::max_entries, 1, {{.name = "a"}, {.name = "b"}}},
-      {"maxPathLength", &UnpackLimits::max_path_length, 3, {{.name = "abcd"}}},
-      {"maxPathDepth", &UnpackLimits::max_path_depth, 2, {{.name = "a/b/c"}}},
+      {"maxBytes", &unpack::UnpackLimits::max_bytes, 2000, {{.name = "a", .data = "x"}, {.name = "b", .data = "x"}}},
+      {"maxEntries", &unpack::UnpackLimits::max_entries, 1, {{.name = "a"}, {.name = "b"}}},
+      {"maxPathLength", &unpack::UnpackLimits::max_path_length, 3, {{.name = "abcd"}}},
+      {"maxPathDepth", &unpack::UnpackLimits::max_path_depth, 2, {{.name = "a/b/c"}}},
       {"maxHeaderBytes",
-       &UnpackLimits::max_header_bytes,
+       &unpack::UnpackLimits::max_header_bytes,
        1000,
        {{.name = "a", .pax = {{"comment", std::string(2000, 'x')}}}}},
       {"maxXattrBytes",
-       &UnpackLimits::max_xattr_bytes,
+       &unpack::UnpackLimits::max_xattr_bytes,
        10,
        {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
-      {"maxXattrs", &UnpackLimits::max_xattrs, 0, {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
-      {"maxLinkLength", &UnpackLimits::max_link_length, 3, {{.name = "a", .type = '2', .link = "1234"}}},
-      {"maxKeptBytes", &UnpackLimits::max_kept_bytes, 4999, {same, same}},
-      {"maxKeptBytes", &UnpackLimits::max_kept_bytes, 9, {{.name = ".wh..wh.x", .data = "0123456789"}}},
-      {"minFreeBytes", &UnpackLimits::min_free_bytes, UINT64_MAX, {{.name = "a"}}},
+      {"maxXattrs", &unpack::UnpackLimits::max_xattrs, 0, {{.name = "a", .pax = {{"SCHILY.xattr.user.a", "123456"}}}}},
+      {"maxLinkLength", &unpack::UnpackLimits::max_link_length, 3, {{.name = "a", .type = '2', .link = "1234"}}},
+      {"maxKeptBytes", &unpack::UnpackLimits::max_kept_bytes, 4999, {same, same}},
+      {"maxKeptBytes", &unpack::UnpackLimits::max_kept_bytes, 9, {{.name = ".wh..wh.x", .data = "0123456789"}}},
+      {"minFreeBytes", &unpack::UnpackLimits::min_free_bytes, UINT64_MAX, {{.name = "a"}}},
   };
   for (const Case& one : cases) {
     scratch.Fresh();
-    IngestRequest request = RequestFor(scratch);
+    unpack::IngestRequest request = RequestFor(scratch);
     request.limits.*one.field = one.value;
     auto result = RunIngest(Archive(one.members), request);
     Report(!result.ok() && result.error().fault == Fault::kLimit && result.error().detail == one.limit, __FILE__,
@@ -203,12 +204,12 @@ void TestStops() {
     HeadSource source(Entry({.name = "small", .data = "x"}) + Entry({.name = "endless", .size = 077777777777}), false);
     CancelToken cancel;
     Progress progress;
-    auto watcher = Thread::Start([&] {
+    auto watcher = sys::Thread::Start([&] {
       while (progress.bytes_read.load() < (uint64_t{4} << 20)) usleep(1000);
       cancel.Cancel();
     });
     CHECK_OK(watcher);
-    auto result = Ingest(source, RequestFor(scratch), progress, cancel);
+    auto result = unpack::Ingest(source, RequestFor(scratch), progress, cancel);
     CHECK(!result.ok() && result.error().fault == Fault::kCancelled);
     CHECK(Tidy(scratch, false));
   }
@@ -217,7 +218,7 @@ void TestStops() {
     HeadSource source(Entry({.name = "f", .size = 100000}), true);
     CancelToken cancel;
     Progress progress;
-    auto result = Ingest(source, RequestFor(scratch), progress, cancel);
+    auto result = unpack::Ingest(source, RequestFor(scratch), progress, cancel);
     CHECK(!result.ok() && result.error().fault == Fault::kSourceError && result.error().detail == "the source's own");
     CHECK(Tidy(scratch, false));
   }
@@ -225,7 +226,7 @@ void TestStops() {
   auto garbage = RunIngest(std::string(5'000'000, 'g'), RequestFor(scratch));
   CHECK(!garbage.ok() && garbage.error().fault == Fault::kBadTar);
   CHECK(Tidy(scratch, false));
-  IngestRequest request = RequestFor(scratch);
+  unpack::IngestRequest request = RequestFor(scratch);
   request.directory += "/missing";
   auto missing = RunIngest(Archive({}), request);
   CHECK(!missing.ok() && missing.error().fault == Fault::kSystem && missing.error().err == ENOENT);
@@ -241,9 +242,9 @@ void TestHashSource() {
   const std::string tar = Archive({{.name = "a", .data = std::string(3'000'000, 'a')}});
   MemorySource source(tar, 70000);
   CancelToken cancel;
-  auto result = HashSource(source, {}, cancel);
+  auto result = unpack::HashSource(source, {}, cancel);
   CHECK_OK(result);
-  Sha256 sha;
+  hash::Sha256 sha;
   sha.Update(Bytes(tar));
   CHECK_EQ(result->diff_id, sha.Finish());
   CHECK_EQ(result->digest, result->diff_id);
@@ -251,7 +252,7 @@ void TestHashSource() {
   CHECK_EQ(result->size, tar.size());
   cancel.Cancel();
   MemorySource again(tar);
-  auto cancelled = HashSource(again, {}, cancel);
+  auto cancelled = unpack::HashSource(again, {}, cancel);
   CHECK(!cancelled.ok() && cancelled.error().fault == Fault::kCancelled);
 }
 
@@ -259,7 +260,7 @@ void TestHashSource() {
 
 int main() {
   const size_t descriptors = OpenDescriptors();
-  CHECK_OK(Thread::Start([] {}));  // with the first thread sanitizers start their own
+  CHECK_OK(sys::Thread::Start([] {}));  // with the first thread sanitizers start their own
   const size_t threads = Threads();
   TestEscapes();
   TestLowerOnly();

@@ -1,4 +1,6 @@
 // Ingest on good input: what the tree becomes, and that record and tree give the tar back byte for byte.
+#include "unpack/ingest.h"
+
 #include <sys/sysmacros.h>
 
 #include <algorithm>
@@ -16,7 +18,8 @@ namespace {
 constexpr char kSamples[] = "test/data/tar";
 
 // Registers `tar` and holds what comes out against it.
-IngestResult Exact(Scratch& scratch, const std::string& tar, const std::string& what, IngestRequest request = {}) {
+unpack::IngestResult Exact(Scratch& scratch, const std::string& tar, const std::string& what,
+                           unpack::IngestRequest request = {}) {
   request.directory = scratch.tree();
   request.tar_split_path = scratch.record();
   auto result = RunIngest(tar, request);
@@ -26,7 +29,7 @@ IngestResult Exact(Scratch& scratch, const std::string& tar, const std::string& 
   Report(back.problem.empty(), __FILE__, __LINE__, what + ": " + back.problem);
   Report(back.tar == tar, __FILE__, __LINE__, what + ": other bytes");
   Report(Tidy(scratch, true), __FILE__, __LINE__, what + ": something is left");
-  Sha256 sha;
+  hash::Sha256 sha;
   sha.Update(Bytes(tar));
   CHECK_EQ(result->diff_id, sha.Finish());
   std::vector<std::string> names = back.names;
@@ -60,7 +63,7 @@ void TestTypes() {
                {"SCHILY.xattr.trusted.overlay.opaque", "y"}}},
   });
   const mode_t before = umask(0777);
-  const IngestResult result = Exact(scratch, tar, "types");
+  const unpack::IngestResult result = Exact(scratch, tar, "types");
   umask(before);
   const std::string tree = scratch.tree() + "/";
   CHECK_EQ(result.entries, 15U);
@@ -126,7 +129,7 @@ void TestWhiteouts() {
       {.name = "e/.wh.gone"},
   });
   Scratch scratch;
-  const IngestResult result = Exact(scratch, tar, "whiteouts");
+  const unpack::IngestResult result = Exact(scratch, tar, "whiteouts");
   CHECK_EQ(result.size, 3U);
   CHECK_EQ(Xattr(scratch.tree() + "/d", "trusted.overlay.opaque"), "y");
   CHECK_EQ(Stat(scratch.tree() + "/e/gone").st_mode, mode_t{S_IFCHR});
@@ -134,7 +137,7 @@ void TestWhiteouts() {
   CHECK_EQ(Stat(scratch.tree() + "/.wh..wh.plnk").st_mode, 0U);
 
   scratch.Fresh();
-  Exact(scratch, tar, "user whiteouts", {.directory = {}, .whiteouts = Whiteouts::kOverlayUser});
+  Exact(scratch, tar, "user whiteouts", {.directory = {}, .whiteouts = tree::Whiteouts::kOverlayUser});
   CHECK_EQ(Xattr(scratch.tree() + "/d", "user.overlay.opaque"), "y");
 
   scratch.Fresh();
@@ -143,7 +146,7 @@ void TestWhiteouts() {
                                      {.name = "d/both/old", .data = "old"},
                                      {.name = "e/gone/deep", .data = "x"},
                                      {.name = "e/stays", .data = "x"}});
-  CHECK_OK(RunIngest(lower, {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
+  CHECK_OK(RunIngest(lower, {.directory = scratch.tree(), .whiteouts = tree::Whiteouts::kApply}));
   const std::string upper = Archive({
       {.name = "d/both/new", .data = "new1"},
       {.name = "d/.wh..wh..opq"},
@@ -151,8 +154,8 @@ void TestWhiteouts() {
       {.name = "e/.wh.gone"},
       {.name = "e/.wh.never"},
   });
-  const IngestResult applied =
-      Exact(scratch, upper, "applied whiteouts", {.directory = {}, .whiteouts = Whiteouts::kApply});
+  const unpack::IngestResult applied =
+      Exact(scratch, upper, "applied whiteouts", {.directory = {}, .whiteouts = tree::Whiteouts::kApply});
   CHECK_EQ(applied.size, 7U);
   CHECK_EQ(GiveBack(scratch).names, (std::vector<std::string>{"d/both/new", "d/.wh..wh..opq", "d/new", "e/.wh.gone"}));
   for (const char* gone : {"/d/old", "/d/sub", "/d/both/old", "/e/gone", "/e/.wh.gone"})
@@ -220,15 +223,15 @@ void TestReplacement() {
       std::vector<Member> members = one.members;
       if (behind) members.insert(members.begin(), before);
       const uint64_t size = one.size + (behind ? before.data.size() : 0);
-      const auto check = [&](const IngestRequest& request, const std::string& what) {
+      const auto check = [&](const unpack::IngestRequest& request, const std::string& what) {
         Scratch scratch;
-        const IngestResult result = Exact(scratch, Archive(members), what, request);
+        const unpack::IngestResult result = Exact(scratch, Archive(members), what, request);
         Report(result.size == size, __FILE__, __LINE__, what + ": size " + std::to_string(result.size));
       };
       check({}, one.what);
       check({.directory = {}, .force_component_walk = true}, std::string(one.what) + ", by components");
       if (std::string_view(one.what).find("whiteout") != std::string_view::npos) continue;
-      check({.directory = {}, .whiteouts = Whiteouts::kApply}, std::string(one.what) + ", applied");
+      check({.directory = {}, .whiteouts = tree::Whiteouts::kApply}, std::string(one.what) + ", applied");
     }
   }
   Scratch scratch;
@@ -253,7 +256,7 @@ void TestUnreadable() {
                                    {.name = "dir/", .type = '5', .size = 5},
                                    {.name = "f", .data = "x"}}) +
                           std::string(2'500'000, 'T');
-  const IngestResult result = Exact(scratch, tar, "unreadable");
+  const unpack::IngestResult result = Exact(scratch, tar, "unreadable");
   CHECK_EQ(result.size, 200001U);
   const std::string content = ReadFile(scratch.tree() + "/s");
   CHECK_EQ(content.size(), 200000U);
@@ -274,8 +277,8 @@ void TestRecordedNames() {
   CHECK_EQ(GiveBack(scratch).names, names);
   scratch.Fresh();
   CHECK_OK(RunIngest(Archive({{.name = "a/b/lower", .data = "y"}, {.name = "a/x", .data = "y"}}),
-                     {.directory = scratch.tree(), .whiteouts = Whiteouts::kApply}));
-  Exact(scratch, Archive(members), "named over a parent's", {.directory = {}, .whiteouts = Whiteouts::kApply});
+                     {.directory = scratch.tree(), .whiteouts = tree::Whiteouts::kApply}));
+  Exact(scratch, Archive(members), "named over a parent's", {.directory = {}, .whiteouts = tree::Whiteouts::kApply});
   CHECK_EQ(GiveBack(scratch).names, names);
 }
 
@@ -288,7 +291,7 @@ void TestSamples() {
     count++;
     const std::string bytes = ReadFile(item.path());
     MemorySource source(bytes);
-    auto decoder = Decoder::Open(source, {});
+    auto decoder = codec::Decoder::Open(source, {});
     CHECK_OK(decoder);
     std::string tar;
     std::vector<uint8_t> buffer(65536);
@@ -358,7 +361,7 @@ void TestEnds() {
 
 int main() {
   const size_t descriptors = OpenDescriptors();
-  CHECK_OK(Thread::Start([] {}));  // with the first thread sanitizers start their own
+  CHECK_OK(sys::Thread::Start([] {}));  // with the first thread sanitizers start their own
   const size_t threads = Threads();
   TestTypes();
   TestCapabilityAndAcl();

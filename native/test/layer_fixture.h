@@ -14,9 +14,9 @@
 
 #include "codec/decoder.h"
 #include "hash/crc64.h"
-#include "layer/ingest.h"
-#include "tar/split_reader.h"
+#include "tarsplit/reader.h"
 #include "test/check.h"
+#include "unpack/ingest.h"
 
 namespace layerstore::test {
 
@@ -58,18 +58,19 @@ class Scratch {
   std::string path_;
 };
 
-inline IngestRequest RequestFor(const Scratch& scratch) {
-  IngestRequest request;
+inline unpack::IngestRequest RequestFor(const Scratch& scratch) {
+  unpack::IngestRequest request;
   request.directory = scratch.tree();
   request.tar_split_path = scratch.record();
   return request;
 }
 
-inline Result<IngestResult> RunIngest(const std::string& tar, const IngestRequest& request, size_t step = SIZE_MAX) {
+inline Result<unpack::IngestResult> RunIngest(const std::string& tar, const unpack::IngestRequest& request,
+                                              size_t step = SIZE_MAX) {
   MemorySource source(tar, step);
   Progress progress;
   CancelToken cancel;
-  return Ingest(source, request, progress, cancel);
+  return unpack::Ingest(source, request, progress, cancel);
 }
 
 // Record lines, and the tar that record and tree give together.
@@ -83,25 +84,25 @@ inline GivenBack GiveBack(const Scratch& scratch) {
   GivenBack back;
   const std::string gz = ReadFile(scratch.record());
   MemorySource source(gz);
-  auto decoder = Decoder::Open(source, {});
+  auto decoder = codec::Decoder::Open(source, {});
   if (!decoder.ok()) {
     back.problem = "record: " + Describe(decoder.error());
     return back;
   }
-  SplitReader reader(**decoder);
-  SplitEntry entry;
+  tarsplit::Reader reader(**decoder);
+  tarsplit::Entry entry;
   while (true) {
     auto more = reader.Next(entry);
     if (!more.ok()) back.problem = "record: " + Describe(more.error());
     if (!more.ok() || !*more) break;
-    if (entry.type == SplitEntry::Type::kSegment) {
+    if (entry.type == tarsplit::Entry::Type::kSegment) {
       back.tar.append(entry.segment.begin(), entry.segment.end());
       continue;
     }
     back.names.push_back(entry.name);
     if (entry.size == 0) continue;
     const std::string content = ReadFile(scratch.tree() + "/" + entry.name);
-    if (content.size() != entry.size || Crc64Iso(0, Bytes(content)) != entry.crc)
+    if (content.size() != entry.size || hash::Crc64Iso(0, Bytes(content)) != entry.crc)
       back.problem = "content of " + entry.name;
     back.tar += content;
   }

@@ -13,10 +13,11 @@
 #include <functional>
 #include <new>
 
-#include "layer/inode_set.h"
 #include "test/counted_calls.h"
 #include "test/layer_fixture.h"
 #include "test/tar_build.h"
+#include "tree/inodes.h"
+#include "unpack/ingest.h"
 
 namespace {
 
@@ -97,39 +98,40 @@ std::string Deep(size_t number, size_t depth) {
 struct Case {
   const char* what;
   size_t count;  // of entries in the smallest of the three archives
-  Whiteouts whiteouts;
+  tree::Whiteouts whiteouts;
   std::function<std::string(size_t)> entry;
 };
 
 const std::vector<Case>& Cases() {
   static const std::vector<Case> cases = {
-      {"one name again and again", 500, Whiteouts::kOverlay, [](size_t) { return Entry({.name = "f", .data = "x"}); }},
-      {"a directory and a file in turns", 400, Whiteouts::kOverlay,
+      {"one name again and again", 500, tree::Whiteouts::kOverlay,
+       [](size_t) { return Entry({.name = "f", .data = "x"}); }},
+      {"a directory and a file in turns", 400, tree::Whiteouts::kOverlay,
        [](size_t i) {
          return i % 2 == 0 ? Entry({.name = "d/", .type = '5'}) + Entry({.name = "d/x", .data = "1"})
                            : Entry({.name = "d", .data = "2"});
        }},
-      {"hard links to one file", 2000, Whiteouts::kOverlay,
+      {"hard links to one file", 2000, tree::Whiteouts::kOverlay,
        [](size_t i) {
          return i == 0 ? Entry({.name = "f", .data = "x"})
                        : Entry({.name = "l" + std::to_string(i), .type = '1', .link = "f"});
        }},
-      {"hard links that are replaced", 1000, Whiteouts::kApply,
+      {"hard links that are replaced", 1000, tree::Whiteouts::kApply,
        [](size_t i) {
          return i == 0 ? Entry({.name = "f", .data = "x"}) : Entry({.name = "l", .type = '1', .link = "f"});
        }},
-      {"global PAX headers", 4000, Whiteouts::kOverlay,
+      {"global PAX headers", 4000, tree::Whiteouts::kOverlay,
        [](size_t) {
          const std::string records = PaxRecord("comment", std::string(1000, 'c'));
          return Header({.name = "g", .type = 'g'}, records.size()) + Pad(records);
        }},
-      {"local PAX headers with many records", 50, Whiteouts::kOverlay,
+      {"local PAX headers with many records", 50, tree::Whiteouts::kOverlay,
        [](size_t i) {
          std::string records;
          for (int key = 0; key < 2000; key++) records += PaxRecord("k" + std::to_string(key), "v");
          return Header({.name = "x", .type = 'x'}, records.size()) + Pad(records) + Entry({.name = std::to_string(i)});
        }},
-      {"sparse maps of many regions", 50, Whiteouts::kOverlay,
+      {"sparse maps of many regions", 50, tree::Whiteouts::kOverlay,
        [](size_t i) {
          std::string map;
          for (int at = 0; at < 5000; at++) map += (at == 0 ? "" : ",") + std::to_string(at * 2) + ",0";
@@ -137,31 +139,32 @@ const std::vector<Case>& Cases() {
              {"GNU.sparse.size", "10000"}, {"GNU.sparse.numblocks", "5000"}, {"GNU.sparse.map", map}};
          return Entry({.name = std::to_string(i), .pax = pax});
        }},
-      {"parents that nobody names", 4, Whiteouts::kOverlay,
+      {"parents that nobody names", 4, tree::Whiteouts::kOverlay,
        [](size_t i) {
          return Entry({.name = "x", .pax = {{"path", Deep(i, 300) + "/file"}}});
        }},
-      {"a long way to every file", 100, Whiteouts::kOverlay,
+      {"a long way to every file", 100, tree::Whiteouts::kOverlay,
        [](size_t i) {
          return Entry({.name = "x", .pax = {{"path", Deep(0, 300) + "/" + std::to_string(i)}}});
        }},
-      {"whiteouts and files in turns", 500, Whiteouts::kOverlay,
+      {"whiteouts and files in turns", 500, tree::Whiteouts::kOverlay,
        [](size_t i) { return Entry({.name = i % 2 == 0 ? ".wh.f" : "f"}); }},
-      {"opaque markers over a growing directory", 400, Whiteouts::kApply,
+      {"opaque markers over a growing directory", 400, tree::Whiteouts::kApply,
        [](size_t i) { return Entry({.name = "d/" + std::to_string(i)}) + Entry({.name = "d/.wh..wh..opq"}); }},
-      {"opaque markers from the inside out", 60, Whiteouts::kApply,
+      {"opaque markers from the inside out", 60, tree::Whiteouts::kApply,
        [](size_t i) {
          return (i == 0 ? Entry({.name = "x", .pax = {{"path", Deep(0, 250) + "/f"}}}) : std::string()) +
                 Entry({.name = "x", .pax = {{"path", Deep(0, 250 - i) + "/.wh..wh..opq"}}});
        }},
-      {"through a chain of links", 200, Whiteouts::kOverlay,
+      {"through a chain of links", 200, tree::Whiteouts::kOverlay,
        [](size_t i) {
          if (i == 0) return Entry({.name = "l0", .type = '2', .link = "."});
          if (i < 30) return Entry({.name = "l" + std::to_string(i), .type = '2', .link = "l" + std::to_string(i - 1)});
          return Entry({.name = "l29/" + std::to_string(i)});
        }},
-      {"zeros behind the end", 16, Whiteouts::kOverlay, [](size_t) { return std::string(size_t{1} << 20, '\0'); }},
-      {"directories with times of their own", 500, Whiteouts::kOverlay,
+      {"zeros behind the end", 16, tree::Whiteouts::kOverlay,
+       [](size_t) { return std::string(size_t{1} << 20, '\0'); }},
+      {"directories with times of their own", 500, tree::Whiteouts::kOverlay,
        [](size_t i) { return Entry({.name = std::to_string(i) + "/", .type = '5'}); }},
   };
   return cases;
@@ -176,7 +179,7 @@ struct Cost {
 
 Cost Measure(const Case& one, size_t times) {
   Scratch scratch;
-  IngestRequest request = RequestFor(scratch);
+  unpack::IngestRequest request = RequestFor(scratch);
   request.whiteouts = one.whiteouts;
   MadeSource source(one.count * times, one.entry);
   Progress progress;
@@ -188,7 +191,7 @@ Cost Measure(const Case& one, size_t times) {
   const size_t calls_before = calls.load();
   const size_t allocations_before = allocations.load();
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
-  auto result = Ingest(source, request, progress, cancel);
+  auto result = unpack::Ingest(source, request, progress, cancel);
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
   const size_t calls_after = calls.load();
   const size_t allocations_after = allocations.load();
@@ -221,7 +224,7 @@ void TestCosts() {
 // Directories that no entry names count as entries: they cost an inode each.
 void TestImpliedCount() {
   Scratch scratch;
-  IngestRequest request = RequestFor(scratch);
+  unpack::IngestRequest request = RequestFor(scratch);
   request.limits.max_entries = 100;
   auto refused = RunIngest(Archive({{.name = "x", .pax = {{"path", Deep(0, 100) + "/f"}}}}), request);
   CHECK(!refused.ok() && refused.error().fault == Fault::kLimit && refused.error().detail == "maxEntries");
@@ -233,7 +236,7 @@ void TestImpliedCount() {
 // Ten million inodes of one run, and numbers far apart.
 void TestInodeSet() {
   const size_t before = live.load();
-  InodeSet set;
+  tree::InodeSet set;
   bool fresh = true;
   for (uint64_t inode = 0; inode < 1'000'000; inode++) fresh = set.insert(inode + 12345) && fresh;
   CHECK(fresh);

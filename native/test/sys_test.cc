@@ -11,7 +11,7 @@
 #include "check.h"
 #include "sys/batch.h"
 #include "sys/directory.h"
-#include "sys/files.h"
+#include "sys/fd_io.h"
 #include "sys/open.h"
 #include "sys/small_files.h"
 #include "sys/thread.h"
@@ -25,7 +25,7 @@ void TestThread() {
   const mode_t before = umask(027);
   umask(before);
   mode_t inside = 1;
-  Result<Thread> thread = Thread::Start(
+  Result<sys::Thread> thread = sys::Thread::Start(
       [&] {
         inside = umask(0);
         CHECK(chdir("/") == 0);
@@ -53,22 +53,22 @@ void TestLongPaths(const std::string& base) {
   }
   const UniqueFd file(openat(at.get(), "file", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
   CHECK(file.valid());
-  CHECK(OpenPath(path + "/file", O_RDONLY).ok());
-  CHECK(OpenPath(path, O_RDONLY | O_DIRECTORY).ok());
-  Result<UniqueFd> missing = OpenPath(path + "/missing", O_RDONLY);
+  CHECK(sys::OpenPath(path + "/file", O_RDONLY).ok());
+  CHECK(sys::OpenPath(path, O_RDONLY | O_DIRECTORY).ok());
+  Result<UniqueFd> missing = sys::OpenPath(path + "/missing", O_RDONLY);
   CHECK(!missing.ok() && missing.error().err == ENOENT && missing.error().path == path + "/missing");
-  Result<ParentPath> parent = OpenParent(path + "/file/");
+  Result<sys::ParentPath> parent = sys::OpenParent(path + "/file/");
   CHECK(parent.ok() && parent->name == "file" && faccessat(parent->directory.get(), "file", F_OK, 0) == 0);
-  for (const char* bad : {"/", "/a/..", "."}) CHECK(!OpenParent(bad).ok());
+  for (const char* bad : {"/", "/a/..", "."}) CHECK(!sys::OpenParent(bad).ok());
 }
 
 void TestOpenat2(const std::string& base) {
-  if (!HaveOpenat2()) return;
+  if (!sys::HaveOpenat2()) return;
   CHECK(symlink("/etc", (base + "/out").c_str()) == 0);
   const UniqueFd root(open(base.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  Result<UniqueFd> beneath = OpenBeneath(root.get(), "out/passwd", O_RDONLY, 0, kResolveBeneath);
+  Result<UniqueFd> beneath = sys::OpenBeneath(root.get(), "out/passwd", O_RDONLY, 0, sys::kResolveBeneath);
   CHECK(!beneath.ok() && beneath.error().err == EXDEV);
-  Result<UniqueFd> inside = OpenBeneath(root.get(), "out/passwd", O_RDONLY, 0, kResolveInRoot);
+  Result<UniqueFd> inside = sys::OpenBeneath(root.get(), "out/passwd", O_RDONLY, 0, sys::kResolveInRoot);
   CHECK(!inside.ok() && inside.error().err == ENOENT);
 }
 
@@ -78,10 +78,10 @@ void TestDirectory(const std::string& base) {
   std::set<std::string> names;
   for (int i = 0; i < 500; i++)
     names.insert("entry-" + std::to_string(i) + std::string(static_cast<size_t>(i % 50), 'x'));
-  for (const std::string& name : names) CHECK(OpenPath(directory + "/" + name, O_CREAT | O_WRONLY, 0600).ok());
+  for (const std::string& name : names) CHECK(sys::OpenPath(directory + "/" + name, O_CREAT | O_WRONLY, 0600).ok());
   const UniqueFd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DirectoryReader reader(fd.get(), 512);
-  DirectoryEntry entry;
+  sys::DirectoryReader reader(fd.get(), 512);
+  sys::DirectoryEntry entry;
   std::set<std::string> seen;
   for (;;) {
     Result<bool> more = reader.Next(entry);
@@ -93,8 +93,8 @@ void TestDirectory(const std::string& base) {
   CHECK(seen == names);
 }
 
-BatchOp Op(BatchKind kind, std::string path) {
-  BatchOp op;
+sys::BatchOp Op(sys::BatchKind kind, std::string path) {
+  sys::BatchOp op;
   op.kind = kind;
   op.path = std::move(path);
   op.mode = 0700;
@@ -102,55 +102,57 @@ BatchOp Op(BatchKind kind, std::string path) {
 }
 
 void TestBatch(const std::string& base) {
-  BatchOp missing = Op(BatchKind::kUnlink, base + "/missing");
-  const Result<void> failed = RunBatch({Op(BatchKind::kMkdir, base + "/a"), Op(BatchKind::kMkdir, base + "/a/b"),
-                                        Op(BatchKind::kWrite, base + "/a/b/c"), missing});
+  sys::BatchOp missing = Op(sys::BatchKind::kUnlink, base + "/missing");
+  const Result<void> failed =
+      sys::RunBatch({Op(sys::BatchKind::kMkdir, base + "/a"), Op(sys::BatchKind::kMkdir, base + "/a/b"),
+                     Op(sys::BatchKind::kWrite, base + "/a/b/c"), missing});
   CHECK(!failed.ok());
   CHECK(access((base + "/a").c_str(), F_OK) != 0);
   missing.missing_ok = true;
-  CHECK(RunBatch({Op(BatchKind::kMkdir, base + "/a"), missing, Op(BatchKind::kFsync, base + "/a")}).ok());
+  CHECK(
+      sys::RunBatch({Op(sys::BatchKind::kMkdir, base + "/a"), missing, Op(sys::BatchKind::kFsync, base + "/a")}).ok());
   CHECK(access((base + "/a").c_str(), F_OK) == 0);
 }
 
 void TestLock(const std::string& base) {
   const std::string path = base + "/lock";
-  Result<std::optional<UniqueFd>> first = LockFile(path, true);
+  Result<std::optional<UniqueFd>> first = sys::LockFile(path, true);
   CHECK(first.ok() && first->has_value());
-  Result<std::optional<UniqueFd>> second = LockFile(path, false);
+  Result<std::optional<UniqueFd>> second = sys::LockFile(path, false);
   CHECK(second.ok() && !second->has_value());
-  UnlockFile(std::move(**first));
-  Result<std::optional<UniqueFd>> third = LockFile(path, false);
+  sys::UnlockFile(std::move(**first));
+  Result<std::optional<UniqueFd>> third = sys::LockFile(path, false);
   CHECK(third.ok() && third->has_value());
-  CHECK(!LockFile(base + "/no/such/directory", true).ok());
-  CHECK(SyncFileSystems({base, path, "/tmp"}).ok());
+  CHECK(!sys::LockFile(base + "/no/such/directory", true).ok());
+  CHECK(sys::SyncFileSystems({base, path, "/tmp"}).ok());
 }
 
 void TestStreams(const std::string& base) {
   const std::string path = base + "/stream";
-  CHECK(RunBatch({[&] {
-          BatchOp op = Op(BatchKind::kWrite, path);
+  CHECK(sys::RunBatch({[&] {
+          sys::BatchOp op = Op(sys::BatchKind::kWrite, path);
           op.data = "0123456789";
           return op;
         }()})
             .ok());
   uint8_t buffer[64];
-  Result<std::unique_ptr<FdSource>> range = FdSource::OpenRange(path, 3, 4);
+  Result<std::unique_ptr<sys::FdSource>> range = sys::FdSource::OpenRange(path, 3, 4);
   CHECK(range.ok() && (*range)->TotalBytes() == 4 && (*range)->fd() == -1);
   Result<size_t> got = (*range)->Read(buffer);
   CHECK(got.ok() && *got == 4 && buffer[0] == '3');
   CHECK(*(*range)->Read(buffer) == 0);
-  Result<std::unique_ptr<FdSource>> beyond = FdSource::OpenRange(path, 8, 4);
+  Result<std::unique_ptr<sys::FdSource>> beyond = sys::FdSource::OpenRange(path, 8, 4);
   CHECK(*(*beyond)->Read(buffer) == 2);
   const Result<size_t> cut = (*beyond)->Read(buffer);
   CHECK(!cut.ok() && cut.error().fault == Fault::kBadTar);
-  CHECK(FdSource::Open(base).error().err == EISDIR);
+  CHECK(sys::FdSource::Open(base).error().err == EISDIR);
 
   // A pipe that nobody reads: the write ends with the cancellation.
   int ends[2];
   CHECK(pipe2(ends, O_CLOEXEC) == 0);
   CancelToken cancel;
-  Result<Thread> writer = Thread::Start([&] {
-    FdSink sink(ends[1], &cancel);
+  Result<sys::Thread> writer = sys::Thread::Start([&] {
+    sys::FdSink sink(ends[1], &cancel);
     const std::vector<uint8_t> bytes(1 << 20);
     const Result<void> written = sink.Write(bytes);
     CHECK(!written.ok() && written.error().fault == Fault::kCancelled);
@@ -167,11 +169,11 @@ void TestSmallFiles(const std::string& base) {
   const std::string directory = base + "/small-files";
   CHECK(mkdir(directory.c_str(), 0700) == 0 && mkdir((directory + "/one").c_str(), 0700) == 0);
   CHECK(mkfifo((directory + "/one/fifo").c_str(), 0600) == 0);
-  Result<std::vector<SmallFilesRow>> rows = ReadSmallFiles(directory, {"fifo", "missing"}, 100);
+  Result<std::vector<sys::SmallFilesRow>> rows = sys::ReadSmallFiles(directory, {"fifo", "missing"}, 100);
   CHECK(rows.ok() && rows->size() == 1 && (*rows)[0].directory == "one");
   CHECK((*rows)[0].files[0].err == EINVAL);
   CHECK((*rows)[0].files[1].err == 0 && !(*rows)[0].files[1].content);
-  CHECK(!ReadSmallFiles(base + "/none", {}, 1).ok());
+  CHECK(!sys::ReadSmallFiles(base + "/none", {}, 1).ok());
 }
 
 }  // namespace

@@ -1,13 +1,13 @@
 // Header fields, PAX records, sparse maps, and the lines of a tar-split record, each as a table.
 #include <algorithm>
 
-#include "layer/entry_name.h"
 #include "tar/header.h"
 #include "tar/pax.h"
 #include "tar/reader.h"
-#include "tar/split_packer.h"
+#include "tarsplit/packer.h"
 #include "test/check.h"
 #include "test/tar_build.h"
+#include "unpack/entry_name.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -41,14 +41,14 @@ void TestNumeric() {
       {"\xff\xff\xff\xff\x80\x01\x01\x01\x01\x01\x01\x01", INT64_MIN + 0x0001010101010101},
       {"\xff\xff\xff\x7f\x80\x01\x01\x01\x01\x01\x01\x01", std::nullopt},
   };
-  for (const Case& one : cases) CHECK_EQ(ParseNumeric(Bytes(one.field)), one.value);
+  for (const Case& one : cases) CHECK_EQ(tar::ParseNumeric(Bytes(one.field)), one.value);
   for (const char* bad : {"", "+", "-", "1x", " 1", "99999999999999999999", "+-1"})
-    CHECK(!ParseDecimal(bad).has_value());
-  CHECK_EQ(ParseDecimal("+12"), 12);
-  CHECK_EQ(ParseDecimal("-12"), -12);
+    CHECK(!tar::ParseDecimal(bad).has_value());
+  CHECK_EQ(tar::ParseDecimal("+12"), 12);
+  CHECK_EQ(tar::ParseDecimal("-12"), -12);
 }
 
-TarBlock Block(const std::string& block) { return TarBlock(Bytes(block)); }
+tar::Block Block(const std::string& block) { return tar::Block(Bytes(block)); }
 
 void TestHeader() {
   Member member{.name = "name", .data = "x", .uid = 1, .gid = 2};
@@ -66,41 +66,41 @@ void TestHeader() {
   const std::string gnu("ustar  \0", 8);
   struct Case {
     std::string block;
-    TarFormat format;
+    tar::Format format;
     std::string name;  // "!": refused
   };
   const Case cases[] = {
-      {with(345, "pre/fix", ustar), TarFormat::kUstar, "pre/fix/name"},
-      {with(345, "prefix", std::string(8, '\0')), TarFormat::kV7, "name"},
-      {with(345, std::string("01234567\0", 9), gnu), TarFormat::kGnu, "name"},
-      {with(345, "prefix", gnu), TarFormat::kGnu, "prefix/name"},
-      {with(508, std::string("tar\0", 4), ustar), TarFormat::kStar, "name"},
-      {with(124, "x", ustar), TarFormat::kUstar, "!"},
-      {with(124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", gnu), TarFormat::kGnu, "!"},
-      {with(329, "9", ustar), TarFormat::kUstar, "!"},
-      {with(329, "9", std::string(8, '\0')), TarFormat::kV7, "name"},
+      {with(345, "pre/fix", ustar), tar::Format::kUstar, "pre/fix/name"},
+      {with(345, "prefix", std::string(8, '\0')), tar::Format::kV7, "name"},
+      {with(345, std::string("01234567\0", 9), gnu), tar::Format::kGnu, "name"},
+      {with(345, "prefix", gnu), tar::Format::kGnu, "prefix/name"},
+      {with(508, std::string("tar\0", 4), ustar), tar::Format::kStar, "name"},
+      {with(124, "x", ustar), tar::Format::kUstar, "!"},
+      {with(124, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", gnu), tar::Format::kGnu, "!"},
+      {with(329, "9", ustar), tar::Format::kUstar, "!"},
+      {with(329, "9", std::string(8, '\0')), tar::Format::kV7, "name"},
   };
   for (const Case& one : cases) {
-    CHECK(DetectFormat(Block(one.block)) == one.format);
-    TarEntry entry;
-    auto parsed = ParseHeaderBlock(Block(one.block), one.format, entry);
+    CHECK(tar::DetectFormat(Block(one.block)) == one.format);
+    tar::Entry entry;
+    auto parsed = tar::ParseHeaderBlock(Block(one.block), one.format, entry);
     CHECK_EQ(parsed.ok(), one.name != "!");
     if (parsed.ok()) CHECK_EQ(entry.name, one.name);
   }
   std::string broken = cases[0].block;
   broken[0] = 'N';
-  CHECK(DetectFormat(Block(broken)) == TarFormat::kUnknown);
+  CHECK(tar::DetectFormat(Block(broken)) == tar::Format::kUnknown);
 }
 
 void TestPax() {
   for (const char* bad :
        {"5", "x a=b\n", "6 a=b", "6 a=b\n7", "99 a=b\n", "5 =b\n", "4 a\n", "6 ab \n", "0 a=b\n", "-6 a=b\n"}) {
-    CHECK(!ParsePax(bad).ok());
+    CHECK(!tar::ParsePax(bad).ok());
   }
-  CHECK(!ParsePax(PaxRecord("path", std::string("a\0b", 3))).ok());
-  CHECK(!ParsePax(PaxRecord("GNU.sparse.numbytes", "1")).ok());
-  CHECK(!ParsePax(PaxRecord("GNU.sparse.offset", "1,2")).ok());
-  CHECK_OK(ParsePax(PaxRecord("SCHILY.xattr.user.a", std::string("a\0\n=", 4))));
+  CHECK(!tar::ParsePax(PaxRecord("path", std::string("a\0b", 3))).ok());
+  CHECK(!tar::ParsePax(PaxRecord("GNU.sparse.numbytes", "1")).ok());
+  CHECK(!tar::ParsePax(PaxRecord("GNU.sparse.offset", "1,2")).ok());
+  CHECK_OK(tar::ParsePax(PaxRecord("SCHILY.xattr.user.a", std::string("a\0\n=", 4))));
   struct Case {
     const char *key, *value;
     bool good;
@@ -122,36 +122,36 @@ void TestPax() {
       {"size", "-1", false, 0, 0},
   };
   for (const Case& one : cases) {
-    auto records = ParsePax(PaxRecord(one.key, one.value));
+    auto records = tar::ParsePax(PaxRecord(one.key, one.value));
     CHECK_OK(records);
-    TarEntry entry;
-    CHECK_EQ(MergePax(*records, {10, 1000}, entry).ok(), one.good);
+    tar::Entry entry;
+    CHECK_EQ(tar::MergePax(*records, {10, 1000}, entry).ok(), one.good);
     if (!one.good) continue;
     CHECK_EQ(entry.mtime_seconds, one.seconds);
     CHECK_EQ(entry.mtime_nanoseconds, one.nanoseconds);
   }
-  auto xattrs = ParsePax(PaxRecord("SCHILY.xattr.user.a", "12345") + PaxRecord("SCHILY.xattr.user.b", "1"));
-  TarEntry entry;
-  auto over = MergePax(*xattrs, {1, 1000}, entry);
+  auto xattrs = tar::ParsePax(PaxRecord("SCHILY.xattr.user.a", "12345") + PaxRecord("SCHILY.xattr.user.b", "1"));
+  tar::Entry entry;
+  auto over = tar::MergePax(*xattrs, {1, 1000}, entry);
   CHECK(!over.ok() && over.error().detail == "maxXattrs");
   entry = {};
-  over = MergePax(*xattrs, {2, 17}, entry);
+  over = tar::MergePax(*xattrs, {2, 17}, entry);
   CHECK(!over.ok() && over.error().detail == "maxXattrBytes");
   entry = {};
-  CHECK_OK(MergePax(*xattrs, {2, 18}, entry));
+  CHECK_OK(tar::MergePax(*xattrs, {2, 18}, entry));
 }
 
 void TestSparse() {
-  CHECK_OK(CheckSparse({}, 100, 0));
-  CHECK_OK(CheckSparse({{0, 5}, {5, 5}, {100, 0}}, 100, 10));
-  CHECK(!CheckSparse({{0, 5}}, 100, 6).ok());
-  CHECK(!CheckSparse({{5, 5}, {0, 5}}, 100, 10).ok());
-  CHECK(!CheckSparse({{96, 5}}, 100, 5).ok());
-  CHECK(!CheckSparse({{INT64_MAX, 5}}, INT64_MAX, 5).ok());
-  CHECK(!CheckSparse({{UINT64_MAX, 1}}, INT64_MAX, 1).ok());
+  CHECK_OK(tar::CheckSparse({}, 100, 0));
+  CHECK_OK(tar::CheckSparse({{0, 5}, {5, 5}, {100, 0}}, 100, 10));
+  CHECK(!tar::CheckSparse({{0, 5}}, 100, 6).ok());
+  CHECK(!tar::CheckSparse({{5, 5}, {0, 5}}, 100, 10).ok());
+  CHECK(!tar::CheckSparse({{96, 5}}, 100, 5).ok());
+  CHECK(!tar::CheckSparse({{INT64_MAX, 5}}, INT64_MAX, 5).ok());
+  CHECK(!tar::CheckSparse({{UINT64_MAX, 1}}, INT64_MAX, 1).ok());
 }
 
-class WholeInput final : public TarInput {
+class WholeInput final : public tar::Input {
  public:
   WholeInput(std::string_view text, size_t step) : left_(Bytes(text)), step_(step) {}
   Result<std::span<const uint8_t>> Take(size_t max) override {
@@ -166,20 +166,21 @@ class WholeInput final : public TarInput {
 };
 
 // Every entry as "name>link:size:regions", then the fault if there is one.
-std::string Read(const std::string& tar, size_t step = SIZE_MAX, TarReaderLimits limits = {1 << 20, {1024, 1 << 20}}) {
+std::string Read(const std::string& tar, size_t step = SIZE_MAX,
+                 tar::ReaderLimits limits = {1 << 20, {1024, 1 << 20}}) {
   WholeInput input(tar, step);
-  TarReader reader(input, limits);
-  TarEntry entry;
+  tar::Reader reader(input, limits);
+  tar::Entry entry;
   std::string out;
   while (true) {
     auto next = reader.Next(entry);
     if (!next.ok())
       return out + "!" + std::to_string(static_cast<int>(next.error().fault)) +
              (next.error().fault == Fault::kLimit ? next.error().detail : "");
-    if (*next == TarReader::Step::kEnd) return out;
-    out += *next == TarReader::Step::kGlobal ? "global"
-                                             : entry.name + ">" + entry.link_name + ":" + std::to_string(entry.size);
-    for (const SparseRegion& region : entry.regions)
+    if (*next == tar::Reader::Step::kEnd) return out;
+    out += *next == tar::Reader::Step::kGlobal ? "global"
+                                               : entry.name + ">" + entry.link_name + ":" + std::to_string(entry.size);
+    for (const tar::SparseRegion& region : entry.regions)
       out += ":" + std::to_string(region.offset) + "+" + std::to_string(region.length);
     out += ";";
   }
@@ -237,7 +238,7 @@ void TestReader() {
 
 void TestRecordLines() {
   StringSink sink;
-  SplitPacker packer(sink);
+  tarsplit::Packer packer(sink);
   CHECK_OK(packer.AddSegment(Bytes("abcd")));
   CHECK_OK(packer.AddFile("a<b>&\"\\\n\x01\u2028\u00e9", 9, 0xb90956c775a41001));
   CHECK_OK(packer.AddFile("dir/", 0, std::nullopt));
@@ -253,13 +254,13 @@ void TestRecordLines() {
            "{\"type\":1,\"payload\":null,\"position\":4}\n"
            "{\"type\":2,\"payload\":\"\",\"position\":5}\n");
   StringSink big;
-  SplitPacker pieces(big);
+  tarsplit::Packer pieces(big);
   CHECK_OK(pieces.AddSegment(std::vector<uint8_t>((size_t{1} << 20) + 1)));
   CHECK_EQ(std::count(big.text.begin(), big.text.end(), '\n'), 2);
   // Sequences that are no UTF-8 by Go's rules go into name_raw.
   for (const char* bad : {"\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "a\x80"}) {
     StringSink line;
-    SplitPacker one(line);
+    tarsplit::Packer one(line);
     CHECK_OK(one.AddFile(bad, 0, std::nullopt));
     CHECK(line.text.find("name_raw") != std::string::npos);
   }
@@ -269,33 +270,33 @@ void TestNames() {
   struct Case {
     std::string name;
     const char* path;  // "!": unsafe
-    NameKind kind;
+    unpack::NameKind kind;
   };
   const Case cases[] = {
-      {"a/b", "a/b", NameKind::kFile},
-      {"./a//b/", "a/b", NameKind::kFile},
-      {"/a", "a", NameKind::kFile},
-      {"a/../b", "b", NameKind::kFile},
-      {"/../a", "a", NameKind::kFile},
-      {"../a", "!", NameKind::kFile},
-      {"a/../../b", "!", NameKind::kFile},
-      {"..", "!", NameKind::kFile},
-      {".", "", NameKind::kRoot},
-      {"", "", NameKind::kRoot},
-      {"a/..", "", NameKind::kRoot},
-      {".wh.a", ".wh.a", NameKind::kWhiteout},
-      {"d/.wh.a/", "d/.wh.a", NameKind::kWhiteout},
-      {"d/.wh..wh..opq", "d/.wh..wh..opq", NameKind::kOpaque},
-      {".wh..wh.plnk/1", ".wh..wh.plnk/1", NameKind::kDropped},
-      {"d/.wh..wh.aufs", "d/.wh..wh.aufs", NameKind::kDropped},
-      {".wh.", "!", NameKind::kFile},
-      {"d/.wh..", "!", NameKind::kFile},
-      {".wh...", "!", NameKind::kFile},
-      {"..a", "..a", NameKind::kFile},
-      {std::string("a\0b", 3), "!", NameKind::kFile},
+      {"a/b", "a/b", unpack::NameKind::kFile},
+      {"./a//b/", "a/b", unpack::NameKind::kFile},
+      {"/a", "a", unpack::NameKind::kFile},
+      {"a/../b", "b", unpack::NameKind::kFile},
+      {"/../a", "a", unpack::NameKind::kFile},
+      {"../a", "!", unpack::NameKind::kFile},
+      {"a/../../b", "!", unpack::NameKind::kFile},
+      {"..", "!", unpack::NameKind::kFile},
+      {".", "", unpack::NameKind::kRoot},
+      {"", "", unpack::NameKind::kRoot},
+      {"a/..", "", unpack::NameKind::kRoot},
+      {".wh.a", ".wh.a", unpack::NameKind::kWhiteout},
+      {"d/.wh.a/", "d/.wh.a", unpack::NameKind::kWhiteout},
+      {"d/.wh..wh..opq", "d/.wh..wh..opq", unpack::NameKind::kOpaque},
+      {".wh..wh.plnk/1", ".wh..wh.plnk/1", unpack::NameKind::kDropped},
+      {"d/.wh..wh.aufs", "d/.wh..wh.aufs", unpack::NameKind::kDropped},
+      {".wh.", "!", unpack::NameKind::kFile},
+      {"d/.wh..", "!", unpack::NameKind::kFile},
+      {".wh...", "!", unpack::NameKind::kFile},
+      {"..a", "..a", unpack::NameKind::kFile},
+      {std::string("a\0b", 3), "!", unpack::NameKind::kFile},
   };
   for (const Case& one : cases) {
-    auto parsed = ParseEntryName(one.name, {});
+    auto parsed = unpack::ParseEntryName(one.name, {});
     CHECK_EQ(parsed.ok(), std::string_view(one.path) != "!");
     if (!parsed.ok()) {
       CHECK_EQ(parsed.error().fault, Fault::kUnsafePath);
@@ -304,13 +305,13 @@ void TestNames() {
     CHECK_EQ(parsed->path, one.path);
     CHECK(parsed->kind == one.kind);
   }
-  UnpackLimits limits;
+  unpack::UnpackLimits limits;
   limits.max_path_depth = 2;
   limits.max_path_length = 10;
-  CHECK_OK(ParseEntryName("a/b/../c", limits));
-  auto deep = ParseEntryName("a/b/c", limits);
+  CHECK_OK(unpack::ParseEntryName("a/b/../c", limits));
+  auto deep = unpack::ParseEntryName("a/b/c", limits);
   CHECK(!deep.ok() && deep.error().detail == "maxPathDepth");
-  auto length = ParseEntryName("aaaaaaaaaaa", limits);
+  auto length = unpack::ParseEntryName("aaaaaaaaaaa", limits);
   CHECK(!length.ok() && length.error().detail == "maxPathLength");
 }
 

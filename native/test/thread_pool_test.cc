@@ -51,52 +51,52 @@ class Room {
 void BriefIsLimited() {
   Room room;
   std::atomic<size_t> ran = 0;
-  ThreadPool pool;
-  constexpr size_t kShort = ThreadPool::kShortAtOnce * 3;
+  sys::ThreadPool pool;
+  constexpr size_t kShort = sys::ThreadPool::kShortAtOnce * 3;
   for (size_t i = 0; i < kShort; ++i) {
     CHECK_OK(pool.Submit(
         [&] {
           room.Stay();
           ran++;
         },
-        TaskClass::kShort));
+        sys::TaskClass::kShort));
   }
-  room.AwaitInside(ThreadPool::kShortAtOnce);
+  room.AwaitInside(sys::ThreadPool::kShortAtOnce);
   // Brief work that is stuck keeps nothing else waiting.
   std::latch steady(1);
-  CHECK_OK(pool.Submit([&] { steady.count_down(); }, TaskClass::kBlocking));
+  CHECK_OK(pool.Submit([&] { steady.count_down(); }, sys::TaskClass::kBlocking));
   steady.wait();
   room.Open();
   pool.Close();
   CHECK(ran == kShort);
-  CHECK(room.most() == ThreadPool::kShortAtOnce);
+  CHECK(room.most() == sys::ThreadPool::kShortAtOnce);
 }
 
 void SteadyIsLimitedAndWaitsIsNot() {
   Room room;
   std::atomic<size_t> ran = 0;
-  ThreadPool pool;
-  for (size_t i = 0; i < ThreadPool::kMaxThreads + 9; ++i) {
+  sys::ThreadPool pool;
+  for (size_t i = 0; i < sys::ThreadPool::kMaxThreads + 9; ++i) {
     CHECK_OK(pool.Submit(
         [&] {
           room.Stay();
           ran++;
         },
-        TaskClass::kBlocking));
+        sys::TaskClass::kBlocking));
   }
-  room.AwaitInside(ThreadPool::kMaxThreads);
+  room.AwaitInside(sys::ThreadPool::kMaxThreads);
   std::latch streams(3);
-  for (int i = 0; i < 3; ++i) CHECK_OK(pool.Submit([&] { streams.arrive_and_wait(); }, TaskClass::kStreamBound));
+  for (int i = 0; i < 3; ++i) CHECK_OK(pool.Submit([&] { streams.arrive_and_wait(); }, sys::TaskClass::kStreamBound));
   // Two threads are free for one another only if each of the three has its own.
   streams.wait();
   room.Open();
   pool.Close();
-  CHECK(ran == ThreadPool::kMaxThreads + 9);
+  CHECK(ran == sys::ThreadPool::kMaxThreads + 9);
 }
 
 // With one thread at it works begin in the order in which they came.
 void Order() {
-  ThreadPool pool;
+  sys::ThreadPool pool;
   std::mutex mutex;
   std::vector<int> order;
   const auto note = [&](int n) {
@@ -104,9 +104,9 @@ void Order() {
     order.push_back(n);
   };
   Room room;
-  for (size_t i = 0; i < ThreadPool::kShortAtOnce - 1; ++i)
-    CHECK_OK(pool.Submit([&] { room.Stay(); }, TaskClass::kShort));
-  room.AwaitInside(ThreadPool::kShortAtOnce - 1);
+  for (size_t i = 0; i < sys::ThreadPool::kShortAtOnce - 1; ++i)
+    CHECK_OK(pool.Submit([&] { room.Stay(); }, sys::TaskClass::kShort));
+  room.AwaitInside(sys::ThreadPool::kShortAtOnce - 1);
   std::latch done(200);
   for (int i = 0; i < 200; ++i) {
     CHECK_OK(pool.Submit(
@@ -114,7 +114,7 @@ void Order() {
           note(i);
           done.count_down();
         },
-        TaskClass::kShort));
+        sys::TaskClass::kShort));
   }
   done.wait();
   CHECK(std::ranges::is_sorted(order));
@@ -125,10 +125,10 @@ void Order() {
 void NothingIsForgotten() {
   std::atomic<int> ran = 0;
   {
-    ThreadPool pool;
+    sys::ThreadPool pool;
     for (int i = 0; i < 20'000; ++i) {
-      constexpr TaskClass kPaces[] = {TaskClass::kShort, TaskClass::kBlocking, TaskClass::kShort,
-                                      TaskClass::kStreamBound};
+      constexpr sys::TaskClass kPaces[] = {sys::TaskClass::kShort, sys::TaskClass::kBlocking, sys::TaskClass::kShort,
+                                           sys::TaskClass::kStreamBound};
       CHECK_OK(pool.Submit([&] { ran++; }, kPaces[i % (i % 64 == 0 ? 4 : 3)]));
     }
   }

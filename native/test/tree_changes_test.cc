@@ -1,5 +1,7 @@
-// Changes, tars and seals of real overlay mounts, compared with walks of the mounted trees by brute force.
+// Changes, tars and commits of real overlay mounts, compared with walks of the mounted trees by brute force.
+#include "pack/pack.h"
 #include "test/tree_support.h"
+#include "tree/verify.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -10,23 +12,23 @@ const CancelToken kNever;
 
 // Changes between two whole trees, which is what Docker computes from two mounts.
 std::string BruteForce(const std::string& now, const std::string& before) {
-  DiffRequest request;
-  request.upper = {{now}, Whiteouts::kApply};
-  request.lower = {{before}, Whiteouts::kApply};
-  auto changes = Changes(request, kNever);
+  tree::DiffRequest request;
+  request.upper = {{now}, tree::Whiteouts::kApply};
+  request.lower = {{before}, tree::Whiteouts::kApply};
+  auto changes = tree::Changes(request, kNever);
   CHECK_OK(changes);
   return changes.ok() ? FormatChanges(*changes) : "";
 }
 
-std::string FromLayers(const DiffRequest& request) {
-  auto changes = Changes(request, kNever);
+std::string FromLayers(const tree::DiffRequest& request) {
+  auto changes = tree::Changes(request, kNever);
   CHECK_OK(changes);
   return changes.ok() ? FormatChanges(*changes) : "";
 }
 
-std::string Tar(const DiffRequest& request) {
+std::string Tar(const tree::DiffRequest& request) {
   StringSink sink;
-  auto summary = WriteTreeTar(request, sink, kNever);
+  auto summary = pack::WriteTreeTar(request, sink, kNever);
   CHECK_OK(summary);
   if (summary.ok()) CHECK_EQ(summary->bytes, sink.text.size());
   return sink.text;
@@ -101,9 +103,9 @@ void OverlayDifference() {
     CHECK(unlink((merged + "/etc-x").c_str()) == 0);
     Put(merged + "/var/log/b", "changed in lower");
   }
-  DiffRequest request;
-  request.upper = {{upper}, Whiteouts::kOverlay};
-  request.lower = {{lower, bottom}, Whiteouts::kOverlay};
+  tree::DiffRequest request;
+  request.upper = {{upper}, tree::Whiteouts::kOverlay};
+  request.lower = {{lower, bottom}, tree::Whiteouts::kOverlay};
   const OverlayAt rw(lower + ":" + bottom, upper, work, merged);
   Change(merged);
   CHECK(mknod((upper + "/never-there").c_str(), S_IFCHR, 0) == 0);
@@ -119,40 +121,40 @@ void OverlayDifference() {
         wanted.find("C /dir-then-file\n") != std::string::npos);
 
   // The whole tree without a mount is the mounted tree.
-  DiffRequest whole;
-  whole.upper = {{upper, lower, bottom}, Whiteouts::kOverlay};
-  DiffRequest mounted;
-  mounted.upper = {{merged}, Whiteouts::kApply};
+  tree::DiffRequest whole;
+  whole.upper = {{upper, lower, bottom}, tree::Whiteouts::kOverlay};
+  tree::DiffRequest mounted;
+  mounted.upper = {{merged}, tree::Whiteouts::kApply};
   CHECK(Tar(whole) == Tar(mounted));
-  auto size = DiffSize(whole, kNever);
-  auto size2 = DiffSize(mounted, kNever);
+  auto size = tree::DiffSize(whole, kNever);
+  auto size2 = tree::DiffSize(mounted, kNever);
   CHECK_OK(size);
   CHECK_OK(size2);
   CHECK_EQ(*size, *size2);
 
   // Sealed by copy, then by taking over: both are the tar's layer.
   const std::string tar = Tar(request);
-  Sha256 sha;
+  hash::Sha256 sha;
   sha.Update(Bytes(tar));
-  const Sha256Digest digest = sha.Finish();
-  const auto seal = [&](bool consume, const std::string& directory, DiffRequest diff) {
-    SealRequest sealing;
+  const hash::Sha256Digest digest = sha.Finish();
+  const auto seal = [&](bool consume, const std::string& directory, tree::DiffRequest diff) {
+    pack::CommitTreeRequest sealing;
     sealing.diff = std::move(diff);
     sealing.directory = directory;
     sealing.consume = consume;
     sealing.tar_split_path = directory + ".tar-split.gz";
     Progress progress;
-    auto sealed = Seal(sealing, progress, kNever);
+    auto sealed = pack::CommitTree(sealing, progress, kNever);
     CHECK_OK(sealed);
     if (!sealed.ok()) return;
     CHECK(sealed->diff_id == digest);
     CHECK_EQ(sealed->tar_size, tar.size());
     StringSink again;
-    CHECK_OK(Assemble({sealing.tar_split_path, directory, digest}, again, kNever));
+    CHECK_OK(pack::Assemble({sealing.tar_split_path, directory, digest}, again, kNever));
     CHECK(again.text == tar);
-    auto problems = VerifyTree({sealing.tar_split_path, directory, Whiteouts::kOverlay, digest, 0}, kNever);
+    auto problems = tree::VerifyTree({sealing.tar_split_path, directory, tree::Whiteouts::kOverlay, digest, 0}, kNever);
     CHECK_OK(problems);
-    for (const TreeProblem& problem : *problems) {
+    for (const tree::TreeProblem& problem : *problems) {
       std::fprintf(stderr, "%s: %s, expected %s, found %s\n", problem.path.c_str(), problem.what.c_str(),
                    problem.expected.c_str(), problem.found.c_str());
     }
@@ -168,11 +170,11 @@ void OverlayDifference() {
   };
   seal(false, scratch.Dir("sealed"), request);
   const std::string taken = scratch.Dir("taken");
-  CHECK_OK(CopyTree(upper, taken, kNever));
+  CHECK_OK(tree::CopyTree(upper, taken, kNever));
   // CopyTree leaves overlay's own xattrs out; a consumed directory has them.
   std::filesystem::remove_all(taken);
   CHECK(std::system(("cp -a " + upper + " " + taken).c_str()) == 0);
-  DiffRequest consumed = request;
+  tree::DiffRequest consumed = request;
   consumed.upper.directories = {taken};
   seal(true, taken, consumed);
   CHECK(SameTree(ReadTree(taken), ReadTree(scratch / "sealed")));
@@ -183,7 +185,7 @@ void PlainDifference() {
   const Scratch scratch;
   const std::string before = scratch.Dir("before"), now = scratch.Dir("now");
   FillLower(before);
-  CHECK_OK(CopyTree(before, now, kNever));
+  CHECK_OK(tree::CopyTree(before, now, kNever));
   CHECK(SameTree(ReadTree(before), ReadTree(now)));
   Expect(BruteForce(now, before), "", __LINE__);
   Put(now + "/etc/hosts", "other");
@@ -192,22 +194,22 @@ void PlainDifference() {
   SetTime(now + "/same", 1, 0);
   Expect(BruteForce(now, before), "C /etc\nC /etc/hosts\nD /gone\nC /same\nC /var\nC /var/log\nD /var/log/a\n",
          __LINE__);
-  DiffRequest request;
-  request.upper = {{now}, Whiteouts::kApply};
-  request.lower = {{before}, Whiteouts::kApply};
+  tree::DiffRequest request;
+  request.upper = {{now}, tree::Whiteouts::kApply};
+  request.lower = {{before}, tree::Whiteouts::kApply};
   const std::string tar = Tar(request);
   // The first entry is the directory above the first change, after a PAX header for its nanoseconds.
   CHECK(tar.substr(0, 10) == std::string("PaxHeader\0", 10) && tar.substr(1024, 5) == std::string("etc/\0", 5));
-  SealRequest sealing;
+  pack::CommitTreeRequest sealing;
   sealing.diff = request;
   sealing.directory = scratch.Dir("sealed");
   sealing.tar_split_path = scratch / "split.gz";
   Progress progress;
-  auto sealed = Seal(sealing, progress, kNever);
+  auto sealed = pack::CommitTree(sealing, progress, kNever);
   CHECK_OK(sealed);
   CHECK_EQ(sealed->tar_size, tar.size());
   StringSink again;
-  CHECK_OK(Assemble({sealing.tar_split_path, sealing.directory, sealed->diff_id}, again, kNever));
+  CHECK_OK(pack::Assemble({sealing.tar_split_path, sealing.directory, sealed->diff_id}, again, kNever));
   CHECK(again.text == tar);
   CHECK(SameTree(ReadTree(sealing.directory), ReadTree(now)));
 }
@@ -231,23 +233,23 @@ void RefusesWhiteoutNames() {
   const Scratch scratch;
   const std::string upper = scratch.Dir("upper");
   Put(upper + "/.wh.trap", "x");
-  DiffRequest request;
-  request.upper = {{upper}, Whiteouts::kOverlay};
+  tree::DiffRequest request;
+  request.upper = {{upper}, tree::Whiteouts::kOverlay};
   StringSink sink;
-  auto summary = WriteTreeTar(request, sink, kNever);
+  auto summary = pack::WriteTreeTar(request, sink, kNever);
   CHECK(!summary.ok() && summary.error().fault == Fault::kNotSupported);
   CHECK(FromLayers(request) == "A /.wh.trap\n");
 }
 
 void EmptyTar() {
   const Scratch scratch;
-  DiffRequest request;
-  request.upper = {{scratch.Dir("empty")}, Whiteouts::kOverlay};
+  tree::DiffRequest request;
+  request.upper = {{scratch.Dir("empty")}, tree::Whiteouts::kOverlay};
   StringSink sink;
-  auto summary = WriteTreeTar(request, sink, kNever);
+  auto summary = pack::WriteTreeTar(request, sink, kNever);
   CHECK_OK(summary);
   CHECK(sink.text == std::string(1024, '\0'));
-  CHECK_EQ(FormatDigest(summary->diff_id),
+  CHECK_EQ(hash::FormatDigest(summary->diff_id),
            std::string("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"));
 }
 

@@ -2,6 +2,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 
+#include "pack/pack.h"
 #include "test/tree_support.h"
 
 using namespace layerstore;
@@ -37,22 +38,22 @@ void DeepTree() {
   }
   close(at);
   const size_t before = OpenDescriptors();
-  auto usage = Usage(top, kNever);
+  auto usage = tree::Usage(top, kNever);
   CHECK(!usage.ok() && usage.error().fault == Fault::kLimit);
-  CHECK_OK(RemoveTree(top, kNever));
+  CHECK_OK(tree::RemoveTree(top, kNever));
   CHECK(!Exists(top));
   CHECK_EQ(OpenDescriptors(), before);
 }
 
 void StrangeTrees() {
   const Scratch scratch;
-  CHECK_OK(RemoveTree(scratch / "missing", kNever));
-  CHECK_OK(RemoveTree(scratch / "missing/too", kNever));
+  CHECK_OK(tree::RemoveTree(scratch / "missing", kNever));
+  CHECK_OK(tree::RemoveTree(scratch / "missing/too", kNever));
   Put(scratch / "outside", "stays");
   const std::string kept = scratch.Dir("kept");
   Put(kept + "/file", "stays");
   CHECK(symlink(kept.c_str(), (scratch / "link").c_str()) == 0);
-  CHECK_OK(RemoveTree(scratch / "link", kNever));
+  CHECK_OK(tree::RemoveTree(scratch / "link", kNever));
   const std::string top = scratch.Dir("top");
   CHECK(symlink(kept.c_str(), (top + "/link").c_str()) == 0);
   CHECK(symlink("../outside", (top + "/other").c_str()) == 0);
@@ -65,7 +66,7 @@ void StrangeTrees() {
   CHECK(ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0);
   close(fd);
   for (int i = 0; i < 5000; i++) Put(top + "/locked/" + std::to_string(i), "");
-  CHECK_OK(RemoveTree(top, kNever));
+  CHECK_OK(tree::RemoveTree(top, kNever));
   CHECK(!Exists(top));
   CHECK_EQ(Get(kept + "/file"), std::string("stays"));
   CHECK_EQ(Get(scratch / "outside"), std::string("stays"));
@@ -78,11 +79,11 @@ void CrossesNoMount() {
   Put(precious + "/file", "stays");
   CHECK(mkdir((top + "/mnt").c_str(), 0755) == 0);
   CHECK(mount(precious.c_str(), (top + "/mnt").c_str(), nullptr, MS_BIND, nullptr) == 0);
-  auto removed = RemoveTree(top, kNever);
+  auto removed = tree::RemoveTree(top, kNever);
   CHECK(!removed.ok() && (removed.error().err == EXDEV || removed.error().err == EBUSY));
   CHECK_EQ(Get(precious + "/file"), std::string("stays"));
   CHECK(umount2((top + "/mnt").c_str(), MNT_DETACH) == 0);
-  CHECK_OK(RemoveTree(top, kNever));
+  CHECK_OK(tree::RemoveTree(top, kNever));
 }
 
 void StopsWhenAsked() {
@@ -92,14 +93,14 @@ void StopsWhenAsked() {
   CancelToken cancelled;
   cancelled.Cancel();
   const auto stopped = [](const auto& result) { return !result.ok() && result.error().fault == Fault::kCancelled; };
-  CHECK(stopped(RemoveTree(top, cancelled)));
-  CHECK(stopped(Usage(top, cancelled)));
-  CHECK(stopped(CopyTree(top, scratch.Dir("copy"), cancelled)));
-  DiffRequest request;
-  request.upper = {{top}, Whiteouts::kOverlay};
+  CHECK(stopped(tree::RemoveTree(top, cancelled)));
+  CHECK(stopped(tree::Usage(top, cancelled)));
+  CHECK(stopped(tree::CopyTree(top, scratch.Dir("copy"), cancelled)));
+  tree::DiffRequest request;
+  request.upper = {{top}, tree::Whiteouts::kOverlay};
   StringSink sink;
-  CHECK(stopped(WriteTreeTar(request, sink, cancelled)));
-  CHECK(stopped(Changes(request, cancelled)));
+  CHECK(stopped(pack::WriteTreeTar(request, sink, cancelled)));
+  CHECK(stopped(tree::Changes(request, cancelled)));
   CHECK(Exists(top + "/file"));
 }
 
@@ -117,15 +118,15 @@ void SizesAndCopies() {
   CHECK(pwrite(fd, "x", 1, 5 << 20) == 1);
   close(fd);
   SetTime(top + "/d", 1000, 123456789);
-  auto usage = Usage(top, kNever);
+  auto usage = tree::Usage(top, kNever);
   CHECK_OK(usage);
   CHECK_EQ(usage->size, 5U + 3U + (8U << 20));
   CHECK_EQ(usage->inodes, 5U);
   CHECK(usage->allocated < (1U << 20));
   const std::string copy = scratch.Dir("copy");
-  CHECK_OK(CopyTree(top, copy, kNever));
+  CHECK_OK(tree::CopyTree(top, copy, kNever));
   CHECK(SameTree(ReadTree(top), ReadTree(copy)));
-  auto copied = Usage(copy, kNever);
+  auto copied = tree::Usage(copy, kNever);
   CHECK_OK(copied);
   CHECK_EQ(copied->inodes, usage->inodes);
   CHECK(copied->allocated < (1U << 20));

@@ -2,10 +2,13 @@
 // Ingest would have made of the same tar. Real layers are read where LAYERSTORE_CORPUS names a directory of them.
 
 #include "codec/decoder.h"
-#include "codec/gzip_writer.h"
-#include "sys/files.h"
-#include "tar/split_reader.h"
+#include "codec/encoder.h"
+#include "pack/pack.h"
+#include "sys/fd_io.h"
+#include "tarsplit/reader.h"
 #include "test/tree_support.h"
+#include "tree/verify.h"
+#include "unpack/ingest.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -15,9 +18,9 @@ namespace {
 const CancelToken kNever;
 
 std::string Unzip(const std::string& path) {
-  auto source = FdSource::Open(path);
+  auto source = sys::FdSource::Open(path);
   CHECK_OK(source);
-  auto decoder = Decoder::Open(**source, {});
+  auto decoder = codec::Decoder::Open(**source, {});
   CHECK_OK(decoder);
   std::string text;
   std::vector<uint8_t> buffer(65536);
@@ -31,20 +34,20 @@ std::string Unzip(const std::string& path) {
 
 void Zip(const std::string& path, const std::string& text) {
   StringSink sink;
-  auto writer = GzipWriter::Open(sink);
+  auto writer = codec::GzipWriter::Open(sink);
   CHECK_OK(writer);
   CHECK_OK((*writer)->Write(Bytes(text)));
   CHECK_OK((*writer)->Finish());
   Put(path, sink.text);
 }
 
-Result<IngestResult> Register(const std::string& tar, const std::string& directory, const std::string& record) {
+Result<unpack::IngestResult> Register(const std::string& tar, const std::string& directory, const std::string& record) {
   MemorySource source(tar);
-  IngestRequest request;
+  unpack::IngestRequest request;
   request.directory = directory;
   request.tar_split_path = record;
   Progress progress;
-  return Ingest(source, request, progress, kNever);
+  return unpack::Ingest(source, request, progress, kNever);
 }
 
 void FillUpper(const std::string& root) {
@@ -73,10 +76,10 @@ void FillUpper(const std::string& root) {
   CHECK(mknod((root + "/socket").c_str(), S_IFSOCK | 0600, 0) == 0);
 }
 
-DiffRequest UpperOn(const std::string& upper, const std::string& lower) {
-  DiffRequest request;
-  request.upper = {{upper}, Whiteouts::kOverlay};
-  request.lower = {{lower}, Whiteouts::kOverlay};
+tree::DiffRequest UpperOn(const std::string& upper, const std::string& lower) {
+  tree::DiffRequest request;
+  request.upper = {{upper}, tree::Whiteouts::kOverlay};
+  request.lower = {{lower}, tree::Whiteouts::kOverlay};
   return request;
 }
 
@@ -85,58 +88,57 @@ void SealIsIngestOfTheTar() {
   const std::string upper = scratch.Dir("upper"), lower = scratch.Dir("lower");
   FillUpper(upper);
   StringSink tar;
-  CHECK_OK(WriteTreeTar(UpperOn(upper, lower), tar, kNever));
+  CHECK_OK(pack::WriteTreeTar(UpperOn(upper, lower), tar, kNever));
   Put(scratch / "tar", tar.text);
   auto ingested = Register(tar.text, scratch.Dir("ingested"), scratch / "ingested.gz");
   CHECK_OK(ingested);
-  SealRequest request;
+  pack::CommitTreeRequest request;
   request.diff = UpperOn(upper, lower);
   request.directory = scratch.Dir("sealed");
   request.tar_split_path = scratch / "sealed.gz";
   Progress progress;
-  auto sealed = Seal(request, progress, kNever);
+  auto sealed = pack::CommitTree(request, progress, kNever);
   CHECK_OK(sealed);
   CHECK(sealed->diff_id == ingested->diff_id);
   CHECK_EQ(sealed->size, ingested->size);
   CHECK_EQ(sealed->entries, ingested->entries);
   CHECK_EQ(sealed->tar_size, ingested->tar_size);
-  CHECK_EQ(sealed->blob_size, ingested->blob_size);
   CHECK(Unzip(scratch / "sealed.gz") == Unzip(scratch / "ingested.gz"));
   CHECK(SameTree(ReadTree(request.directory), ReadTree(scratch / "ingested")));
   struct stat st {};
   CHECK(stat((request.directory + "/holes").c_str(), &st) == 0 && st.st_blocks < 1000);
   CHECK(tar.text.find("dir-between") < tar.text.find("dir/file"));
   CHECK(tar.text.find("opaque/.wh..wh..opq") < tar.text.find("opaque/!first"));
-  auto size = DiffSize(UpperOn(upper, lower), kNever);
+  auto size = tree::DiffSize(UpperOn(upper, lower), kNever);
   CHECK_OK(size);
   // A socket has no data, and no part in the tar.
   CHECK_EQ(*size, sealed->size);
 
   // The sparse form, read by the ingest of this package, gives the same tree.
-  DiffRequest sparse = UpperOn(upper, lower);
+  tree::DiffRequest sparse = UpperOn(upper, lower);
   sparse.sparse = true;
   StringSink small;
-  CHECK_OK(WriteTreeTar(sparse, small, kNever));
+  CHECK_OK(pack::WriteTreeTar(sparse, small, kNever));
   CHECK(small.text.size() < tar.text.size() / 10);
   CHECK_OK(Register(small.text, scratch.Dir("sparse"), scratch / "sparse.gz"));
   CHECK(SameTree(ReadTree(scratch / "sparse"), ReadTree(scratch / "ingested")));
 
   // An existing record is never written over.
   request.directory = scratch.Dir("again");
-  auto again = Seal(request, progress, kNever);
+  auto again = pack::CommitTree(request, progress, kNever);
   CHECK(!again.ok() && again.error().err == EEXIST);
 }
 
 struct Stored {
   std::string directory, record;
-  IngestResult result;
+  unpack::IngestResult result;
 };
 
 Stored Store(const Scratch& scratch, const std::string& name) {
   const std::string upper = scratch.Dir(name + "-upper");
   FillUpper(upper);
   StringSink tar;
-  CHECK_OK(WriteTreeTar(UpperOn(upper, upper), tar, kNever));
+  CHECK_OK(pack::WriteTreeTar(UpperOn(upper, upper), tar, kNever));
   Stored stored{scratch.Dir(name), scratch / (name + ".gz"), {}};
   auto result = Register(tar.text, stored.directory, stored.record);
   CHECK_OK(result);
@@ -145,11 +147,12 @@ Stored Store(const Scratch& scratch, const std::string& name) {
 }
 
 std::string Problems(const Stored& stored) {
-  auto problems = VerifyTree({stored.record, stored.directory, Whiteouts::kOverlay, stored.result.diff_id, 0}, kNever);
+  auto problems =
+      tree::VerifyTree({stored.record, stored.directory, tree::Whiteouts::kOverlay, stored.result.diff_id, 0}, kNever);
   CHECK_OK(problems);
   if (!problems.ok()) return "";
   std::string text;
-  for (const TreeProblem& problem : *problems) {
+  for (const tree::TreeProblem& problem : *problems) {
     text += problem.path + ": " + problem.what + (problem.cosmetic ? " (cosmetic)" : "") + "\n";
   }
   return text;
@@ -162,7 +165,7 @@ void DamageIsNamed() {
   Expect(Problems(stored), "", __LINE__);
   const auto assemble = [&] {
     StringSink sink;
-    auto summary = Assemble({stored.record, stored.directory, stored.result.diff_id}, sink, kNever);
+    auto summary = pack::Assemble({stored.record, stored.directory, stored.result.diff_id}, sink, kNever);
     return summary.ok() ? std::string()
                         : std::to_string(static_cast<int>(summary.error().fault)) + " " + summary.error().path + " " +
                               summary.error().detail.substr(0, 5);
@@ -248,15 +251,15 @@ void RecordsAreHostile() {
       good + "x",
       good.substr(0, 40),
       R"({"type":1,"name":"f","size":5,"nested":{},"payload":"AAAAAAAAAAA=","position":0})",
-      std::string(SplitReader::kMaxLineBytes + 2, ' '),
+      std::string(tarsplit::Reader::kMaxLineBytes + 2, ' '),
   };
   for (const std::string& line : bad) {
     Zip(record, line + "\n");
     StringSink sink;
-    auto summary = Assemble({record, tree, {}}, sink, kNever);
+    auto summary = pack::Assemble({record, tree, {}}, sink, kNever);
     Report(!summary.ok() && summary.error().fault == Fault::kCorrupt, __FILE__, __LINE__, line.substr(0, 100));
     Report(sink.text.empty(), __FILE__, __LINE__, "bytes of " + line.substr(0, 100));
-    auto problems = VerifyTree({record, tree, Whiteouts::kOverlay, {}, 0}, kNever);
+    auto problems = tree::VerifyTree({record, tree, tree::Whiteouts::kOverlay, {}, 0}, kNever);
     Report(problems.ok() && !problems->empty(), __FILE__, __LINE__, "verify " + line.substr(0, 100));
   }
   // Not gzip, cut gzip, nothing, a directory.
@@ -265,10 +268,10 @@ void RecordsAreHostile() {
   for (size_t cut = 3; cut < whole.size(); cut += 5) {
     Put(record, whole.substr(0, cut));
     StringSink sink;
-    CHECK(!Assemble({record, tree, {}}, sink, kNever).ok());
+    CHECK(!pack::Assemble({record, tree, {}}, sink, kNever).ok());
   }
   StringSink sink;
-  CHECK(Assemble({scratch / "nowhere", tree, {}}, sink, kNever).error().err == ENOENT);
+  CHECK(pack::Assemble({scratch / "nowhere", tree, {}}, sink, kNever).error().err == ENOENT);
 
   // Keys in any order, unknown keys, escapes, blanks, no newline at the end; name_raw beats name.
   for (
@@ -277,8 +280,8 @@ void RecordsAreHostile() {
            R"( { "position" : 7 , "other":"q\"","x":-1.5e3,"y":true, "payload":null,"name":"\u0066\ud83d\ude00\/","type":1 } )"),
        std::string(R"({"name":"wrong","name_raw":"Zv8=","type":1,"payload":null,"position":0})")}) {
     MemorySource source(line, 3);
-    SplitReader reader(source);
-    SplitEntry entry;
+    tarsplit::Reader reader(source);
+    tarsplit::Entry entry;
     auto more = reader.Next(entry);
     CHECK_OK(more);
     CHECK(entry.name == "f\xf0\x9f\x98\x80/" || entry.name == "f\xff");
@@ -293,26 +296,26 @@ void Corpus() {
   if (corpus == nullptr) return;
   for (const auto& item : std::filesystem::directory_iterator(std::string(corpus) + "/layers")) {
     const Scratch scratch;
-    auto source = FdSource::Open(item.path().string());
+    auto source = sys::FdSource::Open(item.path().string());
     CHECK_OK(source);
-    IngestRequest request;
+    unpack::IngestRequest request;
     request.directory = scratch.Dir("tree");
     request.tar_split_path = scratch / "record.gz";
     Progress progress;
-    auto result = Ingest(**source, request, progress, kNever);
+    auto result = unpack::Ingest(**source, request, progress, kNever);
     CHECK_OK(result);
     const int fd = open((scratch / "tar").c_str(), O_WRONLY | O_CREAT, 0600);
-    FdSink sink(fd);
-    auto summary = Assemble({request.tar_split_path, request.directory, result->diff_id}, sink, kNever);
+    sys::FdSink sink(fd);
+    auto summary = pack::Assemble({request.tar_split_path, request.directory, result->diff_id}, sink, kNever);
     CHECK_OK(summary);
     close(fd);
     CHECK_EQ(summary->bytes, std::filesystem::file_size(item.path()));
     const std::string problems = Problems({request.directory, request.tar_split_path, *result});
     Expect(problems, "", __LINE__);
-    auto usage = Usage(request.directory, kNever);
+    auto usage = tree::Usage(request.directory, kNever);
     CHECK_OK(usage);
     CHECK_EQ(usage->size, result->size);
-    CHECK_OK(CopyTree(request.directory, scratch.Dir("copy"), kNever));
+    CHECK_OK(tree::CopyTree(request.directory, scratch.Dir("copy"), kNever));
     CHECK(SameTree(ReadTree(request.directory), ReadTree(scratch / "copy")));
   }
 }

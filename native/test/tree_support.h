@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "layer/tree.h"
 #include "test/check.h"
+#include "tree/tree.h"
 
 namespace layerstore::test {
 
@@ -32,7 +32,7 @@ class Scratch {
   }
   ~Scratch() {
     const CancelToken cancel;
-    CHECK_OK(RemoveTree(path_, cancel));
+    CHECK_OK(tree::RemoveTree(path_, cancel));
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -71,7 +71,7 @@ class OverlayAt {
             const std::string& options = "index=off,redirect_dir=on,metacopy=on")
       : target_(target) {
     const std::string data = options + ",lowerdir=" + lowers + ",upperdir=" + upper + ",workdir=" + work;
-    mounted_ = mount("overlay", target.c_str(), "overlay", 0, data.c_str()) == 0;
+    mounted_ = ::mount("overlay", target.c_str(), "overlay", 0, data.c_str()) == 0;
     CHECK(mounted_);
   }
   ~OverlayAt() {
@@ -145,10 +145,10 @@ inline bool SameTree(const std::map<std::string, std::string>& a, const std::map
   return false;
 }
 
-inline std::string FormatChanges(const std::vector<ChangeRecord>& changes) {
+inline std::string FormatChanges(const std::vector<tree::ChangeRecord>& changes) {
   std::string text;
-  for (const ChangeRecord& change : changes) {
-    text += change.kind == ChangeKind::kAdd ? "A " : change.kind == ChangeKind::kModify ? "C " : "D ";
+  for (const tree::ChangeRecord& change : changes) {
+    text += change.kind == tree::ChangeKind::kAdd ? "A " : change.kind == tree::ChangeKind::kModify ? "C " : "D ";
     text += change.path + "\n";
   }
   return text;

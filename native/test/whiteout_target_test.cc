@@ -2,10 +2,12 @@
 // which they can fail. As root only for the mounts.
 #include <cerrno>
 
-#include "layer/whiteout_filter.h"
 #include "mount/overlay.h"
+#include "mount/target.h"
+#include "pack/pack.h"
 #include "sys/thread.h"
 #include "test/tree_support.h"
+#include "tree/diff_stack.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -19,7 +21,7 @@ bool Exists(const std::string& path) {
 
 void Whiteout(const std::string& path) { CHECK(mknod(path.c_str(), S_IFCHR, 0) == 0); }
 
-bool Needs(WhiteoutFilter& filter, const std::string& path) {
+bool Needs(tree::WhiteoutFilter& filter, const std::string& path) {
   auto needs = filter.Needs(path);
   CHECK_OK(needs);
   return needs.ok() && *needs;
@@ -43,9 +45,9 @@ void Filter() {
   Whiteout(top + "/d/gone");
   CHECK(symlink("d", (base + "/link").c_str()) == 0);
 
-  auto opened = WhiteoutFilter::Open({{top, base}, Whiteouts::kOverlay});
+  auto opened = tree::WhiteoutFilter::Open({{top, base}, tree::Whiteouts::kOverlay});
   CHECK_OK(opened);
-  WhiteoutFilter& filter = **opened;
+  tree::WhiteoutFilter& filter = **opened;
   // In any order, the same answers: the directory that was entered last is kept.
   for (int round = 0; round < 2; round++) {
     CHECK(Needs(filter, "file"));
@@ -65,29 +67,29 @@ void Filter() {
     CHECK(!Needs(filter, "name"));
   }
 
-  auto alone = WhiteoutFilter::Open({{base}, Whiteouts::kOverlay});
+  auto alone = tree::WhiteoutFilter::Open({{base}, tree::Whiteouts::kOverlay});
   CHECK_OK(alone);
   CHECK(Needs(**alone, "hidden/old"));
-  CHECK(!WhiteoutFilter::Open({{scratch / "missing"}, Whiteouts::kOverlay}).ok());
+  CHECK(!tree::WhiteoutFilter::Open({{scratch / "missing"}, tree::Whiteouts::kOverlay}).ok());
 }
 
 // The filter at work: a whiteout in the tar of a layer only where the tree below has what it hides.
 void FilteredTar() {
   const Scratch scratch;
-  DiffRequest request;
-  request.upper = {{scratch.Dir("upper")}, Whiteouts::kOverlay};
-  request.lower = {{scratch.Dir("init"), scratch.Dir("parent")}, Whiteouts::kOverlay};
+  tree::DiffRequest request;
+  request.upper = {{scratch.Dir("upper")}, tree::Whiteouts::kOverlay};
+  request.lower = {{scratch.Dir("init"), scratch.Dir("parent")}, tree::Whiteouts::kOverlay};
   Put(scratch / "parent/there", "x");
   Put(scratch / "init/only-init", "x");
   Whiteout(scratch / "upper/there");
   Whiteout(scratch / "upper/only-init");
   const auto tar = [&] {
     StringSink sink;
-    CHECK_OK(WriteTreeTar(request, sink, CancelToken()));
+    CHECK_OK(pack::WriteTreeTar(request, sink, CancelToken()));
     return sink.text;
   };
   CHECK(tar().find(".wh.only-init") != std::string::npos);
-  request.whiteouts_of = TreeStack{{scratch / "parent"}, Whiteouts::kOverlay};
+  request.whiteouts_of = tree::TreeStack{{scratch / "parent"}, tree::Whiteouts::kOverlay};
   const std::string filtered = tar();
   CHECK(filtered.find(".wh.there") != std::string::npos);
   CHECK(filtered.find(".wh.only-init") == std::string::npos);
@@ -96,9 +98,9 @@ void FilteredTar() {
 // The size of one upper directory, which is read without a look at what lies below.
 void SizeOfUpper() {
   const Scratch scratch;
-  DiffRequest request;
-  request.upper = {{scratch.Dir("upper")}, Whiteouts::kOverlay};
-  request.lower = {{scratch.Dir("lower")}, Whiteouts::kOverlay};
+  tree::DiffRequest request;
+  request.upper = {{scratch.Dir("upper")}, tree::Whiteouts::kOverlay};
+  request.lower = {{scratch.Dir("lower")}, tree::Whiteouts::kOverlay};
   CHECK(mkdir((scratch / "lower/old").c_str(), 0755) == 0);
   Put(scratch / "lower/old/seven", "1234567");
   const std::string upper = scratch / "upper";
@@ -109,7 +111,7 @@ void SizeOfUpper() {
   CHECK(mknod((upper + "/fifo").c_str(), S_IFIFO, 0) == 0);
   Whiteout(upper + "/old");
   const auto size = [&] {
-    auto found = DiffSize(request, CancelToken());
+    auto found = tree::DiffSize(request, CancelToken());
     CHECK_OK(found);
     return found.ok() ? *found : 0;
   };
@@ -120,13 +122,13 @@ void SizeOfUpper() {
   CHECK_EQ(size(), 15U);
   CancelToken cancelled;
   cancelled.Cancel();
-  auto stopped = DiffSize(request, cancelled);
+  auto stopped = tree::DiffSize(request, cancelled);
   CHECK(!stopped.ok() && stopped.error().fault == Fault::kCancelled);
 }
 
 void Targets() {
   const Scratch scratch;
-  OverlayMount mount;
+  mount::OverlayMount mount;
   mount.lowers = {scratch.Dir("lower")};
   mount.upper = scratch.Dir("upper");
   mount.work = scratch.Dir("work");
@@ -134,7 +136,7 @@ void Targets() {
   Put(scratch / "lower/file", "x");
 
   const mode_t before = umask(077);
-  auto made = MountOnNewTarget(mount, 0750);
+  auto made = mount::MountOnNewTarget(mount, 0750);
   umask(before);
   CHECK_OK(made);
   CHECK(Exists(mount.target + "/file"));
@@ -142,50 +144,50 @@ void Targets() {
   CHECK(stat(mount.target.c_str(), &root) == 0 && root.st_dev == made->device);
 
   // A second one finds the mount point there and leaves it.
-  auto again = MountOnNewTarget(mount, 0750);
+  auto again = mount::MountOnNewTarget(mount, 0750);
   CHECK(!again.ok() && again.error().err == EEXIST);
   CHECK(Exists(mount.target + "/file"));
 
   // Another device's number: not ours.
-  auto stranger = UnmountAndRemove(mount.target, made->device + 1);
-  CHECK(stranger.ok() && *stranger == UnmountOutcome::kForeign);
+  auto stranger = mount::UnmountAndRemove(mount.target, made->device + 1);
+  CHECK(stranger.ok() && *stranger == mount::UnmountOutcome::kForeign);
   CHECK(Exists(mount.target + "/file"));
 
   {
     const UniqueFd held(open(mount.target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    auto busy = UnmountAndRemove(mount.target, made->device);
+    auto busy = mount::UnmountAndRemove(mount.target, made->device);
     CHECK(!busy.ok() && busy.error().err == EBUSY);
     CHECK(Exists(mount.target + "/file"));
   }
-  auto done = UnmountAndRemove(mount.target, made->device);
-  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
+  auto done = mount::UnmountAndRemove(mount.target, made->device);
+  CHECK(done.ok() && *done == mount::UnmountOutcome::kRemoved);
   CHECK(!Exists(mount.target));
-  auto missing = UnmountAndRemove(mount.target, made->device);
-  CHECK(missing.ok() && *missing == UnmountOutcome::kForeign);
+  auto missing = mount::UnmountAndRemove(mount.target, made->device);
+  CHECK(missing.ok() && *missing == mount::UnmountOutcome::kForeign);
 
   // A mount that fails takes its mount point with it.
-  OverlayMount wrong = mount;
+  mount::OverlayMount wrong = mount;
   wrong.options = {"nonsense=1"};
-  CHECK(!MountOnNewTarget(wrong, 0750).ok());
+  CHECK(!mount::MountOnNewTarget(wrong, 0750).ok());
   CHECK(!Exists(mount.target));
   wrong.target = scratch / "missing/merged";
-  auto nowhere = MountOnNewTarget(wrong, 0750);
+  auto nowhere = mount::MountOnNewTarget(wrong, 0750);
   CHECK(!nowhere.ok() && nowhere.error().err == ENOENT);
 
   // Something in the directory below the mount: unmounted, and kept.
   CHECK(mkdir(mount.target.c_str(), 0755) == 0);
   Put(mount.target + "/stranger", "x");
-  CHECK_OK(MountOverlay(mount));
+  CHECK_OK(mount::MountOverlay(mount));
   CHECK(stat(mount.target.c_str(), &root) == 0);
-  auto kept = UnmountAndRemove(mount.target, root.st_dev);
-  CHECK(kept.ok() && *kept == UnmountOutcome::kTargetLeft);
+  auto kept = mount::UnmountAndRemove(mount.target, root.st_dev);
+  CHECK(kept.ok() && *kept == mount::UnmountOutcome::kTargetLeft);
   CHECK(Exists(mount.target + "/stranger"));
 }
 
 // index=on takes an upper directory that another overlay uses for an error, which tells when the old one has ended.
 void DeferredTeardowns() {
   const Scratch scratch;
-  OverlayMount mount;
+  mount::OverlayMount mount;
   mount.lowers = {scratch.Dir("lower")};
   mount.upper = scratch.Dir("upper");
   mount.work = scratch.Dir("work");
@@ -193,43 +195,43 @@ void DeferredTeardowns() {
   mount.options = {"index=on"};
   Put(scratch / "lower/file", "x");
 
-  DeferredTeardown teardown;
+  mount::DeferredTeardown teardown;
   teardown.End();  // nothing to end
-  auto made = MountOnNewTarget(mount, 0750);
+  auto made = mount::MountOnNewTarget(mount, 0750);
   CHECK_OK(made);
   {
     const UniqueFd held(open(mount.target.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    auto busy = UnmountAndRemove(mount.target, made->device, &teardown);
+    auto busy = mount::UnmountAndRemove(mount.target, made->device, &teardown);
     CHECK(!busy.ok() && busy.error().err == EBUSY);
     CHECK(Exists(mount.target + "/file"));
   }
-  auto done = UnmountAndRemove(mount.target, made->device, &teardown);
-  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
+  auto done = mount::UnmountAndRemove(mount.target, made->device, &teardown);
+  CHECK(done.ok() && *done == mount::UnmountOutcome::kRemoved);
   CHECK(!Exists(mount.target));
-  auto early = MountOnNewTarget(mount, 0750);
+  auto early = mount::MountOnNewTarget(mount, 0750);
   CHECK(!early.ok() && early.error().err == EBUSY);
   CHECK(!Exists(mount.target));
 
   teardown.End();
-  made = MountOnNewTarget(mount, 0750);
+  made = mount::MountOnNewTarget(mount, 0750);
   CHECK_OK(made);
   // Two threads at it end all that there is.
-  done = UnmountAndRemove(mount.target, made->device, &teardown);
-  CHECK(done.ok() && *done == UnmountOutcome::kRemoved);
-  Result<Thread> other = Thread::Start([&] { teardown.End(); }, {"end", false, 0});
+  done = mount::UnmountAndRemove(mount.target, made->device, &teardown);
+  CHECK(done.ok() && *done == mount::UnmountOutcome::kRemoved);
+  Result<sys::Thread> other = sys::Thread::Start([&] { teardown.End(); }, {"end", false, 0});
   CHECK(other.ok());
   teardown.End();
   other->Join();
   // Nor does one whose keeper is gone stay.
   {
-    DeferredTeardown dropped;
-    made = MountOnNewTarget(mount, 0750);
+    mount::DeferredTeardown dropped;
+    made = mount::MountOnNewTarget(mount, 0750);
     CHECK_OK(made);
-    CHECK(UnmountAndRemove(mount.target, made->device, &dropped).ok());
+    CHECK(mount::UnmountAndRemove(mount.target, made->device, &dropped).ok());
   }
-  made = MountOnNewTarget(mount, 0750);
+  made = mount::MountOnNewTarget(mount, 0750);
   CHECK_OK(made);
-  CHECK(UnmountAndRemove(mount.target, made->device).ok());
+  CHECK(mount::UnmountAndRemove(mount.target, made->device).ok());
 }
 
 }  // namespace

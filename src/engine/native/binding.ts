@@ -126,7 +126,7 @@ export interface NativeCommitTreeRequest extends NativeDiffRequest {
   directory: string;
   consume: boolean;
   tarSplit: string;
-  dropped: string | undefined;
+  removedWhiteoutsTar: string | undefined;
 }
 
 export interface NativeVerifyRequest {
@@ -195,8 +195,8 @@ export interface Binding {
   hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
   changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;
   diffSize(request: NativeDiffRequest, token: CancelToken): Promise<number>;
-  /** {@link Engine.commitTree}; `dropped` is its `removedWhiteoutsTar`. */
-  seal(request: NativeCommitTreeRequest, token: CancelToken): Promise<NativeIngestResult>;
+  /** {@link Engine.commitTree}. */
+  commitTree(request: NativeCommitTreeRequest, token: CancelToken): Promise<NativeIngestResult>;
   usage(directory: string, token: CancelToken): Promise<TreeUsage>;
   copyTree(source: string, target: string, token: CancelToken): Promise<void>;
   removeTree(path: string, token: CancelToken): Promise<void>;

@@ -168,8 +168,8 @@ class NativeEngine implements Engine {
     try {
       const native = await withRecordFile(request.tarSplit, (tarSplit) =>
         runNative(this.#binding, { action: 'commit the layer', signal, onProgress }, (token) =>
-          this.#binding.seal(
-            { ...nativeDiff(diff), directory, consume, dropped: removedWhiteoutsTar, tarSplit: tarSplit ?? '' },
+          this.#binding.commitTree(
+            { ...nativeDiff(diff), directory, consume, removedWhiteoutsTar, tarSplit: tarSplit ?? '' },
             token,
           ),
         ),

@@ -54,7 +54,7 @@ function goodRequest(): Record<string, unknown> {
     },
     limits: new Proxy({}, { get: () => 1e6 }),
     ...{ kind: 'tree', diffID: DIFF_ID, upper: stack, lower: undefined, sparse: true, whiteoutsOf: undefined },
-    ...{ consume: false, dropped: undefined, bytesPerSecond: 0 },
+    ...{ consume: false, removedWhiteoutsTar: undefined, bytesPerSecond: 0 },
     ...{ lowers: [tree, tree], work: undefined, target: freshPath(), options: [], tier: 'auto' },
     ...{ op: 'write', mode: 0o600, data: 'x', dest: freshPath(), name: 'user.x', value: new Uint8Array(1) },
   };

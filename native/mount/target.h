@@ -1,0 +1,56 @@
+// Mount points: unmounting, and a mount together with its mount point, made, looked at and removed in one go, so that
+// callers on other threads wait once. Functions block; any thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "mount/overlay.h"
+#include "sys/result.h"
+#include "sys/unique_fd.h"
+
+namespace layerstore::mount {
+
+Result<void> Unmount(const std::string& target, bool detach);
+
+// DeferredTeardown: file systems whose mounts are gone, kept in being until End(). The end of an overlay syncs the
+// whole file system below it, which takes longer than all else about an unmount: whoever promised no durability need
+// not wait for it. Any thread; End() and the destructor block.
+class DeferredTeardown {
+ public:
+  void Keep(UniqueFd picked) {
+    const std::scoped_lock lock(mutex_);
+    kept_.push_back(std::move(picked));
+  }
+
+  // Ends what is kept now, one after the other, first come first. Several threads at it share the work, and the
+  // journal's commits that their syncs wait for.
+  void End();
+
+ private:
+  std::mutex mutex_;
+  std::deque<UniqueFd> kept_;
+};
+
+struct AttachedMount {
+  MountTier tier = MountTier::kAuto;
+  uint64_t device = 0;  // of the mount's root, as stat has it
+};
+// MountOverlay on a directory that is made for it; EEXIST (mkdir) where there is one, whatever it is. On failure it is
+// gone.
+Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode);
+
+enum class UnmountOutcome : uint8_t {
+  kForeign,     // what is there has another device number, or cannot be looked at: nothing was done
+  kTargetLeft,  // unmounted, and the mount point could not be removed
+  kRemoved,     // unmounted, and the mount point is gone
+};
+// Unmounts what has this device number and removes the mount point. With `teardown` the end of the file system is left
+// to that, where the kernel can (fspick, Linux 5.2 on).
+Result<UnmountOutcome> UnmountAndRemove(const std::string& target, uint64_t device,
+                                        DeferredTeardown* teardown = nullptr);
+
+}  // namespace layerstore::mount
