@@ -7,7 +7,7 @@ import { NO_STEPS, type StepsAround } from '../engine/batch-types.js';
 import type { Assembled, Change, DiffGetter, Engine, TarSource, TreeProblem } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
 import type { LoggerLike } from '../util/logger.js';
-import type { Driver, ExactLayer, ExactTarOptions, Unlink } from './driver.js';
+import type { Driver, ExactLayer, ExactTarOptions, MountSpecification, TreeRoot, Unlink } from './driver.js';
 import { RecordedTars, ReproducedTars, type ExactTars } from './exact-tar.js';
 import type {
   ApplyOptions,
@@ -216,6 +216,29 @@ class AdaptedDriver implements Driver {
   async usage(id: string, parent?: string): Promise<{ size: number; allocated: number; inodes: number }> {
     if (this.#own.usage !== undefined) return this.#own.usage(id);
     return { size: await this.#own.diffSize(id, parent), allocated: 0, inodes: 0 };
+  }
+
+  async mountSpecification(id: string): Promise<MountSpecification> {
+    throw this.#mountsItself(`say how "${id}" is mounted`);
+  }
+
+  async treeRoot(id: string): Promise<TreeRoot> {
+    throw this.#mountsItself(`look at the root of "${id}"`);
+  }
+
+  async setTreeRoot(id: string): Promise<void> {
+    throw this.#mountsItself(`change the root of "${id}"`);
+  }
+
+  async rebase(id: string): Promise<void> {
+    throw this.#mountsItself(`put "${id}" on another layer`);
+  }
+
+  #mountsItself(action: string): LayerStoreError {
+    return new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `cannot ${action}: the driver "${this.name}" does that itself or not at all; use overlay2 or vfs`,
+    );
   }
 
   exactTar(layer: ExactLayer): Promise<Readable> {

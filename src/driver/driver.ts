@@ -23,6 +23,22 @@ import type {
 } from './graph-driver.js';
 import type { LayerEntry } from './layer-entries.js';
 
+/** A mount that somebody else is to make, in the terms of mount(2) and fstab. */
+export interface MountSpecification {
+  readonly type: string;
+  readonly source: string;
+  readonly options: readonly string[];
+  /** The directory that writes through the mount end up in; absent where it is read-only. */
+  readonly writes?: string;
+}
+
+/** Mode (permission bits) and owner of the directory that a tree begins with. */
+export interface TreeRoot {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /** Removes the files of an id that was detached. `signal` stops it at the next entry; the rest is the next cleanup's. */
 export type Unlink = (signal?: AbortSignal) => Promise<void>;
 
@@ -73,6 +89,18 @@ export interface Driver extends GraphDriver {
   /** Disk use of the id's own files; `parent` is what its differences are against. */
   usage(id: string, parent?: string): Promise<{ size: number; allocated: number; inodes: number }>;
   leftovers(): Promise<Required<DriverLeftover>[]>;
+
+  /** How somebody else mounts the id's whole tree; nothing is mounted here, and nothing counted. */
+  mountSpecification(id: string, access: 'read-write' | 'read-only'): Promise<MountSpecification>;
+  /** What the id's own tree begins with: on overlayfs that decides what the root of the whole tree looks like. */
+  treeRoot(id: string): Promise<TreeRoot>;
+  /** Changes that, durably where the store is strict. */
+  setTreeRoot(id: string, root: TreeRoot): Promise<void>;
+  /**
+   * Puts an id that was made without a parent on one, with the differences that it holds; durable as `createReadWrite` is.
+   * ERR_NOT_SUPPORTED where diffs are not independent.
+   */
+  rebase(id: string, parent: string): Promise<void>;
 
   /** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
   exactTar(layer: ExactLayer): Promise<Readable>;

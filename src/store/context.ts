@@ -45,6 +45,8 @@ export interface StoreContext {
   readonly references: References;
   readonly referenceSources: ReferenceSource[];
   readonly leftoverSources: LeftoverSource[];
+  /** Trees of the driver that other rooms answer for. */
+  readonly treeSources: (() => Promise<Iterable<string>>)[];
   readonly intents: Intents;
   /** `layer:CHAINID`, `rw:NAME`: state changes of one name, one after the other. */
   readonly locks: KeyedMutex;

@@ -186,7 +186,7 @@ export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<voi
 }
 
 /** A commit that failed after its rename left a record of files that are about to go. */
-async function withdraw(ctx: StoreContext, draft: Draft): Promise<void> {
+export async function withdraw(ctx: StoreContext, draft: Draft): Promise<void> {
   if (draft.publishing !== true || draft.record === undefined) return;
   const { chainID, cacheID } = draft.record;
   let recorded: string | undefined;

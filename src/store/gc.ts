@@ -250,7 +250,10 @@ async function addForeign(
   named: ReadonlySet<string>,
   found: Leftovers,
 ): Promise<void> {
+  const answeredFor = new Set<string>();
+  for (const source of ctx.treeSources) for (const id of await source()) answeredFor.add(id);
   for (const id of there) {
+    if (answeredFor.has(id)) continue;
     if (recorded.has(id) || named.has(id) || ctx.intents.isLive(id)) continue;
     if (id.endsWith('-init') && ctx.intents.isLive(id.slice(0, -'-init'.length))) continue;
     found.foreign.push({ what: id, why: 'no record and no intent of ours names it', bytes: await bytesOf(ctx, [id]) });

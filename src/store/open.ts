@@ -138,6 +138,7 @@ async function buildContext(
     references: new References(own.references, { sync }),
     referenceSources: [],
     leftoverSources: [],
+    treeSources: [],
     intents,
     locks: new KeyedMutex(),
     flights: new SingleFlight(),

@@ -18,6 +18,7 @@ import { repair, verify } from './verify.js';
 import { createRWHandle } from './rw-handle.js';
 import { createRWLayer, releaseRWLayer } from './rw-layers.js';
 import { usingSources } from './source.js';
+import { noteTrees } from './trees.js';
 import type {
   ChainLink,
   CleanupReport,
@@ -48,6 +49,7 @@ export class LayerStore implements Store {
     this.#ctx = ctx;
     this.#shutdown = shutdown;
     noteLogger(this, ctx.logger);
+    noteTrees(this, ctx);
     this.#status = [
       ['Engine', ctx.engine.name],
       ['Kernel', ctx.engine.features().kernel],

@@ -4,6 +4,7 @@ import { bench } from './bench.js';
 import { buildImage } from './build-image.js';
 import { commit } from './commit.js';
 import { completion } from './completion.js';
+import { containerd } from './containerd.js';
 import { create } from './create.js';
 import { df } from './df.js';
 import { diff } from './diff.js';
@@ -47,6 +48,7 @@ export const commands: readonly Command[] = [
   gc,
   info,
   df,
+  containerd,
   bench,
   completion(() => commands),
 ];

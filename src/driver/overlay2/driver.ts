@@ -3,7 +3,7 @@ import { LayerStoreError } from '../../errors.js';
 import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
-import type { Driver, Unlink } from '../driver.js';
+import type { Driver, MountSpecification, TreeRoot, Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForQuota, quotaFacts } from '../file-system.js';
 import type {
@@ -15,13 +15,23 @@ import type {
   LiveMount,
 } from '../graph-driver.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
+import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
 import { LayerMetadataCache, type CommitMark } from './layer-metadata-cache.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
-import { creationSteps, Layout, LINK_DIRECTORY, type Lower, lowerPaths, MAX_LOWERS, newLinkID } from './layout.js';
+import {
+  creationSteps,
+  Layout,
+  LINK_DIRECTORY,
+  type Lower,
+  lowerPaths,
+  MAX_LOWERS,
+  newLinkID,
+  stackingSteps,
+} from './layout.js';
 import { OverlayMounts } from './mounts.js';
 import { Removal } from './removal.js';
 import { VolatileMarkers } from './volatile.js';
@@ -230,6 +240,68 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     await this.#layers.load(id);
     await this.#layers.checkTrees(id);
     return this.context.engine.usage(this.#layout.diff(id));
+  }
+
+  /** Lower directories go by their short links, so that as many as containerd stacks fit into one page of options. */
+  async mountSpecification(id: string, access: 'read-write' | 'read-only'): Promise<MountSpecification> {
+    checkLayerID(id, LINK_DIRECTORY);
+    const { lower } = await this.#layers.load(id);
+    await this.#layers.checkTrees(id);
+    await this.#layers.checkStack(id, lower);
+    const diff = this.#layout.diff(id);
+    if (lower === undefined) return bindSpecification(diff, access);
+    const lowers = lowerPaths(lower, ({ link }) => this.#layout.link(link));
+    const { writable, readOnly } = this.#setup.profile;
+    const overlay = { type: 'overlay', source: 'overlay' };
+    if (access === 'read-only')
+      return { ...overlay, options: [...readOnly, `lowerdir=${[diff, ...lowers].join(':')}`] };
+    return {
+      ...overlay,
+      options: [
+        // Whether such a mount ended cleanly only its maker knows.
+        ...writable.filter((option) => option !== 'volatile'),
+        `workdir=${this.#layout.work(id)}`,
+        `upperdir=${diff}`,
+        `lowerdir=${lowers.join(':')}`,
+      ],
+      writes: diff,
+    };
+  }
+
+  async treeRoot(id: string): Promise<TreeRoot> {
+    checkLayerID(id, LINK_DIRECTORY);
+    return rootOf(this.#layout.diff(id));
+  }
+
+  async setTreeRoot(id: string, root: TreeRoot): Promise<void> {
+    this.writable(`change the root of the layer "${id}"`);
+    checkLayerID(id, LINK_DIRECTORY);
+    await this.#layers.checkTrees(id);
+    await this.context.engine.batch(rootSteps(this.#layout.diff(id), root, this.context.durability === 'strict'));
+  }
+
+  async rebase(id: string, parent: string): Promise<void> {
+    this.writable(`put the layer "${id}" on another`);
+    checkLayerID(id, LINK_DIRECTORY);
+    const known = await this.#layers.load(id);
+    if (known.lower?.id === parent) return; // done before, by a process that did not live to tell
+    if (known.lower !== undefined || known.link === undefined) {
+      throw new LayerStoreError(
+        'ERR_INVALID_ARGUMENT',
+        `cannot put the layer "${id}" on "${parent}": ${known.link === undefined ? 'it has no link' : 'it stands on another already'}`,
+      );
+    }
+    const { link } = known;
+    const lower = await this.#lower(parent);
+    if (lower === undefined) return;
+    const strict = this.context.durability === 'strict';
+    const steps = stackingSteps(this.#layout, id, lower, strict);
+    await this.#mounts.whileIdle(id, () =>
+      this.#layers.withChild(parent, strict, ({ write, sync }) =>
+        this.context.engine.batch([...write, ...steps, ...sync]),
+      ),
+    );
+    this.#layers.add(id, link, lower, known.frozen);
   }
 
   async #create(id: string, parent: string | undefined, writable: boolean, around: StepsAround): Promise<void> {

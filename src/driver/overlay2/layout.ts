@@ -131,6 +131,22 @@ export interface NewLayer {
   sync: boolean;
 }
 
+/**
+ * The steps that put a layer made without a parent on `lower`. What an interrupted run left is replaced; `lower` is written
+ * last and whole, since by it the layer has a parent.
+ */
+export function stackingSteps(layout: Layout, id: string, lower: Lower, sync: boolean): BatchOp[] {
+  const directory = layout.directory(id);
+  const unfinished = `${directory}/lower.new`;
+  return [
+    { op: 'mkdir', path: layout.work(id), mode: 0o700, existOk: true },
+    { op: 'unlink', path: unfinished, missingOk: true },
+    { op: 'write', path: unfinished, mode: 0o644, data: lowerText(lower), sync },
+    { op: 'rename', path: unfinished, dest: `${directory}/lower` },
+    ...(sync ? [layout.work(id), directory] : []).map((path) => ({ op: 'fsync' as const, path })),
+  ];
+}
+
 /** The steps that make a layer; a batch takes them back when one fails. */
 export function creationSteps(layout: Layout, { id, link, lower, diff, sync }: NewLayer): BatchOp[] {
   const directory = layout.directory(id);

@@ -7,7 +7,7 @@ import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
-import type { Driver, Unlink } from '../driver.js';
+import type { Driver, MountSpecification, TreeRoot, Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, isMissing, kindOf } from '../files.js';
 import type {
   ApplyOptions,
@@ -19,6 +19,7 @@ import type {
 } from '../graph-driver.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
 import { isLeftover, isReplaced, removingName } from '../leftovers.js';
+import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
 import { parseStorageOpt } from '../options.js';
 import { runAround } from '../steps-around.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
@@ -231,6 +232,26 @@ export class VfsDriver extends TreeDriver implements Driver {
 
   async usage(id: string): Promise<{ size: number; allocated: number; inodes: number }> {
     return this.context.engine.usage(await this.#existing(id));
+  }
+
+  async mountSpecification(id: string, access: 'read-write' | 'read-only'): Promise<MountSpecification> {
+    return bindSpecification(await this.#existing(id), access);
+  }
+
+  async treeRoot(id: string): Promise<TreeRoot> {
+    return rootOf(await this.#existing(id));
+  }
+
+  async setTreeRoot(id: string, root: TreeRoot): Promise<void> {
+    this.writable(`change the root of the layer "${id}"`);
+    await this.context.engine.batch(rootSteps(await this.#existing(id), root, this.context.durability === 'strict'));
+  }
+
+  async rebase(id: string): Promise<void> {
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `cannot put the layer "${id}" on another: with the vfs driver a layer begins as a copy of its parent`,
+    );
   }
 
   /**
