@@ -9,7 +9,7 @@ const top = resolve(import.meta.dirname, '..');
 /** Room -> rooms it may import from (itself always). */
 const below = {
   errors: [],
-  digest: ['errors'],
+  digest: ['util', 'errors'],
   util: ['errors'],
   tar: ['digest', 'errors', 'util'],
   engine: ['tar', 'digest', 'errors', 'util'],

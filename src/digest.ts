@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { LayerStoreError } from './errors.js';
+import { formatValue } from './util/quote.js';
 
 declare const brand: unique symbol;
 /** Marks a string type so that a diff id cannot be passed for a chain id. */
@@ -20,6 +21,17 @@ export type ChainID = Digest & Brand<'ChainID'>;
 export type DiffID = Digest & Brand<'DiffID'>;
 
 const DIGEST = /^sha256:[a-f0-9]{64}$/;
+const SHA256_HEX = /^[a-f0-9]{64}$/;
+
+/** Whether `text` is `sha256:` and 64 lower-case hex digits. */
+export function isDigest(text: unknown): text is Digest {
+  return typeof text === 'string' && DIGEST.test(text);
+}
+
+/** Whether `text` is the hexadecimal part of a digest: 64 lower-case digits. */
+export function isSHA256Hex(text: string): boolean {
+  return SHA256_HEX.test(text);
+}
 
 /**
  * The text itself, as a digest. Throws `ERR_INVALID_DIGEST` unless it is `sha256:` and 64 lower-case hex digits.
@@ -30,16 +42,11 @@ const DIGEST = /^sha256:[a-f0-9]{64}$/;
  * ```
  */
 export function parseDigest(text: string): Digest {
-  if (typeof text === 'string' && DIGEST.test(text)) return text as Digest;
+  if (isDigest(text)) return text;
   throw new LayerStoreError(
     'ERR_INVALID_DIGEST',
-    `${quoted(text)} is no digest: give "sha256:" and 64 lower-case hex digits`,
+    `${formatValue(text)} is not a digest: give "sha256:" and 64 lower-case hex digits`,
   );
-}
-
-function quoted(value: unknown): string {
-  if (typeof value !== 'string') return `a value of type ${value === null ? 'null' : typeof value}`;
-  return JSON.stringify(value.length > 100 ? `${value.slice(0, 100)}…` : value);
 }
 
 /**

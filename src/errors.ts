@@ -119,6 +119,25 @@ export class LayerStoreError extends Error {
   }
 }
 
+/** The caller passed a value that the operation does not take. */
+export function invalidArgument(message: string): LayerStoreError {
+  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
+}
+
+/**
+ * Content is not what was promised: `${what} is ${found}, not ${expected}: ${advice}`.
+ *
+ * @param what `the diff id of the tar`, `the size of the blob in bytes`
+ */
+export function digestMismatch(
+  what: string,
+  found: string | number | undefined,
+  expected: string | number,
+  advice = 'it is another one, or was damaged on its way',
+): LayerStoreError {
+  return new LayerStoreError('ERR_DIGEST_MISMATCH', `${what} is ${found ?? 'not known'}, not ${expected}: ${advice}`);
+}
+
 /** The fields of Node's own system errors that are read here. */
 interface NodeSystemError extends Error {
   code?: string;

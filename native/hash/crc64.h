@@ -1,4 +1,4 @@
-// CRC-64/ISO as Go's hash/crc64 computes it (reflected polynomial 0xD800000000000000, all ones in and out), the
+// CRC-64/ISO, as Go's hash/crc64 computes it (reflected polynomial 0xD800000000000000, all ones in and out), the
 // checksum of tar-split records. Check: "123456789" -> b90956c775a41001. By carry-less multiplication where ISA-L is
 // there (crc64_iso_refl), else by a sliced table.
 #pragma once

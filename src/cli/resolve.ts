@@ -1,4 +1,5 @@
 /** What a person means by an argument: an RW layer's name, a chain id or a unique prefix of one, an image. */
+import { invalidArgument } from '../errors.js';
 import {
   LayerStoreError,
   parseChainID,
@@ -26,10 +27,7 @@ function findChainID(store: Store, text: string): ChainID | undefined {
   }
   const found = [...store.map().keys()].filter((chainID) => chainID.startsWith(`sha256:${digits}`));
   if (found.length > 1) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `"${text}" is ambiguous: ${found.length} layers begin with it; give more digits`,
-    );
+    throw invalidArgument(`"${text}" is ambiguous: ${found.length} layers begin with it; give more digits`);
   }
   return found[0];
 }
@@ -89,8 +87,7 @@ export async function resolveChainID(
   const target = await resolveTarget(store, openImages, text);
   if (target.type === 'layer') return target.chainID;
   if (target.type === 'image') return target.image.chainID;
-  throw new LayerStoreError(
-    'ERR_INVALID_ARGUMENT',
+  throw invalidArgument(
     `"${text}" is an RW layer: \`layerstore commit ${text}\` makes a layer of it, whose chain id can be given here`,
   );
 }

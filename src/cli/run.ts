@@ -1,6 +1,7 @@
 /** Runs one command: parse, open what it asks for, print one result or one line of error, close. */
 import { constants } from 'node:os';
 import { LayerStoreError } from '../index.js';
+import { formatValue } from '../util/quote.js';
 import { parseArguments, type Parsed } from './arguments.js';
 import type { Context } from './command.js';
 import { commands } from './commands/index.js';
@@ -105,7 +106,7 @@ export async function run(
     terminal,
     1,
     errorCode(failure),
-    failure instanceof Error ? failure.message : `a failure that is no error: ${JSON.stringify(failure)}`,
+    failure instanceof Error ? failure.message : `a failure that is no error: ${formatValue(failure)}`,
   );
 }
 

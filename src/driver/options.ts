@@ -1,5 +1,6 @@
 /** Options of drivers and of their layers: text in, checked values out; nothing is ever glued into a mount unchecked. */
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument } from '../errors.js';
+import { quote } from '../util/quote.js';
 
 /** How overlay mounts of a store are made. */
 export interface MountProfile {
@@ -27,17 +28,13 @@ const CHOICES: Readonly<Record<string, readonly string[]>> = {
 const FLAGS: readonly string[] = ['volatile', 'nodev', 'noexec', 'nosuid'];
 const UNITS = ['', 'k', 'm', 'g', 't', 'p'];
 
-function invalid(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
-}
-
 /** Bytes of `10G`, `512m`, `1.5 TiB`: Docker's units, all of them powers of 1,024. */
 export function parseSize(text: string, what: string): number {
   const match = /^(\d{1,16}(?:\.\d{1,6})?) ?([kmgtp]?)i?b?$/i.exec(text);
   const bytes =
     match === null ? NaN : Math.floor(Number(match[1]) * 1024 ** UNITS.indexOf((match[2] ?? '').toLowerCase()));
   if (Number.isSafeInteger(bytes)) return bytes;
-  throw invalid(`${what} is ${JSON.stringify(text)}: give a number of bytes, or one with k, m, g, t or p, like "10G"`);
+  throw invalidArgument(`${what} is ${quote(text)}: give a number of bytes, or one with k, m, g, t or p, like "10G"`);
 }
 
 /** The comma list of `overlay2.mountopt`. */
@@ -48,21 +45,21 @@ export function parseMountOptions(text: string): Map<string, string | undefined>
     const [key, value] = splitOnce(part, '=');
     const choices = Object.hasOwn(CHOICES, key) ? CHOICES[key] : undefined;
     if (choices === undefined && !FLAGS.includes(key)) {
-      throw invalid(
-        `overlay2.mountopt has ${JSON.stringify(part)}, which is not known: use ${[...FLAGS, ...Object.keys(CHOICES).map((name) => `${name}=…`)].join(', ')}`,
+      throw invalidArgument(
+        `overlay2.mountopt has ${quote(part)}, which is not known: use ${[...FLAGS, ...Object.keys(CHOICES).map((name) => `${name}=…`)].join(', ')}`,
       );
     }
     if (choices === undefined ? value !== undefined : value === undefined || !choices.includes(value)) {
-      throw invalid(
-        `overlay2.mountopt has ${JSON.stringify(part)}: write ${choices === undefined ? `"${key}" alone` : choices.map((choice) => `"${key}=${choice}"`).join(' or ')}`,
+      throw invalidArgument(
+        `overlay2.mountopt has ${quote(part)}: write ${choices === undefined ? `"${key}" alone` : choices.map((choice) => `"${key}=${choice}"`).join(' or ')}`,
       );
     }
-    if (found.has(key)) throw invalid(`overlay2.mountopt names "${key}" twice: keep one of them`);
+    if (found.has(key)) throw invalidArgument(`overlay2.mountopt names "${key}" twice: keep one of them`);
     found.set(key, value);
   }
   const redirect = found.get('redirect_dir');
   if (found.get('metacopy') === 'on' && (redirect === 'off' || redirect === 'nofollow')) {
-    throw invalid(
+    throw invalidArgument(
       `overlay2.mountopt has "metacopy=on", which the kernel takes only with "redirect_dir=on" or "follow", not "${redirect}"`,
     );
   }
@@ -79,7 +76,7 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): O
   let size: number | undefined;
   let mountOptions = new Map<string, string | undefined>();
   for (const [key, value] of Object.entries(options)) {
-    if (typeof value !== 'string') throw invalid(`the driver option "${key}" is no text: give it as a string`);
+    if (typeof value !== 'string') throw invalidArgument(`the driver option "${key}" is no text: give it as a string`);
     switch (key.toLowerCase()) {
       case 'overlay2.size':
         size = parseSize(value, 'overlay2.size');
@@ -88,8 +85,8 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): O
         mountOptions = parseMountOptions(value);
         break;
       default:
-        throw invalid(
-          `the driver option ${JSON.stringify(key)} is not known: there are "overlay2.size" and "overlay2.mountopt"`,
+        throw invalidArgument(
+          `the driver option ${quote(key)} is not known: there are "overlay2.size" and "overlay2.mountopt"`,
         );
     }
   }
@@ -102,7 +99,7 @@ export function parseStorageOpt(storageOpt: Readonly<Record<string, string>> | u
   let size: number | undefined;
   for (const [key, value] of Object.entries(storageOpt ?? {})) {
     if (key.toLowerCase() !== 'size')
-      throw invalid(`the storage option ${JSON.stringify(key)} is not known: there is only "size"`);
+      throw invalidArgument(`the storage option ${quote(key)} is not known: there is only "size"`);
     size = parseSize(String(value), 'the storage option "size"');
   }
   return size === 0 ? undefined : size;
@@ -138,7 +135,7 @@ export function mountProfile(
 /** `context="…"` for a mount; ERR_INVALID_ARGUMENT for a label that could end its own quotes. */
 export function contextOption(label: string): string {
   if (/^[\x21\x23-\x7e]{1,1024}$/.test(label)) return `context="${label}"`;
-  throw invalid(
-    `the mount label ${JSON.stringify(label)} is no SELinux context: give printable ASCII without blanks and quotes`,
+  throw invalidArgument(
+    `the mount label ${quote(label)} is no SELinux context: give printable ASCII without blanks and quotes`,
   );
 }

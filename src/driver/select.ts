@@ -1,9 +1,10 @@
 /** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { defined } from '../util/defined.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { formatValue } from '../util/quote.js';
 import { adaptDriver } from './adapt.js';
 import type { DriverContext } from './context.js';
 import type { Driver } from './driver.js';
@@ -47,15 +48,11 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
   const { driver = 'auto', driverOptions = {} } = options;
   if (typeof driver === 'object') {
     if (Object.keys(driverOptions).length === 0) return adaptDriver(driver, options);
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `driverOptions are for drivers of this package: give them to "${driver.name}" itself`,
-    );
+    throw invalidArgument(`driverOptions are for drivers of this package: give them to "${driver.name}" itself`);
   }
   if (driver !== 'auto' && driver !== 'overlay2' && driver !== 'vfs') {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `there is no driver ${JSON.stringify(driver)}: choose "overlay2", "vfs" or "auto", or give a GraphDriver`,
+    throw invalidArgument(
+      `there is no driver ${formatValue(driver)}: choose "overlay2", "vfs" or "auto", or give a GraphDriver`,
     );
   }
   const parsed = parseDriverOptions(driverOptions);
@@ -71,10 +68,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
   const vfs = (reason: string): Promise<Driver> => {
     const [unused] = Object.keys(driverOptions);
     if (unused === undefined) return openVfs(context(reason));
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `the driver option "${unused}" means nothing to the driver vfs (${reason}): leave it away`,
-    );
+    throw invalidArgument(`the driver option "${unused}" means nothing to the driver vfs (${reason}): leave it away`);
   };
   const overlay2 = async (reason: string): Promise<Driver> => {
     const opened = await tryOverlay2(context(reason), parsed);
@@ -89,8 +83,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
   if (driver === 'vfs') return vfs('asked for');
   const [found, ...more] = await driversWithState(options.root);
   if (more.length > 0) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
+    throw invalidArgument(
       `"${options.root}" holds layers of several drivers (${[found, ...more].join(', ')}): say which one to use`,
     );
   }

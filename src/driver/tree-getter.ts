@@ -7,6 +7,7 @@ import { lstat, open, readlink, realpath, type FileHandle } from 'node:fs/promis
 import type { Readable } from 'node:stream';
 import { LayerStoreError, systemError } from '../errors.js';
 import type { DiffGetter } from '../engine/engine.js';
+import { quote } from '../util/quote.js';
 import { hasErrno } from './files.js';
 
 const MAX_LINKS = 40;
@@ -72,7 +73,7 @@ export class TreeGetter implements DiffGetter {
     if (!where.subarray(0, top.length).equals(top)) {
       throw new LayerStoreError(
         'ERR_UNSAFE_PATH',
-        `refusing to read ${quote(name)}: it leads out of the layer "${this.directory}"`,
+        `refusing to read ${quote(name.toString())}: it leads out of the layer "${this.directory}"`,
       );
     }
   }
@@ -81,14 +82,10 @@ export class TreeGetter implements DiffGetter {
     const why = typeof cause === 'string' ? cause : 'it is not there';
     return new LayerStoreError(
       'ERR_LAYER_CORRUPT',
-      `cannot give the file ${quote(name)} of the layer in "${this.directory}": ${why}`,
+      `cannot give the file ${quote(name.toString())} of the layer in "${this.directory}": ${why}`,
       { path: name.toString(), cause: typeof cause === 'string' ? undefined : cause },
     );
   }
-}
-
-function quote(name: Buffer): string {
-  return JSON.stringify(name.toString());
 }
 
 function split(name: Buffer): Buffer[] {

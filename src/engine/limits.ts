@@ -3,7 +3,8 @@
  * A layer comes from strangers, so every limit is on unless somebody lifts it with `Infinity`.
  */
 import { statfs } from 'node:fs/promises';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, systemError } from '../errors.js';
+import { formatValue, quote } from '../util/quote.js';
 import type { UnpackLimits } from './engine.js';
 
 const KIB = 1024;
@@ -50,24 +51,17 @@ const KEYS: readonly (keyof UnpackLimits)[] = [
  */
 export function validateLimits(limits: UnpackLimits): void {
   if (typeof limits !== 'object' || limits === null) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `limits must be an object such as { maxBytes: 1e9 }, not ${typeof limits}`,
-    );
+    throw invalidArgument(`limits must be an object such as { maxBytes: 1e9 }, not ${typeof limits}`);
   }
   for (const [key, value] of Object.entries(limits) as [string, unknown][]) {
     if (!(KEYS as readonly string[]).includes(key)) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `unknown limit ${JSON.stringify(key)}: known are ${KEYS.join(', ')}`,
-      );
+      throw invalidArgument(`unknown limit ${quote(key)}: known are ${KEYS.join(', ')}`);
     }
     if (value === undefined) continue;
     const whole = key === 'maxRatio' || Number.isSafeInteger(value) || value === Infinity;
     if (typeof value !== 'number' || !(value >= 0) || !whole) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `limit ${key} must be a whole number from 0 on, or Infinity for none, not ${JSON.stringify(value) ?? typeof value}`,
+      throw invalidArgument(
+        `limit ${key} must be a whole number from 0 on, or Infinity for none, not ${formatValue(value)}`,
       );
     }
   }

@@ -1,5 +1,6 @@
 /** Chooses an engine: the addon where it loads, else pure JavaScript. */
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
+import { formatValue } from '../util/quote.js';
 import type { Engine } from './engine.js';
 
 /** The part of a logger that is used here. */
@@ -49,10 +50,7 @@ export async function openEngine(options: OpenEngineOptions = {}): Promise<Engin
         return loadJs();
       }
     default:
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `unknown engine ${JSON.stringify(wanted)}: give "native", "js" or "auto"`,
-      );
+      throw invalidArgument(`unknown engine ${formatValue(wanted)}: give "native", "js" or "auto"`);
   }
 }
 

@@ -7,7 +7,8 @@ import type { ByteSource } from '../tar/byte-reader.js';
 import { shown } from '../tar/errors.js';
 import { cleanPath, parentPath } from '../tar/path.js';
 import { TarReader, type TarEntry } from '../tar/reader.js';
-import { badImage, noImageArchive, overLimit, quote } from './errors.js';
+import { quote } from '../util/quote.js';
+import { badImage, noImageArchive, overLimit } from './errors.js';
 
 /** A PAX header or a long name of an archive of blobs is a few hundred bytes. */
 const MAX_HEADER_BYTES = 64 * 1024;

@@ -8,9 +8,10 @@
  */
 import type { TarSource } from '../engine/engine.js';
 import type { ByteReader } from '../tar/byte-reader.js';
+import { quote } from '../util/quote.js';
 import { ArchiveEntries, type ArchiveEntry } from './archive-entries.js';
 import { ArchiveNames } from './archive-entries.js';
-import { badImage, overLimit, quote } from './errors.js';
+import { badImage, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import type { ArchiveLimits } from './limits.js';
 import type { Spool } from './spool.js';

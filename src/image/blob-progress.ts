@@ -1,14 +1,13 @@
 /** What a pull or a push tells of each blob: at most ten times a second, and at once when its state changes. */
 import type { Digest } from '../digest.js';
 import type { DownloadProgress } from '../registry/download.js';
+import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
 import type { BlobProgress, ImageProgress } from './types.js';
-
-const INTERVAL_MS = 100;
 
 export class BlobReports {
   readonly #listener: ((progress: BlobProgress) => void) | undefined;
   readonly #blobs = new Map<Digest, BlobProgress>();
-  readonly #told = new Map<Digest, number>();
+  readonly #due = new Map<Digest, () => boolean>();
 
   constructor(listener: ((progress: BlobProgress) => void) | undefined) {
     this.#listener = listener;
@@ -54,9 +53,8 @@ export class BlobReports {
 
   #change(digest: Digest, progress: BlobProgress, atOnce: boolean): void {
     this.#blobs.set(digest, progress);
-    const now = performance.now();
-    if (!atOnce && now - (this.#told.get(digest) ?? -Infinity) < INTERVAL_MS) return;
-    this.#told.set(digest, now);
-    this.#listener?.({ ...progress });
+    const due = this.#due.get(digest) ?? atMostEvery(PROGRESS_INTERVAL);
+    this.#due.set(digest, due);
+    if (due() || atOnce) this.#listener?.({ ...progress });
   }
 }

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createChainID, type ChainID, type DiffID, type Digest } from '../digest.js';
+import { formatValue } from '../util/quote.js';
 import { badImage, overLimit } from './errors.js';
 import { asArray, asDigest, asObject, asString, isObject, optional, parseJson, type JsonObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
@@ -31,7 +32,7 @@ export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ConfigBlob {
   const rootfs = asObject(parsed['rootfs'], '"rootfs" of the image configuration');
   const type = optional(rootfs['type'], asString, '"rootfs.type" of the image configuration');
   if (type !== undefined && type !== 'layers')
-    throw badImage(`"rootfs.type" of the image configuration is ${JSON.stringify(type)}; only "layers" is known`);
+    throw badImage(`"rootfs.type" of the image configuration is ${formatValue(type)}; only "layers" is known`);
   const ids = optional(rootfs['diff_ids'], asArray, '"rootfs.diff_ids" of the image configuration') ?? [];
   if (ids.length > limits.maxLayers)
     throw overLimit(`the image with its ${ids.length} layers`, 'maxLayers', limits.maxLayers);

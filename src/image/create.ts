@@ -3,10 +3,10 @@
  * Shape: https://github.com/opencontainers/image-spec/blob/main/config.md. Members come in byte order at every level, so
  * that the same content has the same bytes, and the image the same id, whatever order it was given in.
  */
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
 import type { DiffID } from '../digest.js';
+import { quote } from '../util/quote.js';
 import { readConfig, type ConfigBlob } from './config.js';
-import { invalidArgument, quote } from './errors.js';
 import { isObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
 import { formatPlatform, hostPlatform, parsePlatform } from './platform.js';

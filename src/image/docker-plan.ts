@@ -4,10 +4,13 @@
  * Shapes: https://github.com/moby/docker-image-spec, "Combined Image JSON + Filesystem Changeset Format".
  */
 import type { DiffID, Digest } from '../digest.js';
+import { isSHA256Hex } from '../digest.js';
+import { digestMismatch } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
+import { quote } from '../util/quote.js';
 import { cleanName } from './archive-entries.js';
 import { readConfig, sha256, type ConfigBlob } from './config.js';
-import { badImage, digestMismatch, noImageArchive, overLimit, quote } from './errors.js';
+import { badImage, noImageArchive, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson, type JsonObject } from './json.js';
 import type { ArchiveLimits } from './limits.js';
@@ -65,7 +68,10 @@ async function planEntry(
   const claimed = /^(?:blobs\/sha256\/)?([a-f0-9]{64})(?:\.json)?$/.exec(configName)?.[1];
   if (claimed !== undefined && sha256(raw) !== `sha256:${claimed}`) {
     throw digestMismatch(
-      `the configuration ${quote(configName)} has the digest ${sha256(raw)}: ${files.title} is damaged`,
+      `the digest of the configuration ${quote(configName)}`,
+      sha256(raw),
+      `sha256:${claimed}`,
+      `${files.title} is damaged`,
     );
   }
   const config = readConfig(raw, limits);
@@ -143,6 +149,6 @@ async function legacyLayers(files: ImageFiles, top: string, limits: ArchiveLimit
 
 function legacyID(value: unknown, what: string): string {
   const id = asString(value, what);
-  if (!/^[a-f0-9]{64}$/.test(id)) throw badImage(`${what} is ${quote(id)}, which is not an id`);
+  if (!isSHA256Hex(id)) throw badImage(`${what} is ${quote(id)}, which is not an id`);
   return id;
 }

@@ -2,14 +2,8 @@
 import { LayerStoreError, systemError } from '../errors.js';
 import { quote } from '../util/quote.js';
 
-export { quote } from '../util/quote.js';
-
 export function badImage(message: string, cause?: unknown): LayerStoreError {
   return new LayerStoreError('ERR_BAD_IMAGE', message, { cause });
-}
-
-export function digestMismatch(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_DIGEST_MISMATCH', message);
 }
 
 /** @param title the archive, a stream or a directory */
@@ -26,10 +20,6 @@ export function overLimit(what: string, limit: string, value: number): LayerStor
     'ERR_LIMIT_EXCEEDED',
     `${what} is over the limit of ${value}; raise "limits.${limit}" if you trust it`,
   );
-}
-
-export function invalidArgument(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
 }
 
 export function noSuchImage(nameOrID: string): LayerStoreError {

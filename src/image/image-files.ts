@@ -3,10 +3,11 @@ import { constants } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TarSource } from '../engine/engine.js';
-import { systemError } from '../errors.js';
+import { digestMismatch, systemError } from '../errors.js';
 import type { ByteSource } from '../tar/byte-reader.js';
+import { quote } from '../util/quote.js';
 import { ArchiveEntries, ArchiveNames } from './archive-entries.js';
-import { attempt, badImage, digestMismatch, hasErrno, overLimit, quote } from './errors.js';
+import { attempt, badImage, hasErrno, overLimit } from './errors.js';
 import type { ArchiveLimits } from './limits.js';
 
 export interface ImageFiles {
@@ -89,7 +90,7 @@ export class ArchiveFile implements ImageFiles {
     const place = this.#names.get(name);
     if (place === undefined) throw badImage(`${quote(name)} is missing in the archive`);
     if (size !== undefined && size !== place.size) {
-      throw digestMismatch(`${quote(name)} of the archive has ${place.size} bytes; its descriptor says ${size}`);
+      throw digestMismatch(`the size of ${quote(name)} of the archive in bytes`, place.size, size);
     }
     return { path: this.#path, offset: place.offset, length: place.size };
   }
@@ -219,7 +220,7 @@ export class LayoutDirectory implements ImageFiles {
     const found = await this.#size(name);
     if (found === undefined) throw badImage(`${quote(name)} is missing in ${this.title}`);
     if (size !== undefined && size !== found) {
-      throw digestMismatch(`${quote(name)} of ${this.title} has ${found} bytes; its descriptor says ${size}`);
+      throw digestMismatch(`the size of ${quote(name)} of ${this.title} in bytes`, found, size);
     }
     return { path: join(this.#path, name) };
   }

@@ -6,6 +6,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../digest.js';
+import { isSHA256Hex } from '../digest.js';
 import { systemError } from '../errors.js';
 import { syncDirectory, writeFileAtomic } from '../util/atomic-file.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -13,7 +14,6 @@ import { NotRegularError, readRegularFile, TooLongError } from '../util/regular-
 import { sha256 } from './config.js';
 import { attempt, badImage, hasErrno, overLimit } from './errors.js';
 
-const HEX = /^[a-f0-9]{64}$/;
 /** A digest, and blanks around it. */
 const PARENT_BYTES = 512;
 
@@ -58,7 +58,7 @@ export class ImageDb {
     try {
       const names = await readdir(this.#content);
       return names
-        .filter((name) => HEX.test(name))
+        .filter((name) => isSHA256Hex(name))
         .sort()
         .map((name): Digest => `sha256:${name}`);
     } catch (error) {

@@ -4,18 +4,19 @@
  */
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
-import { parseDigest, type Digest } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
+import { type Digest, isSHA256Hex, parseDigest } from '../digest.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
 import { releaseAndLog } from '../store/log.js';
 import { usingSources } from '../store/source.js';
 import type { Layer, LayerMetadata, Store } from '../store/types.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
+import { quote } from '../util/quote.js';
 import { Slots } from '../util/slots.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { analyzeImage } from './analyze.js';
 import { readConfig, topChain, type ConfigBlob } from './config.js';
-import { attempt, invalidArgument, noSuchImage, noSuchLayer, quote } from './errors.js';
+import { attempt, noSuchImage, noSuchLayer } from './errors.js';
 import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
 import { archiveLimits } from './limits.js';
@@ -358,7 +359,7 @@ export class DockerImages implements Images {
     if (typeof nameOrID !== 'string' || nameOrID === '')
       throw invalidArgument('an image is asked for by a name or an id');
     const hex = nameOrID.replace(/^sha256:/, '');
-    if (/^[a-f0-9]{64}$/.test(hex)) return this.#recordOf(parseDigest(`sha256:${hex}`)).config.id;
+    if (isSHA256Hex(hex)) return this.#recordOf(parseDigest(`sha256:${hex}`)).config.id;
     const name = tryParseName(nameOrID);
     const named = name === undefined ? undefined : this.#repositories.get(name);
     if (named !== undefined && this.#records.has(named)) return named;

@@ -1,6 +1,7 @@
 /** JSON of strangers: bounded in size and depth before it is parsed, and read through checks of its shape. */
 import { parseDigest, type Digest } from '../digest.js';
-import { badImage, overLimit, quote } from './errors.js';
+import { quote } from '../util/quote.js';
+import { badImage, overLimit } from './errors.js';
 import type { ArchiveLimits } from './limits.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;

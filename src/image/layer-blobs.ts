@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path';
 import type { DiffID, Digest } from '../digest.js';
+import { isDigest } from '../digest.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { readRegularFile } from '../util/regular-file.js';
@@ -21,7 +22,6 @@ export interface LayerBlob {
 const MAX_BYTES = 64 * 1024 * 1024;
 /** Of one blob; the ones added last. */
 const MAX_REPOSITORIES = 20;
-const DIGEST = /^sha256:[a-f0-9]{64}$/;
 
 export class LayerBlobs {
   readonly #path: string;
@@ -72,7 +72,7 @@ function readLayers(value: unknown): Map<DiffID, LayerBlob[]> {
   const layers = new Map<DiffID, LayerBlob[]>();
   const entries = Object.entries((value as { layers?: unknown } | null)?.layers ?? {}) as [string, unknown][];
   for (const [diffID, blobs] of entries) {
-    if (!DIGEST.test(diffID) || !Array.isArray(blobs)) continue;
+    if (!isDigest(diffID) || !Array.isArray(blobs)) continue;
     layers.set(diffID as DiffID, blobs.filter(isLayerBlob));
   }
   return layers;
@@ -82,7 +82,7 @@ function isLayerBlob(value: unknown): value is LayerBlob {
   const blob = value as Partial<Record<keyof LayerBlob, unknown>> | null;
   return (
     typeof blob?.digest === 'string' &&
-    DIGEST.test(blob.digest) &&
+    isDigest(blob.digest) &&
     Number.isSafeInteger(blob.size) &&
     typeof blob.mediaType === 'string' &&
     Array.isArray(blob.repositories) &&

@@ -1,6 +1,6 @@
 /** Defaults of {@link ImageLimits}: what an archive of a stranger may ask of memory, disk and patience. */
-import { invalidArgument } from './errors.js';
 import type { UnpackLimits } from '../engine/engine.js';
+import { invalidArgument } from '../errors.js';
 import type { ImageLimits } from './types.js';
 
 export interface ArchiveLimits {

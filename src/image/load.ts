@@ -6,13 +6,14 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID, Digest } from '../digest.js';
 import type { Progress, UnpackLimits } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
 import type { ImageName } from '../registry/reference.js';
 import { releaseAndLog } from '../store/log.js';
 import type { ChainLink, Layer, Store } from '../store/types.js';
+import { quote } from '../util/quote.js';
 import { chainIDs, legacyConfig, readConfig, type ConfigBlob } from './config.js';
 import { planDocker, planLegacy } from './docker-plan.js';
-import { invalidArgument, layerError, overLimit } from './errors.js';
+import { layerError, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { archiveLimits, layerLimits, type ArchiveLimits } from './limits.js';
 import { planOci } from './oci-plan.js';
@@ -104,7 +105,7 @@ export function refuseForeign({ id, platform }: ConfigBlob): void {
   if (platform === undefined || platform.os === 'linux') return;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',
-    `image ${id} is for ${JSON.stringify(platform.os)}; only Linux images are kept here`,
+    `image ${id} is for ${quote(platform.os)}; only Linux images are kept here`,
   );
 }
 

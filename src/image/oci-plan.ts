@@ -5,10 +5,12 @@
  * same under other type names.
  */
 import type { Digest } from '../digest.js';
+import { digestMismatch, invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
+import { quote } from '../util/quote.js';
 import { readConfig, sha256 } from './config.js';
-import { badImage, digestMismatch, invalidArgument, overLimit, quote } from './errors.js';
+import { badImage, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import {
   asArray,
@@ -320,8 +322,8 @@ export async function readBlob(
   const bytes = await documents.read(descriptor, limits.maxJsonBytes);
   if (bytes === undefined)
     throw badImage(`${what} is missing in ${documents.title}: it should lie at ${quote(blobName(digest))}`);
-  if (bytes.length !== size) throw digestMismatch(`${what} has ${bytes.length} bytes; its descriptor says ${size}`);
+  if (bytes.length !== size) throw digestMismatch(`the size of ${what} in bytes`, bytes.length, size);
   const found = sha256(bytes);
-  if (found !== digest) throw digestMismatch(`${what} has the digest ${found}: ${documents.title} is damaged`);
+  if (found !== digest) throw digestMismatch(`the digest of ${what}`, found, digest, `${documents.title} is damaged`);
   return bytes;
 }

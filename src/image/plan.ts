@@ -1,9 +1,10 @@
 /** What a load will do, before it does it: images with their checked configurations, and where each layer lies. */
 import type { DiffID, Digest } from '../digest.js';
 import type { LayerStoreError } from '../errors.js';
+import { invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import type { ConfigBlob } from './config.js';
-import { badImage, invalidArgument } from './errors.js';
+import { badImage } from './errors.js';
 import { formatPlatform, type Platform } from './platform.js';
 import type { ImageName } from '../registry/reference.js';
 

@@ -1,6 +1,7 @@
 /** Platforms as OCI writes them (`os/architecture[/variant]`), and which of several fits best. */
-import { invalidArgument, quote } from './errors.js';
+import { quote } from '../util/quote.js';
 import { isObject } from './json.js';
+import { invalidArgument } from '../errors.js';
 import { defined } from '../util/defined.js';
 
 export interface Platform {

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import type { ChainID, Digest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { Download } from '../registry/download.js';
 import { locationOf, parseName, type ImageName } from '../registry/reference.js';
@@ -14,10 +14,10 @@ import { Registry, type Caller, type Manifest } from '../registry/registry.js';
 import type { RegistrySettings } from '../registry/settings.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
+import { quote } from '../util/quote.js';
 import type { Slots } from '../util/slots.js';
 import { BlobReports } from './blob-progress.js';
 import { chainIDs } from './config.js';
-import { invalidArgument } from './errors.js';
 import type { LoadPins } from './load.js';
 import type { LayerBlobs } from './layer-blobs.js';
 import { archiveLimits } from './limits.js';
@@ -81,7 +81,7 @@ export async function pullImage<T>(
 function parseTag(text: string): ImageName {
   const name = parseName(text);
   if (name.digest === undefined) return name;
-  throw invalidArgument(`${JSON.stringify(text)} has a digest; a name that is given must have a tag`);
+  throw invalidArgument(`${quote(text)} has a digest; a name that is given must have a tag`);
 }
 
 /** As Docker records them: what was asked for, and the digest by which it can be asked for again. */

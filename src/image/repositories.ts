@@ -4,6 +4,7 @@
  */
 import type { Digest } from '../digest.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
+import { quote } from '../util/quote.js';
 import { attempt } from './errors.js';
 import { readStateFile } from './imagedb.js';
 import { asDigest, asObject, optional, parseJson } from './json.js';
@@ -38,8 +39,8 @@ export class Repositories {
       optional(top['Repositories'], asObject, `"Repositories" of ${what}`) ?? {},
     )) {
       const byName = new Map<string, Digest>();
-      for (const [name, id] of Object.entries(asObject(entries, `${JSON.stringify(repository)} of ${what}`))) {
-        byName.set(name, asDigest(id, `${JSON.stringify(name)} of ${what}`));
+      for (const [name, id] of Object.entries(asObject(entries, `${quote(repository)} of ${what}`))) {
+        byName.set(name, asDigest(id, `${quote(name)} of ${what}`));
       }
       names.set(repository, byName);
     }

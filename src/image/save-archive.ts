@@ -6,6 +6,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
 import { BLOCK } from '../tar/header.js';
+import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
 import { attempt } from './errors.js';
 import { blobName } from './oci-plan.js';
 import {
@@ -69,9 +70,6 @@ export async function writeArchive(plan: SavePlan, file: FileHandle): Promise<vo
   if (dockerPlace !== undefined) await tar.fillContent(dockerPlace, Buffer.from(dockerJson(written)));
 }
 
-/** At most 10 reports a second. */
-const REPORT_INTERVAL = 100;
-
 /**
  * The archive of layers as they are, front to back: their sizes stand in their records and their digests are their diff
  * ids, so nothing has to be filled in afterwards, and a pipe gets it without a copy on disk.
@@ -90,13 +88,11 @@ export async function* plainArchive(plan: SavePlan): AsyncGenerator<Uint8Array> 
     const { size } = blobs.get(diffID) as Blob;
     yield await fileHeader(blobName(diffID), size);
     let written = 0;
-    let reported = performance.now();
+    const due = atMostEvery(PROGRESS_INTERVAL);
     for await (const chunk of (await layer.tarStream()) as AsyncIterable<Uint8Array>) {
       yield chunk;
       written += chunk.length;
-      if (onBytes === undefined || performance.now() - reported < REPORT_INTERVAL) continue;
-      reported = performance.now();
-      onBytes(written);
+      if (due()) onBytes?.(written);
     }
     if (written !== size) {
       throw new LayerStoreError(

@@ -4,7 +4,8 @@ import { dirname, join } from 'node:path';
 import type { ChainID } from '../digest.js';
 import { parseChainID } from '../digest.js';
 import type { BatchOp, StepsAround } from '../engine/engine.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
+import { formatValue } from '../util/quote.js';
 import { randomID } from '../util/random-id.js';
 import { filesAt, optional, required } from './file-records.js';
 import { MODES, MOUNT_FILES, mountName, temporaryName } from './layout.js';
@@ -190,8 +191,5 @@ function checkedID(id: string): string {
   } catch {
     // the same answer for every flaw
   }
-  throw new LayerStoreError(
-    'ERR_INVALID_ARGUMENT',
-    `${JSON.stringify(id)} is no mount id: 64 hex digits, "-init" after them for an init layer`,
-  );
+  throw invalidArgument(`${formatValue(id)} is no mount id: 64 hex digits, "-init" after them for an init layer`);
 }

@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ChainID, DiffID } from '../digest.js';
 import type { StepsAround } from '../engine/engine.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { FileMounts } from './file-mounts.js';
 import { filesAt, loadRecords, optional, readChain, required } from './file-records.js';
 import { FileTransaction } from './file-transaction.js';
@@ -128,7 +128,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
   async replaceTarSplit(id: ChainID, transaction: Pick<MetadataTransaction, 'toString'>): Promise<void> {
     this.#place.mustWrite('repair a layer');
     if (!(transaction instanceof FileTransaction)) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${transaction.toString()}" is no transaction of this store`);
+      throw invalidArgument(`"${transaction.toString()}" is no transaction of this store`);
     }
     await this.#layerMustExist(id);
     await transaction.giveTarSplit(id);
@@ -262,7 +262,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
   #pathOf({ what }: BrokenRecord): string {
     const [directory = '', name = '', ...rest] = what.split('/');
     if (![LAYERS, MOUNTS, TEMPORARY].includes(directory) || ['', '.', '..'].includes(name) || rest.length > 0) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${what}" is no entry of the layer records`);
+      throw invalidArgument(`"${what}" is no entry of the layer records`);
     }
     return this.#place.at(directory, name);
   }

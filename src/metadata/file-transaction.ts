@@ -8,7 +8,8 @@ import { createGzip } from 'node:zlib';
 import type { ChainID, DiffID } from '../digest.js';
 import { parseChainID, parseDiffID } from '../digest.js';
 import type { BatchOp } from '../engine/engine.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
+import { formatValue } from '../util/quote.js';
 import { LAYER_FILES, MODES, layerName, temporaryName } from './layout.js';
 import type { Descriptor, MetadataTransaction } from './metadata-store.js';
 import type { RecordDirectory } from './record-directory.js';
@@ -43,7 +44,7 @@ export class FileTransaction implements MetadataTransaction {
 
   async setSize(bytes: number): Promise<void> {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `a layer's size is a count of bytes, not ${bytes}`);
+      throw invalidArgument(`a layer's size is a count of bytes, not ${bytes}`);
     }
     this.#set(LAYER_FILES.size, String(bytes));
   }
@@ -60,7 +61,7 @@ export class FileTransaction implements MetadataTransaction {
     try {
       if (readCacheID(id) !== id) throw new Error('has blanks around it');
     } catch (cause) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `${JSON.stringify(id)} is no driver id`, { cause });
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `${formatValue(id)} is no driver id`, { cause });
     }
     this.#set(LAYER_FILES.cacheID, id);
   }
@@ -83,7 +84,7 @@ export class FileTransaction implements MetadataTransaction {
   async tarSplitTarget(): Promise<{ path: string }> {
     this.#mustBeOpen();
     if (this.#hasTarSplit) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the record "${this.name}" has its tar-split file already`);
+      throw invalidArgument(`the record "${this.name}" has its tar-split file already`);
     }
     this.#hasTarSplit = true;
     try {
@@ -100,10 +101,7 @@ export class FileTransaction implements MetadataTransaction {
     this.#mustBeOpen();
     for (const needed of [LAYER_FILES.cacheID, LAYER_FILES.diff, LAYER_FILES.size]) {
       if (!this.#files.has(needed)) {
-        throw new LayerStoreError(
-          'ERR_INVALID_ARGUMENT',
-          `the record of ${id} is not complete: "${needed}" was never set`,
-        );
+        throw invalidArgument(`the record of ${id} is not complete: "${needed}" was never set`);
       }
     }
     this.#state = 'committing';
@@ -176,7 +174,7 @@ export class FileTransaction implements MetadataTransaction {
   async giveTarSplit(id: ChainID): Promise<void> {
     this.#mustBeOpen();
     if (!this.#hasTarSplit) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${this.name}" has no tar-split record to give to ${id}`);
+      throw invalidArgument(`"${this.name}" has no tar-split record to give to ${id}`);
     }
     try {
       await this.#tarSplitDone;
@@ -221,7 +219,7 @@ export class FileTransaction implements MetadataTransaction {
 
   #mustBeOpen(): void {
     if (this.#state !== 'open') {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the transaction "${this.name}" is over: start a new one`);
+      throw invalidArgument(`the transaction "${this.name}" is over: start a new one`);
     }
   }
 

@@ -4,8 +4,10 @@
  */
 import { join } from 'node:path';
 import type { ChainID } from '../digest.js';
-import { parseChainID } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
+import { isSHA256Hex, parseChainID } from '../digest.js';
+import { invalidArgument } from '../errors.js';
+import { isPlainName, PLAIN_NAME_RULE } from '../util/plain-name.js';
+import { formatValue } from '../util/quote.js';
 import { randomID } from '../util/random-id.js';
 
 /** Directories of a layerdb; Docker knows other algorithms by name only, `sha256` is the one it uses. */
@@ -27,8 +29,6 @@ export const MOUNT_FILES = { id: 'mount-id', initID: 'init-id', parent: 'parent'
 /** Modes that Docker gives; all but the root's are subject to the umask there. */
 export const MODES = { root: 0o700, directory: 0o755, writeSet: 0o700, file: 0o644 } as const;
 
-const HEX = /^[a-f0-9]{64}$/;
-const MOUNT_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const REMOVING = /^([a-f0-9]{64})-.*-removing$/;
 
 /** `sha256/<hex>`; throws `ERR_INVALID_DIGEST`, so that no other text ever becomes part of a path. */
@@ -39,21 +39,18 @@ export function layerName(id: ChainID): string {
 /** `mounts/<name>`; throws `ERR_INVALID_ARGUMENT` for a name that RW layers cannot have. */
 export function mountName(name: string): string {
   if (!isMountName(name)) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `${JSON.stringify(String(name).slice(0, 200))} is not a valid name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
-    );
+    throw invalidArgument(`${formatValue(name)} is not a valid name for an RW layer: use ${PLAIN_NAME_RULE}`);
   }
   return join(MOUNTS, name);
 }
 
 export function isMountName(name: unknown): name is string {
-  return typeof name === 'string' && MOUNT_NAME.test(name);
+  return isPlainName(name);
 }
 
 /** The chain id that a directory's name below `sha256/` stands for. */
 export function chainIDOf(directoryName: string): ChainID | undefined {
-  return HEX.test(directoryName) ? (`sha256:${directoryName}` as ChainID) : undefined;
+  return isSHA256Hex(directoryName) ? (`sha256:${directoryName}` as ChainID) : undefined;
 }
 
 /** Name of a layer's record while it is being removed: `<hex>-<64 hex>-removing`. */

@@ -3,7 +3,7 @@ import { Readable, Writable } from 'node:stream';
 import { gunzipSync } from 'node:zlib';
 import type { ChainID, DiffID } from '../digest.js';
 import { parseChainID, parseDiffID } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
 import { mountName } from './layout.js';
 import type {
   Descriptor,
@@ -36,10 +36,7 @@ class MemoryMetadataStore implements MetadataStore {
   #publish(id: ChainID, draft: Draft): void {
     const { diffID, cacheID, size } = draft;
     if (diffID === undefined || cacheID === undefined || size === undefined) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `the record of ${id} is not complete: diff id, cache id and size are needed`,
-      );
+      throw invalidArgument(`the record of ${id} is not complete: diff id, cache id and size are needed`);
     }
     if (this.#layers.has(id)) {
       throw new LayerStoreError('ERR_LAYER_IN_USE', `there is a record of ${id} already; remove that layer first`);
@@ -75,7 +72,7 @@ class MemoryMetadataStore implements MetadataStore {
 
   async replaceTarSplit(id: ChainID, transaction: MetadataTransaction): Promise<void> {
     if (!(transaction instanceof MemoryTransaction)) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${transaction.toString()}" is no transaction of this store`);
+      throw invalidArgument(`"${transaction.toString()}" is no transaction of this store`);
     }
     this.#layer(id).tarSplit = transaction.takeTarSplit();
   }
@@ -178,7 +175,7 @@ class MemoryTransaction implements MetadataTransaction {
 
   async setSize(bytes: number): Promise<void> {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `a layer's size is a count of bytes, not ${bytes}`);
+      throw invalidArgument(`a layer's size is a count of bytes, not ${bytes}`);
     }
     this.#set({ size: bytes });
   }
@@ -202,7 +199,7 @@ class MemoryTransaction implements MetadataTransaction {
   async tarSplitWriter(compressInput: boolean): Promise<Writable> {
     this.#set({});
     if (this.#draft.tarSplit !== undefined || this.#writing) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'this record has its tar-split file already');
+      throw invalidArgument('this record has its tar-split file already');
     }
     this.#writing = true;
     const chunks: Buffer[] = [];
@@ -227,7 +224,7 @@ class MemoryTransaction implements MetadataTransaction {
   async commit(id: ChainID): Promise<void> {
     this.#set({});
     if (this.#writing) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', "this record's tar-split file is not written to its end");
+      throw invalidArgument("this record's tar-split file is not written to its end");
     }
     this.#publish(parseChainID(id), this.#draft);
     this.#over = true;
@@ -237,7 +234,7 @@ class MemoryTransaction implements MetadataTransaction {
     this.#set({});
     const { tarSplit } = this.#draft;
     if (tarSplit === undefined) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'this transaction has no tar-split record to give');
+      throw invalidArgument('this transaction has no tar-split record to give');
     }
     delete this.#draft.tarSplit;
     return tarSplit;
@@ -252,7 +249,7 @@ class MemoryTransaction implements MetadataTransaction {
   }
 
   #set(values: Draft): void {
-    if (this.#over) throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'this transaction is over: start a new one');
+    if (this.#over) throw invalidArgument('this transaction is over: start a new one');
     Object.assign(this.#draft, values);
   }
 }

@@ -4,16 +4,16 @@
  */
 import * as crypto from 'node:crypto';
 import type { ChainID, DiffID, Digest } from '../digest.js';
+import { isDigest } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
+import { isPlainName } from '../util/plain-name.js';
+import { quote } from '../util/quote.js';
 import { NotRegularError, readRegularFileSync } from '../util/regular-file.js';
 import type { Descriptor } from './metadata-store.js';
 
 /** Thrown by the readers here; the stores turn it into ERR_LAYER_CORRUPT with the record's name. */
 export class InvalidRecordError extends Error {}
 
-const DIGEST = /^sha256:[a-f0-9]{64}$/;
-/** Docker's builder registers ids of its own, which are no digests; the rest is what no path can be made of. */
-const CACHE_ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
 const MOUNT_ID = /^[a-f0-9]{64}(-init)?$/;
 
 /** Go's strings.TrimSpace: white space of Unicode, without the byte order mark that JavaScript trims too. */
@@ -27,11 +27,6 @@ function isInk(code: number): boolean {
   return code > 0x20 && code < 0x7f;
 }
 
-function shown(text: string): string {
-  const quoted = JSON.stringify(text.slice(0, 80));
-  return quoted.length > 100 || text.length > 80 ? `${quoted.slice(0, 80)}…` : quoted;
-}
-
 function notEmpty(text: string): string {
   if (text === '') throw new InvalidRecordError('is empty');
   return text;
@@ -39,26 +34,27 @@ function notEmpty(text: string): string {
 
 export function readDigest(text: string): Digest {
   const digest = trim(notEmpty(text));
-  if (!DIGEST.test(digest)) throw new InvalidRecordError(`holds ${shown(digest)}, no "sha256:" and 64 hex digits`);
-  return digest as Digest;
+  if (!isDigest(digest)) throw new InvalidRecordError(`holds ${quote(digest)}, no "sha256:" and 64 hex digits`);
+  return digest;
 }
 
+/** Docker's builder registers ids of its own that are not 64 hex digits. */
 export function readCacheID(text: string): string {
   const id = trim(notEmpty(text));
-  if (!CACHE_ID.test(id)) throw new InvalidRecordError(`holds ${shown(id)}, no driver id`);
+  if (!isPlainName(id)) throw new InvalidRecordError(`holds ${quote(id)}, no driver id`);
   return id;
 }
 
 export function readMountID(text: string): string {
   const id = trim(notEmpty(text));
-  if (!MOUNT_ID.test(id)) throw new InvalidRecordError(`holds ${shown(id)}, not 64 hex digits`);
+  if (!MOUNT_ID.test(id)) throw new InvalidRecordError(`holds ${quote(id)}, not 64 hex digits`);
   return id;
 }
 
 /** Bytes. Go's ParseInt trims nothing; a negative size, or one that no file system can hold, is nobody's layer. */
 export function readSize(text: string): number {
   const size = /^\+?[0-9]{1,19}$/.test(notEmpty(text)) ? Number(text) : NaN;
-  if (!Number.isSafeInteger(size)) throw new InvalidRecordError(`holds ${shown(text)}, no count of bytes`);
+  if (!Number.isSafeInteger(size)) throw new InvalidRecordError(`holds ${quote(text)}, no count of bytes`);
   return size;
 }
 
@@ -74,12 +70,12 @@ export function readDescriptor(text: string): Descriptor | undefined {
   if (!isObject(value)) throw new InvalidRecordError('holds no JSON object');
   if (value['digest'] === undefined || value['digest'] === '') return undefined;
   const { mediaType = '', digest, size = 0, urls, annotations, platform } = value;
-  if (typeof digest !== 'string' || !DIGEST.test(digest)) throw new InvalidRecordError('has a "digest" that is none');
+  if (!isDigest(digest)) throw new InvalidRecordError('has a "digest" that is none');
   if (typeof mediaType !== 'string') throw new InvalidRecordError('has a "mediaType" that is no text');
   if (!Number.isSafeInteger(size) || (size as number) < 0)
     throw new InvalidRecordError('has a "size" that is no count of bytes');
   // JSON null is what Go writes nowhere and reads as absent.
-  const known: Descriptor = { mediaType, digest: digest as Digest, size: size as number };
+  const known: Descriptor = { mediaType, digest: digest, size: size as number };
   if (urls !== undefined && urls !== null) {
     if (!Array.isArray(urls) || !urls.every((url) => typeof url === 'string'))
       throw new InvalidRecordError('has "urls" that are no texts');

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { DOCKER_HUB } from './reference.js';
 import type { RegistryCredentials } from './types.js';
 
@@ -64,7 +64,7 @@ async function readAuthFile(path: string): Promise<AuthFile | undefined> {
     return { auths: value?.auths ?? {}, credHelpers: value?.credHelpers ?? {}, credsStore: value?.credsStore };
   } catch {
     // The parser's own message may quote a secret.
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', `"${path}" is no JSON; mend it, or log in again`);
+    throw invalidArgument(`"${path}" is no JSON; mend it, or log in again`);
   }
 }
 
@@ -108,11 +108,7 @@ function decode(entry: { auth?: unknown; identitytoken?: unknown }, path: string
   if (typeof entry.auth !== 'string' || entry.auth === '') return undefined;
   const text = Buffer.from(entry.auth, 'base64').toString('utf8');
   const colon = text.indexOf(':');
-  if (colon < 1)
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `an "auth" of "${path}" is not base64 of USER:PASSWORD; log in again`,
-    );
+  if (colon < 1) throw invalidArgument(`an "auth" of "${path}" is not base64 of USER:PASSWORD; log in again`);
   return { username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 

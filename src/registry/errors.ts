@@ -2,16 +2,8 @@
 import { LayerStoreError, type LayerStoreErrorDetails } from '../errors.js';
 import { quote } from '../util/quote.js';
 
-export function invalidArgument(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
-}
-
 export function registryError(message: string, details: LayerStoreErrorDetails): LayerStoreError {
   return new LayerStoreError('ERR_REGISTRY', message, details);
-}
-
-export function digestMismatch(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_DIGEST_MISMATCH', message);
 }
 
 /** The first error of a registry's JSON body: https://github.com/opencontainers/distribution-spec, "Error Codes". */

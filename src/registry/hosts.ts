@@ -5,9 +5,8 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, systemError } from '../errors.js';
 import { quote } from '../util/quote.js';
-import { invalidArgument } from './errors.js';
 import { DOCKER_HUB } from './reference.js';
 import { parseToml, type TomlTable, type TomlValue } from './toml.js';
 import type { RegistryHost } from './types.js';
@@ -208,7 +207,7 @@ async function readOptional(path: string): Promise<string | undefined> {
 async function readNeeded(path: string): Promise<string> {
   const text = await readOptional(path);
   if (text !== undefined) return text;
-  throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the certificate "${path}" of a registry is not there`);
+  throw invalidArgument(`the certificate "${path}" of a registry is not there`);
 }
 
 function isMissing(error: unknown): boolean {

@@ -2,8 +2,8 @@
  * Image names in the forms Docker uses: any spelling comes in, the short ("familiar") form goes into records.
  * Grammar: https://github.com/distribution/reference, `reference.go` and `normalize.go`.
  */
-import { parseDigest, type Digest } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
+import { type Digest, isDigest, isSHA256Hex, parseDigest } from '../digest.js';
+import { invalidArgument } from '../errors.js';
 import { quote } from '../util/quote.js';
 
 export interface ImageName {
@@ -17,16 +17,15 @@ const COMPONENT = /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/;
 const HOST =
   /^(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])(?:\.(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9]))*(?::[0-9]+)?$|^\[[a-fA-F0-9:]+\](?::[0-9]+)?$/;
 const TAG = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
-const HEX = /^[a-f0-9]{64}$/;
 
 /** Parses a name; without tag and digest, the tag is `latest`. `undefined` where it is none. */
 export function tryParseName(text: string): ImageName | undefined {
-  if (text.length > 512 || HEX.test(text)) return undefined;
+  if (text.length > 512 || isSHA256Hex(text)) return undefined;
   let rest = text;
   let digest: Digest | undefined;
   const at = rest.indexOf('@');
   if (at >= 0) {
-    if (!/^sha256:[a-f0-9]{64}$/.test(rest.slice(at + 1))) return undefined;
+    if (!isDigest(rest.slice(at + 1))) return undefined;
     digest = parseDigest(rest.slice(at + 1));
     rest = rest.slice(0, at);
   }
@@ -56,15 +55,14 @@ function familiarRepository(text: string): string | undefined {
   if (host !== 'docker.io') return `${host}/${path}`;
   if (path.startsWith('library/') && path.indexOf('/', 8) < 0) path = path.slice(8);
   // A short name of 64 hex digits would be taken for an id.
-  return HEX.test(path) ? undefined : path;
+  return isSHA256Hex(path) ? undefined : path;
 }
 
 /** {@link tryParseName}, or ERR_INVALID_ARGUMENT. */
 export function parseName(text: string): ImageName {
   const name = typeof text === 'string' ? tryParseName(text) : undefined;
   if (name === undefined) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
+    throw invalidArgument(
       `${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`,
     );
   }

@@ -4,9 +4,9 @@
  */
 import { createHash } from 'node:crypto';
 import type { Digest } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
+import { digestMismatch, invalidArgument, LayerStoreError } from '../errors.js';
 import { quote } from '../util/quote.js';
-import { connectionError, digestMismatch, isCertificateFault, registryError } from './errors.js';
+import { connectionError, isCertificateFault, registryError } from './errors.js';
 import { endpointsOf, type Capability, type Endpoint } from './hosts.js';
 import type { RepositoryLocation } from './reference.js';
 import type { RegistrySettings } from './settings.js';
@@ -93,7 +93,7 @@ export class Registry implements AsyncDisposable {
     const all = await endpointsOf(location.host, settings.hosts, settings.directories);
     const able = all.filter(({ capabilities }) => capabilities.has(access));
     if (able.length === 0) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `the settings of ${location.host} allow no ${access}`);
+      throw invalidArgument(`the settings of ${location.host} allow no ${access}`);
     }
     const transport = await Transport.open(settings.credentials, location.path, settings);
     return new Registry(location, settings, transport, able, access === 'pull' ? 'pull' : 'pull,push');
@@ -124,7 +124,7 @@ export class Registry implements AsyncDisposable {
       const digest = sha256(bytes);
       const claimed = byDigest ? reference : answer.headers['docker-content-digest'];
       if (claimed?.startsWith('sha256:') === true && claimed !== digest)
-        throw digestMismatch(`${what} from ${endpoint.host} has the digest ${digest}, not ${claimed}`);
+        throw digestMismatch(`the digest of ${what} from ${endpoint.host}`, digest, claimed);
       return { bytes, digest, mediaType: mediaTypeOf(answer, bytes, what) };
     });
   }
@@ -215,7 +215,10 @@ export class Registry implements AsyncDisposable {
     const stored = answer.headers['docker-content-digest'];
     if (stored?.startsWith('sha256:') === true && stored !== sha256(bytes))
       throw digestMismatch(
-        `${endpoint.host} has stored the manifest ${quote(reference)} as ${stored}, not ${sha256(bytes)}`,
+        `the digest that ${endpoint.host} gives for the manifest ${quote(reference)}`,
+        stored,
+        sha256(bytes),
+        'push it again',
       );
   }
 
@@ -448,8 +451,7 @@ function mediaTypeOf(answer: Answer, bytes: Uint8Array, what: string): string {
 
 function lastOf(failures: readonly LayerStoreError[], host: string): LayerStoreError {
   const last = failures.at(-1);
-  if (last === undefined)
-    return new LayerStoreError('ERR_INVALID_ARGUMENT', `the settings of ${host} name no server for that`);
+  if (last === undefined) return invalidArgument(`the settings of ${host} name no server for that`);
   if (failures.length === 1) return last;
   const others = failures.slice(0, -1).map(({ message }) => message);
   const { code, status, registryCode, retryAfter, cause } = last;

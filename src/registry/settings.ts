@@ -1,6 +1,6 @@
 /** RegistryOptions made complete and checked. */
+import { invalidArgument } from '../errors.js';
 import { fileCredentials, type CredentialSource } from './credentials.js';
-import { invalidArgument } from './errors.js';
 import { HOST_DIRECTORIES, type HostDirectories } from './hosts.js';
 import type { RegistryHost, RegistryOptions } from './types.js';
 

@@ -2,7 +2,9 @@
  * The part of TOML (https://toml.io/en/v1.0.0) that containerd's hosts.toml uses: tables, bare, quoted and dotted keys,
  * strings, booleans, whole numbers, arrays. Anything else is an error that names the line.
  */
-import { LayerStoreError } from '../errors.js';
+import type { LayerStoreError } from '../errors.js';
+import { invalidArgument } from '../errors.js';
+import { quote } from '../util/quote.js';
 
 export type TomlValue = string | boolean | number | TomlValue[] | TomlTable;
 /** Without a prototype, so that no key means anything. */
@@ -40,7 +42,7 @@ class Parser {
         this.#expect('=');
         const name = keys.pop() as string;
         const place = this.#descend(table, keys);
-        if (name in place) throw this.#fail(`the key ${JSON.stringify(name)} comes twice`);
+        if (name in place) throw this.#fail(`the key ${quote(name)} comes twice`);
         this.#skip(false);
         place[name] = this.#value();
       }
@@ -52,8 +54,7 @@ class Parser {
   #descend(table: TomlTable, keys: readonly string[]): TomlTable {
     for (const key of keys) {
       const below = (table[key] ??= newTable());
-      if (typeof below !== 'object' || Array.isArray(below))
-        throw this.#fail(`${JSON.stringify(key)} is a value and a table`);
+      if (typeof below !== 'object' || Array.isArray(below)) throw this.#fail(`${quote(key)} is a value and a table`);
       table = below;
     }
     return table;
@@ -128,7 +129,7 @@ class Parser {
 
   #expect(character: string): void {
     this.#skip(false);
-    if (!this.#take(character)) this.#refuse(JSON.stringify(character));
+    if (!this.#take(character)) this.#refuse(quote(character));
   }
 
   #refuse(expected: string): never {
@@ -137,7 +138,7 @@ class Parser {
 
   #fail(message: string): LayerStoreError {
     const line = this.#text.slice(0, this.#at).split('\n').length;
-    return new LayerStoreError('ERR_INVALID_ARGUMENT', `${this.#what}, line ${line}: ${message}`);
+    return invalidArgument(`${this.#what}, line ${line}: ${message}`);
   }
 }
 

@@ -1,8 +1,9 @@
 /** Checks of what callers pass: the options of openStore and of every operation. What a driver or an engine knows better is left to it. */
 import { type ChainID, parseChainID, parseDiffID, parseDigest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
+import { isPlainName, PLAIN_NAME_RULE } from '../util/plain-name.js';
 import { formatValue } from '../util/quote.js';
 import type {
   ChainLink,
@@ -13,19 +14,15 @@ import type {
   VerifyOptions,
 } from './types.js';
 
-export function invalid(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
-}
-
 /** An options object with no other keys than `known`. */
 export function checkOptions(options: unknown, what: string, known: readonly string[]): void {
   if (options === undefined) return;
   if (options === null || typeof options !== 'object' || Array.isArray(options)) {
-    throw invalid(`${what} must be an object, not ${formatValue(options)}`);
+    throw invalidArgument(`${what} must be an object, not ${formatValue(options)}`);
   }
   const unknown = Object.keys(options).find((key) => !known.includes(key));
   if (unknown !== undefined)
-    throw invalid(`${what} have no "${unknown}": use ${known.map((key) => `"${key}"`).join(', ')}`);
+    throw invalidArgument(`${what} have no "${unknown}": use ${known.map((key) => `"${key}"`).join(', ')}`);
 }
 
 export function checkParent(parent: unknown): ChainID | undefined {
@@ -34,23 +31,23 @@ export function checkParent(parent: unknown): ChainID | undefined {
 
 export function checkFunction(value: unknown, what: string): void {
   if (value !== undefined && typeof value !== 'function')
-    throw invalid(`${what} must be a function, not ${formatValue(value)}`);
+    throw invalidArgument(`${what} must be a function, not ${formatValue(value)}`);
 }
 
 export function checkBoolean(value: unknown, what: string): void {
   if (value !== undefined && typeof value !== 'boolean')
-    throw invalid(`${what} must be true or false, not ${formatValue(value)}`);
+    throw invalidArgument(`${what} must be true or false, not ${formatValue(value)}`);
 }
 
 export function checkText(value: unknown, what: string): void {
   if (typeof value !== 'string' || value === '' || value.includes('\0')) {
-    throw invalid(`${what} must be a string that is not empty and holds no NUL, not ${formatValue(value)}`);
+    throw invalidArgument(`${what} must be a string that is not empty and holds no NUL, not ${formatValue(value)}`);
   }
 }
 
 export function checkSignal(value: unknown): void {
   if (value !== undefined && !(value instanceof AbortSignal)) {
-    throw invalid(`"signal" must be an AbortSignal, not ${formatValue(value)}`);
+    throw invalidArgument(`"signal" must be an AbortSignal, not ${formatValue(value)}`);
   }
 }
 
@@ -73,7 +70,9 @@ export function checkLimits(limits: unknown): void {
   checkOptions(limits, 'limits', LIMITS);
   for (const [name, value] of Object.entries((limits ?? {}) as Record<string, unknown>)) {
     if (value !== undefined && (typeof value !== 'number' || !(value >= 0))) {
-      throw invalid(`limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${formatValue(value)}`);
+      throw invalidArgument(
+        `limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${formatValue(value)}`,
+      );
     }
   }
 }
@@ -106,51 +105,51 @@ export function checkSource(tar: unknown, what = 'the tar'): TarSource {
       return tar as TarSource;
     }
   }
-  throw invalid(`${what} must be a readable stream, an async iterable of bytes or { path }, not ${formatValue(tar)}`);
+  throw invalidArgument(
+    `${what} must be a readable stream, an async iterable of bytes or { path }, not ${formatValue(tar)}`,
+  );
 }
 
 function checkRange(offset: unknown, length: unknown): void {
   if (offset === undefined && length === undefined) return;
   if (![offset, length].every((value) => Number.isSafeInteger(value) && (value as number) >= 0)) {
-    throw invalid('"offset" and "length" of a tar\'s path are counts of bytes and come together');
+    throw invalidArgument('"offset" and "length" of a tar\'s path are counts of bytes and come together');
   }
 }
 
 export function checkDescriptor(descriptor: unknown): Descriptor {
   checkOptions(descriptor, 'a descriptor', ['mediaType', 'digest', 'size', 'urls', 'annotations', 'platform']);
-  if (descriptor === undefined) throw invalid('the descriptor is missing: give { mediaType, digest, size }');
+  if (descriptor === undefined) throw invalidArgument('the descriptor is missing: give { mediaType, digest, size }');
   const { mediaType, digest, size, urls, annotations } = descriptor as Descriptor;
   if (typeof mediaType !== 'string')
-    throw invalid(`a descriptor's "mediaType" must be a string, not ${formatValue(mediaType)}`);
+    throw invalidArgument(`a descriptor's "mediaType" must be a string, not ${formatValue(mediaType)}`);
   parseDigest(digest);
   if (!Number.isSafeInteger(size) || size < 0) {
-    throw invalid(`a descriptor's "size" must be a count of bytes, not ${formatValue(size)}`);
+    throw invalidArgument(`a descriptor's "size" must be a count of bytes, not ${formatValue(size)}`);
   }
   if (urls !== undefined && !(Array.isArray(urls) && urls.every((url) => typeof url === 'string'))) {
-    throw invalid(`a descriptor's "urls" must be an array of strings, not ${formatValue(urls)}`);
+    throw invalidArgument(`a descriptor's "urls" must be an array of strings, not ${formatValue(urls)}`);
   }
   if (annotations !== undefined) {
     const texts = typeof annotations === 'object' && annotations !== null && !Array.isArray(annotations);
     if (!texts || !Object.values(annotations).every((text) => typeof text === 'string')) {
-      throw invalid(`a descriptor's "annotations" must be an object of strings, not ${formatValue(annotations)}`);
+      throw invalidArgument(
+        `a descriptor's "annotations" must be an object of strings, not ${formatValue(annotations)}`,
+      );
     }
   }
   return descriptor as Descriptor;
 }
 
-const RW_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
-
 export function checkRWName(name: unknown): string {
-  if (typeof name === 'string' && RW_NAME.test(name)) return name;
-  throw invalid(
-    `${formatValue(name)} is not a valid name for an RW layer: use 1 to 128 letters, digits, "_", "." or "-", a letter or digit first`,
-  );
+  if (isPlainName(name)) return name;
+  throw invalidArgument(`${formatValue(name)} is not a valid name for an RW layer: use ${PLAIN_NAME_RULE}`);
 }
 
 export function checkMountLabel(label: unknown): string | undefined {
   if (label === undefined || label === '') return undefined;
   if (typeof label !== 'string' || /[\0"\n]/.test(label)) {
-    throw invalid(`a mount label must be a string without quotes and line ends, not ${formatValue(label)}`);
+    throw invalidArgument(`a mount label must be a string without quotes and line ends, not ${formatValue(label)}`);
   }
   return label;
 }
@@ -175,7 +174,7 @@ export function checkExportOptions(options: unknown): ExportOptions {
   checkSignal(given.signal);
   checkFunction(given.onProgress, '"onProgress"');
   if (given.compression !== undefined && given.compression !== 'gzip' && given.compression !== 'zstd')
-    throw invalid(`"compression" must be "gzip" or "zstd", not ${formatValue(given.compression)}`);
+    throw invalidArgument(`"compression" must be "gzip" or "zstd", not ${formatValue(given.compression)}`);
   return given;
 }
 
@@ -185,10 +184,10 @@ export function checkVerifyOptions(options: unknown): VerifyOptions {
   checkSignal(given.signal);
   const { concurrency, bytesPerSecond } = given;
   if (concurrency !== undefined && !(Number.isSafeInteger(concurrency) && concurrency >= 1)) {
-    throw invalid(`"concurrency" must be a whole number of 1 or more, not ${formatValue(concurrency)}`);
+    throw invalidArgument(`"concurrency" must be a whole number of 1 or more, not ${formatValue(concurrency)}`);
   }
   if (bytesPerSecond !== undefined && !(typeof bytesPerSecond === 'number' && bytesPerSecond > 0)) {
-    throw invalid(`"bytesPerSecond" must be a number above 0, not ${formatValue(bytesPerSecond)}`);
+    throw invalidArgument(`"bytesPerSecond" must be a number above 0, not ${formatValue(bytesPerSecond)}`);
   }
   return given;
 }
@@ -196,17 +195,18 @@ export function checkVerifyOptions(options: unknown): VerifyOptions {
 export function checkChainOptions(options: unknown): RegisterOptions {
   const given = checkRegisterOptions(options, 'registerChain');
   if (given.diffID !== undefined)
-    throw invalid('"diffID" belongs to each layer of registerChain(), not to its options');
+    throw invalidArgument('"diffID" belongs to each layer of registerChain(), not to its options');
   return given;
 }
 
 /** A copy, so that what the caller does with the array later changes nothing. */
 export function checkLinks(layers: unknown): ChainLink[] {
   if (!Array.isArray(layers))
-    throw invalid(`the layers must be an array of { tar, diffID }, not ${formatValue(layers)}`);
+    throw invalidArgument(`the layers must be an array of { tar, diffID }, not ${formatValue(layers)}`);
   return layers.map((link: unknown, index) => {
     const what = `layer ${index}`;
-    if (link === undefined || link === null) throw invalid(`${what} must be { tar, diffID }, not ${formatValue(link)}`);
+    if (link === undefined || link === null)
+      throw invalidArgument(`${what} must be { tar, diffID }, not ${formatValue(link)}`);
     checkOptions(link, `keys of ${what}`, ['tar', 'diffID', 'descriptor', 'onProgress']);
     const { tar, diffID, descriptor, onProgress } = link as ChainLink;
     checkSource(tar, `the tar of ${what}`);
@@ -271,7 +271,7 @@ const METADATA_METHODS = [
 ];
 
 export function checkStoreOptions(options: unknown): StoreOptions {
-  if (options === undefined) throw invalid('openStore() needs options: give at least { root }');
+  if (options === undefined) throw invalidArgument('openStore() needs options: give at least { root }');
   checkOptions(options, 'options of openStore', KEYS);
   const given = options as StoreOptions;
   checkText(given.root, '"root"');
@@ -282,7 +282,7 @@ export function checkStoreOptions(options: unknown): StoreOptions {
   checkChoice(given.durability, '"durability"', ['strict', 'relaxed']);
   const { maxDepth } = given;
   if (maxDepth !== undefined && !(Number.isSafeInteger(maxDepth) && maxDepth >= 1)) {
-    throw invalid(`"maxDepth" must be a whole number of 1 or more, not ${formatValue(maxDepth)}`);
+    throw invalidArgument(`"maxDepth" must be a whole number of 1 or more, not ${formatValue(maxDepth)}`);
   }
   checkLimits(given.limits);
   checkBoolean(given.readOnly, '"readOnly"');
@@ -300,32 +300,36 @@ function checkDriver(driver: unknown): void {
   checkMethods(driver, '"driver"', DRIVER_METHODS);
   const { name, capabilities } = driver as { name?: unknown; capabilities?: unknown };
   if (typeof name !== 'string' || !/^[a-z0-9][a-z0-9_.-]{0,63}$/.test(name)) {
-    throw invalid(
+    throw invalidArgument(
       `the driver's "name" becomes a directory's: use 1 to 64 of a-z, 0-9, "_", "." and "-", not ${formatValue(name)}`,
     );
   }
-  if (typeof capabilities !== 'object' || capabilities === null) throw invalid('the driver has no "capabilities"');
+  if (typeof capabilities !== 'object' || capabilities === null)
+    throw invalidArgument('the driver has no "capabilities"');
 }
 
 function checkDriverOptions(options: unknown): void {
   if (options === undefined) return;
   if (options === null || typeof options !== 'object' || Array.isArray(options)) {
-    throw invalid(`"driverOptions" must be an object of strings, not ${formatValue(options)}`);
+    throw invalidArgument(`"driverOptions" must be an object of strings, not ${formatValue(options)}`);
   }
   for (const [key, value] of Object.entries(options as Record<string, unknown>)) {
     if (typeof value !== 'string')
-      throw invalid(`"driverOptions": ${formatValue(key)} must be a string, not ${formatValue(value)}`);
+      throw invalidArgument(`"driverOptions": ${formatValue(key)} must be a string, not ${formatValue(value)}`);
   }
 }
 
 function checkChoice(value: unknown, what: string, choices: readonly string[]): void {
   if (value === undefined || choices.includes(value as string)) return;
-  throw invalid(`${what} must be ${choices.map((choice) => `"${choice}"`).join(', ')}, not ${formatValue(value)}`);
+  throw invalidArgument(
+    `${what} must be ${choices.map((choice) => `"${choice}"`).join(', ')}, not ${formatValue(value)}`,
+  );
 }
 
 function checkMethods(value: unknown, what: string, methods: readonly string[]): void {
   if (typeof value !== 'object' || value === null)
-    throw invalid(`${what} must be an object, not ${formatValue(value)}`);
+    throw invalidArgument(`${what} must be an object, not ${formatValue(value)}`);
   const missing = methods.find((name) => typeof (value as Record<string, unknown>)[name] !== 'function');
-  if (missing !== undefined) throw invalid(`${what} has no method "${missing}": it needs ${methods.join(', ')}`);
+  if (missing !== undefined)
+    throw invalidArgument(`${what} has no method "${missing}": it needs ${methods.join(', ')}`);
 }

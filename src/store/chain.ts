@@ -5,11 +5,11 @@
 import { availableParallelism } from 'node:os';
 import { type ChainID, createChainID } from '../digest.js';
 import type { Progress } from '../engine/engine.js';
+import { invalidArgument } from '../errors.js';
 import { anySignal, raceAbort } from '../util/abort.js';
 import { mapConcurrent } from '../util/concurrent.js';
 import { defined } from '../util/defined.js';
 import { atMostEvery, PROGRESS_INTERVAL } from '../util/throttle.js';
-import { invalid } from './arguments.js';
 import type { StoreContext } from './context.js';
 import {
   applyOptions,
@@ -45,7 +45,8 @@ export async function registerChain(
   try {
     options.signal?.throwIfAborted();
     if (layers.length === 0) {
-      if (parentID === undefined) throw invalid('registerChain() needs a layer, or a parent to give a handle on');
+      if (parentID === undefined)
+        throw invalidArgument('registerChain() needs a layer, or a parent to give a handle on');
       return createHandle(ctx, ctx.layers.require(parentID));
     }
     const parent = pinParent(ctx, parentID, layers.length);

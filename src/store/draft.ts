@@ -5,7 +5,7 @@
 import { type ChainID, createChainID } from '../digest.js';
 import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
 import type { TarSource, TarSplitTarget } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { digestMismatch } from '../errors.js';
 import type { Descriptor, FullMetadataTransaction, LayerRecord } from '../metadata/metadata-store.js';
 import { raceAbort } from '../util/abort.js';
 import { defined } from '../util/defined.js';
@@ -81,14 +81,14 @@ export async function fillDraft(
   );
   // A driver of somebody else's may have left the checks to us.
   if (expected.diffID !== undefined && result.diffID !== expected.diffID) {
-    throw mismatch('diff id', expected.diffID, result.diffID);
+    throw digestMismatch('the diff id of the tar', result.diffID, expected.diffID);
   }
   const { blob } = expected;
   if (blob !== undefined && result.blobDigest !== undefined && result.blobDigest !== blob.digest) {
-    throw mismatch('digest', blob.digest, result.blobDigest);
+    throw digestMismatch('the digest of the blob', result.blobDigest, blob.digest);
   }
   if (blob !== undefined && result.blobSize !== blob.size) {
-    throw mismatch('size', `${blob.size} bytes`, `${result.blobSize} bytes`);
+    throw digestMismatch('the size of the blob in bytes', result.blobSize, blob.size);
   }
   const chainID = createChainID([result.diffID], parent) as ChainID; // one diff id always gives one
   draft.result = result;
@@ -115,13 +115,6 @@ export function tellIgnored(ctx: StoreContext, of: string, { ignoredXattrs, igno
   ctx.logger.warn(
     { layer: of, ignoredXattrs, ignoredOwners },
     'attributes or owners of the archive were not set, since the system cannot hold them; an export gives them back',
-  );
-}
-
-function mismatch(what: string, expected: string, found: string): LayerStoreError {
-  return new LayerStoreError(
-    'ERR_DIGEST_MISMATCH',
-    `the tar's ${what} is "${found}", not "${expected}" as expected: it is another tar, or was damaged on its way`,
   );
 }
 

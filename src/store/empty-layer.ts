@@ -1,8 +1,8 @@
 /** The layer of the tar that holds nothing: 1,024 zero bytes. It needs no store, no handle and no release. */
 import { Readable } from 'node:stream';
 import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
-import { LayerStoreError } from '../errors.js';
-import { checkExportOptions, invalid } from './arguments.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
+import { checkExportOptions } from './arguments.js';
 import { writeTar } from '../driver/exact-tar.js';
 import { checkTarget, intoDescriptor, intoFile } from './export.js';
 import type { Exported, ExportOptions, Layer } from './types.js';
@@ -35,7 +35,7 @@ export const emptyLayer: Layer = Object.freeze({
   },
   async tarStreamFrom(ancestor?: ChainID) {
     if (ancestor !== undefined)
-      throw invalid(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
+      throw invalidArgument(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
     return stream();
   },
   async exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported> {

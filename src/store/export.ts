@@ -3,9 +3,9 @@ import { Readable } from 'node:stream';
 import type { ChainID } from '../digest.js';
 import type { ExactLayer } from '../driver/driver.js';
 import type { LayerEntry } from '../driver/layer-entries.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { writeTarget } from '../util/write-target.js';
-import { checkExportOptions, checkOptions, checkText, invalid } from './arguments.js';
+import { checkExportOptions, checkOptions, checkText } from './arguments.js';
 import type { StoreContext } from './context.js';
 import type { LayerNode, Readers } from './layer-map.js';
 import type { Exported, ExportOptions } from './types.js';
@@ -22,7 +22,7 @@ export async function tarStreamFrom(ctx: StoreContext, node: LayerNode, ancestor
   if (ancestor !== undefined) {
     let found = node.parent;
     while (found !== undefined && found.chainID !== ancestor) found = found.parent;
-    if (found === undefined) throw invalid(`"${ancestor}" is no ancestor of layer "${node.chainID}"`);
+    if (found === undefined) throw invalidArgument(`"${ancestor}" is no ancestor of layer "${node.chainID}"`);
     base = found.cacheID;
   }
   return guard(ctx, node.readers, () => ctx.driver.diff(node.cacheID, base));
@@ -84,13 +84,14 @@ export async function intoDescriptor<T>(fd: number, write: (fd: number) => Promi
 export function checkTarget(target: unknown): { path: string; fd?: undefined } | { path?: undefined; fd: number } {
   checkOptions(target, 'the target of an export', ['path', 'fd']);
   const { path, fd } = (target ?? {}) as { path?: unknown; fd?: unknown };
-  if ((path === undefined) === (fd === undefined)) throw invalid('the target of an export is { path } or { fd }');
+  if ((path === undefined) === (fd === undefined))
+    throw invalidArgument('the target of an export is { path } or { fd }');
   if (path !== undefined) {
     checkText(path, 'the target\'s "path"');
     return { path: path as string };
   }
   if (!Number.isSafeInteger(fd) || (fd as number) < 0)
-    throw invalid(`the target's "fd" must be an open descriptor, not ${formatValue(fd)}`);
+    throw invalidArgument(`the target's "fd" must be an open descriptor, not ${formatValue(fd)}`);
   return { fd: fd as number };
 }
 

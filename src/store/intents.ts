@@ -8,6 +8,7 @@ import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BatchOp, Engine } from '../engine/engine.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { isPlainName } from '../util/plain-name.js';
 import { readRegularFile } from '../util/regular-file.js';
 
 export interface Intent {
@@ -31,11 +32,9 @@ export interface StoredIntent extends Partial<Intent> {
 /** An intent names a few ids. */
 const MAX_BYTES = 64 * 1024;
 
-const ID = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/;
-
 /** Whether a text can be a driver's id, and so part of a path. */
 export function isDriverID(text: unknown): text is string {
-  return typeof text === 'string' && ID.test(text);
+  return isPlainName(text);
 }
 
 export class Intents {

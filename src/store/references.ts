@@ -3,11 +3,11 @@
  * come while it is written share the next write.
  */
 import type { ChainID } from '../digest.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { isDigest } from '../digest.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import { defined } from '../util/defined.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
-import { invalid } from './arguments.js';
 import type { Reference } from './types.js';
 import { formatValue } from '../util/quote.js';
 
@@ -21,18 +21,19 @@ interface Entry {
 const FORMAT = 1;
 /** A million references with long names. */
 const MAX_BYTES = 1 << 30;
-const DIGEST = /^sha256:[a-f0-9]{64}$/;
 const CONTROL = /[\u0000-\u001f\u007f]/;
 
 export function checkReferenceName(name: unknown): string {
   if (typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= 1024 && !CONTROL.test(name)) return name;
-  throw invalid(`${formatValue(name)} is not a valid reference name: use 1 to 1,024 bytes without control characters`);
+  throw invalidArgument(
+    `${formatValue(name)} is not a valid reference name: use 1 to 1,024 bytes without control characters`,
+  );
 }
 
 export function checkExpiry(expires: unknown): Date | undefined {
   if (expires === undefined) return undefined;
   if (expires instanceof Date && Number.isFinite(expires.getTime())) return expires;
-  throw invalid(`"expires" must be a valid Date, not ${formatValue(expires)}`);
+  throw invalidArgument(`"expires" must be a valid Date, not ${formatValue(expires)}`);
 }
 
 export class References {
@@ -265,7 +266,7 @@ function toReference({ name, chainID, expires }: Entry): Reference {
 function toEntry(item: unknown): Entry | undefined {
   if (typeof item !== 'object' || item === null) return undefined;
   const { name, chainID, expires } = item as Record<string, unknown>;
-  if (typeof name !== 'string' || name === '' || typeof chainID !== 'string' || !DIGEST.test(chainID)) return undefined;
+  if (typeof name !== 'string' || name === '' || !isDigest(chainID)) return undefined;
   if (expires !== undefined && typeof expires !== 'string') return undefined;
   const time = expires === undefined ? undefined : Date.parse(expires);
   if (time !== undefined && !Number.isFinite(time)) return undefined;

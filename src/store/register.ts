@@ -1,7 +1,7 @@
 /** One layer from a tar: unpacked into a draft, made durable, published; equal registrations at once are done once. */
 import { createChainID, type ChainID } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { digestMismatch, LayerStoreError } from '../errors.js';
 import type { Descriptor, LayerRecord } from '../metadata/metadata-store.js';
 import { raceAbort } from '../util/abort.js';
 import type { StoreContext } from './context.js';
@@ -116,10 +116,10 @@ async function reuse(
   if (joined || options.verifyExisting === true) return;
   if (isFile(tar) && tar.offset === undefined) {
     const found = await ctx.engine.hashFile(tar.path, defined({ signal: options.signal }));
-    check('diff id', found.diffID, node.diffID);
+    check('the diff id of the tar', found.diffID, node.diffID);
     if (descriptor !== undefined) {
-      check('digest', found.digest, descriptor.digest);
-      check('size', `${found.size} bytes`, `${descriptor.size} bytes`);
+      check('the digest of the blob', found.digest, descriptor.digest);
+      check('the size of the blob in bytes', found.size, descriptor.size);
     }
     return;
   }
@@ -132,9 +132,8 @@ async function reuse(
   }
 }
 
-function check(what: string, found: string, expected: string): void {
-  if (found === expected) return;
-  throw new LayerStoreError('ERR_DIGEST_MISMATCH', `the tar's ${what} is "${found}", not "${expected}" as expected`);
+function check<T extends string | number>(what: string, found: T, expected: T): void {
+  if (found !== expected) throw digestMismatch(what, found, expected);
 }
 
 async function unpack(

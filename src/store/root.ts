@@ -6,13 +6,12 @@ import { constants } from 'node:fs';
 import { chmod, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Engine, FileLock } from '../engine/engine.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import type { LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { randomID } from '../util/random-id.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
-import { invalid } from './arguments.js';
 import type { OwnPaths } from './context.js';
 
 const ROOT_MODE = 0o710;
@@ -72,13 +71,13 @@ async function checkAccess(root: string): Promise<void> {
       throw systemError(error, 'check who may write to', 'see to the permissions of the data root');
     }
     if (found.uid !== self && found.uid !== 0) {
-      throw invalid(
+      throw invalidArgument(
         `"${path}" belongs to user ${found.uid}, who could change any layer: give it to user ${self}, or pass "allowWritableRoot"`,
       );
     }
     if ((found.mode & OTHERS_WRITE) !== 0) {
       const mode = (found.mode & 0o7777).toString(8).padStart(4, '0');
-      throw invalid(
+      throw invalidArgument(
         `others may write to "${path}" (mode ${mode}) and so change any layer: run "chmod go-w" on it, or pass "allowWritableRoot"`,
       );
     }

@@ -4,16 +4,9 @@
  */
 import type { Readable } from 'node:stream';
 import type { Change, TarSource } from '../engine/engine.js';
-import { LayerStoreError } from '../errors.js';
+import { digestMismatch, invalidArgument, LayerStoreError } from '../errors.js';
 import { errorFields } from '../util/logger.js';
-import {
-  checkBoolean,
-  checkMountLabel,
-  checkOptions,
-  checkRegisterOptions,
-  checkSource,
-  invalid,
-} from './arguments.js';
+import { checkBoolean, checkMountLabel, checkOptions, checkRegisterOptions, checkSource } from './arguments.js';
 import type { StoreContext } from './context.js';
 import { applyOptions, tellIgnored } from './draft.js';
 import { guard } from './export.js';
@@ -91,17 +84,14 @@ class RWHandle implements RWLayer {
     return usingSources([tar], async () => {
       const given = checkRegisterOptions(options, 'applyDiff');
       if (given.verifyExisting !== undefined)
-        throw invalid('"verifyExisting" is for read-only layers, not for applyDiff');
+        throw invalidArgument('"verifyExisting" is for read-only layers, not for applyDiff');
       const source = checkSource(tar);
       return this.#write('applyDiff', async (node, details) => {
         given.signal?.throwIfAborted();
         const apply = applyOptions(this.#ctx, given, undefined);
         const result = await this.#ctx.driver.applyDiff(node.mountID, node.belowID, source, apply);
         if (given.diffID !== undefined && result.diffID !== given.diffID) {
-          throw new LayerStoreError(
-            'ERR_DIGEST_MISMATCH',
-            `the tar's diff id is "${result.diffID}", not "${given.diffID}"`,
-          );
+          throw digestMismatch('the diff id of the tar', result.diffID, given.diffID);
         }
         tellIgnored(this.#ctx, node.name, result);
         details.bytes = result.size;
@@ -171,7 +161,7 @@ export function mountRW(ctx: StoreContext, node: RWNode, owner: object, label: s
     let path = node.path;
     if (node.mountCount > 0 && path !== undefined) {
       if (label !== undefined && node.label !== null && node.label !== label) {
-        throw invalid(
+        throw invalidArgument(
           `RW layer "${node.name}" is mounted ${node.label === undefined ? 'without a label' : `with the label "${node.label}"`}: ` +
             `unmount it before it is mounted with "${label}"`,
         );

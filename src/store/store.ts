@@ -1,6 +1,7 @@
 /** The public object: checks arguments, then passes each call on to the file that knows. */
 import { parseChainID, type ChainID } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
+import { invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import * as check from './arguments.js';
 import { registerChain } from './chain.js';
@@ -188,14 +189,14 @@ export class LayerStore implements Store {
   addReferenceSource(source: ReferenceSource): void {
     this.#ctx.lifecycle.check('addReferenceSource');
     if (typeof source !== 'function')
-      throw check.invalid(`a reference source must be a function, not ${formatValue(source)}`);
+      throw invalidArgument(`a reference source must be a function, not ${formatValue(source)}`);
     this.#ctx.referenceSources.push(source);
   }
 
   addLeftoverSource(source: LeftoverSource): void {
     this.#ctx.lifecycle.check('addLeftoverSource');
     if (typeof source !== 'function')
-      throw check.invalid(`a leftover source must be a function, not ${formatValue(source)}`);
+      throw invalidArgument(`a leftover source must be a function, not ${formatValue(source)}`);
     this.#ctx.leftoverSources.push(source);
   }
 
@@ -236,7 +237,7 @@ export class LayerStore implements Store {
   async commit(layer: RWLayer, options?: CommitOptions): Promise<Layer> {
     const given: CommitOptions = check.checkRegisterOptions(options, 'commit', ['consume']);
     check.checkBoolean(given.consume, '"consume"');
-    if (given.verifyExisting !== undefined) throw check.invalid('"verifyExisting" needs a tar: commit() has none');
+    if (given.verifyExisting !== undefined) throw invalidArgument('"verifyExisting" needs a tar: commit() has none');
     return this.#write('commit', (details) => this.#made(details, commit(this.#ctx, layer, given)));
   }
 

@@ -2,7 +2,7 @@
  * An RW layer's changes become a read-only layer: copied and hashed in one pass, or, where the RW layer is given up,
  * renamed and hashed where they lie.
  */
-import { LayerStoreError } from '../../errors.js';
+import { digestMismatch, invalidArgument } from '../../errors.js';
 import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
 import { defined } from '../../util/defined.js';
 import { errorFields } from '../../util/logger.js';
@@ -49,10 +49,7 @@ export class Commits {
   ): Promise<ApplyResult> {
     const { tarSplit, consume, signal, onProgress, diffID } = options;
     if (tarSplit === undefined) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `cannot commit the layer "${rwID}": say where its tar-split record goes`,
-      );
+      throw invalidArgument(`cannot commit the layer "${rwID}": say where its tar-split record goes`);
     }
     const link = newLinkID();
     const steps = creationSteps(this.#layout, { id, link, lower, diff: false, sync: false });
@@ -84,10 +81,7 @@ export class Commits {
     try {
       const result = await this.#context.engine.commitTree(request);
       if (diffID !== undefined && result.diffID !== diffID) {
-        throw new LayerStoreError(
-          'ERR_DIGEST_MISMATCH',
-          `the changes of the layer "${rwID}" have the diff id ${result.diffID}, and ${diffID} is expected: nothing was kept`,
-        );
+        throw digestMismatch(`the diff id of the changes of "${rwID}"`, result.diffID, diffID, 'nothing was kept');
       }
       // The tar has no entry for the root, so a layer registered from it has Docker's: the committed one must not differ.
       await this.#context.engine.batch([

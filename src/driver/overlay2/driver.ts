@@ -1,5 +1,5 @@
 /** overlay2: layers as directories in Docker's layout, stacked by overlayfs when somebody mounts one. */
-import { LayerStoreError } from '../../errors.js';
+import { invalidArgument, LayerStoreError } from '../../errors.js';
 import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
@@ -19,6 +19,7 @@ import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js'
 import { type MountProfile, parseStorageOpt } from '../options.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
+import { quote } from '../../util/quote.js';
 import { LayerMetadataCache, type CommitMark } from './layer-metadata-cache.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
@@ -348,10 +349,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     const stack = (directories: readonly string[]): TreeStack => ({ directories, whiteouts: WHITEOUTS });
     if (parent === undefined) return { upper: stack(uppers) };
     if (lower === undefined) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `"${parent}" is no layer below "${id}": name one that is, or none`,
-      );
+      throw invalidArgument(`"${parent}" is no layer below "${id}": name one that is, or none`);
     }
     const base = { upper: stack(uppers), lower: stack(this.#layers.diffs(lower)) };
     // An init layer is no part of what its RW layer changes: a whiteout of a file that only it had would hide nothing.
@@ -363,7 +361,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     if (label === undefined || label === '' || this.#setup.labels) return;
     throw new LayerStoreError(
       'ERR_NOT_SUPPORTED',
-      `cannot use the mount label ${JSON.stringify(label)}: the kernel runs without SELinux`,
+      `cannot use the mount label ${quote(label)}: the kernel runs without SELinux`,
     );
   }
 }

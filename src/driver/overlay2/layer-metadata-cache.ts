@@ -11,6 +11,7 @@ import type { BatchOp } from '../../engine/engine.js';
 import { mapConcurrent } from '../../util/concurrent.js';
 import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
 import { noSuchLayer } from '../layer-id.js';
+import { quote } from '../../util/quote.js';
 import {
   corrupt,
   isLinkID,
@@ -201,8 +202,7 @@ export class LayerMetadataCache {
       throw systemError(error, 'read the link');
     }
     const id = linkTarget(target);
-    if (id === undefined)
-      throw corrupt(path, `it points to ${JSON.stringify(target.slice(0, 200))} and not to "../ID/diff"`);
+    if (id === undefined) throw corrupt(path, `it points to ${quote(target)} and not to "../ID/diff"`);
     await this.checkTrees(id);
     if (this.#keep) this.#ownLinks.set(link, id);
     return id;

@@ -4,6 +4,7 @@
  */
 import { LayerStoreError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
+import { quote } from '../../util/quote.js';
 import { randomBytes } from '../../util/random-id.js';
 import { isLayerID } from '../layer-id.js';
 
@@ -104,7 +105,7 @@ export function parseLowerText(text: string, path: string): string[] {
   const links = text.split(':').map((part) => {
     const link = part.startsWith(`${LINK_DIRECTORY}/`) ? part.slice(LINK_DIRECTORY.length + 1) : '';
     if (isLinkID(link)) return link;
-    throw corrupt(path, `${JSON.stringify(part.slice(0, 100))} is no "l/" and 26 characters of A-Z and 2-7`);
+    throw corrupt(path, `${quote(part)} is no "l/" and 26 characters of A-Z and 2-7`);
   });
   if (links.length > MAX_LOWERS)
     throw corrupt(path, `it names ${links.length} layers, more than the ${MAX_LOWERS} that overlayfs stacks`);

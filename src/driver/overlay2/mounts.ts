@@ -4,10 +4,11 @@
  * and only where it is not the mount table is read.
  */
 import { rmdir, stat } from 'node:fs/promises';
-import { LayerStoreError } from '../../errors.js';
+import { invalidArgument, LayerStoreError } from '../../errors.js';
 import type { MountEntry, MountTier, OverlayMount } from '../../engine/engine.js';
 import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
+import { quote } from '../../util/quote.js';
 import { Rollback } from '../../util/rollback.js';
 import type { DriverContext } from '../context.js';
 import { hasErrno, requireDirectory } from '../files.js';
@@ -187,9 +188,8 @@ export class OverlayMounts {
   async #again(layer: KnownLayer, held: Mounted, label: string, view: boolean): Promise<string> {
     const { id } = layer;
     if (held.label !== label) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `the layer "${id}" is mounted with the label ${JSON.stringify(held.label)}: give the same one, or unmount it first`,
+      throw invalidArgument(
+        `the layer "${id}" is mounted with the label ${quote(held.label)}: give the same one, or unmount it first`,
       );
     }
     if (view && held.writable) throw active(id, 'it is mounted writable, and this asks for a view');

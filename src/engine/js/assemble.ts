@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { DiffID } from '../../digest.js';
-import { LayerStoreError, systemError } from '../../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import { shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
 import type { Assembled, AssembleRequest, AssembleToRequest, DiffGetter } from '../engine.js';
@@ -40,10 +40,7 @@ export async function assemble(request: AssembleRequest): Promise<Readable> {
 export async function assembleTo(request: AssembleToRequest, fd: number): Promise<Assembled> {
   const { compression, signal, onProgress } = request;
   if (!Number.isInteger(fd) || fd < 0 || fd > 0x7fffffff) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `cannot write the tar: fd must be a file descriptor, not ${String(fd)}`,
-    );
+    throw invalidArgument(`cannot write the tar: fd must be a file descriptor, not ${String(fd)}`);
   }
   const progress = new ProgressMeter(onProgress, undefined);
   const result: Assembled = { bytes: 0, diffID: request.diffID };

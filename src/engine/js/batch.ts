@@ -1,7 +1,8 @@
 /** Batches of small changes to directories, with roll-back of what was made. */
 import { constants } from 'node:fs';
-import { LayerStoreError, systemError } from '../../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import type { BatchOp } from '../engine.js';
+import { formatValue } from '../../util/quote.js';
 import { run, commandError } from './command.js';
 import * as fs from './fs.js';
 import { makeNode } from './node-files.js';
@@ -83,10 +84,7 @@ async function apply(op: BatchOp, undo: Undo[]): Promise<void> {
     case 'fsync':
       return sync(op.path);
     default:
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `unknown batch step ${JSON.stringify((op as { op: unknown }).op)}`,
-      );
+      throw invalidArgument(`unknown batch step ${formatValue((op as { op: unknown }).op)}`);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import type { BigIntStats } from 'node:fs';
-import { LayerStoreError } from '../../errors.js';
+import { invalidArgument, LayerStoreError } from '../../errors.js';
 import { shown } from '../../tar/errors.js';
 import type { Change, DiffRequest, TreeStack } from '../engine.js';
 import { byBytes } from './directory.js';
@@ -86,10 +86,7 @@ export class TreeComparison {
     signal?.throwIfAborted();
     const overlay = checkStack(upper) !== 'plain';
     if (lower !== undefined && lower.directories.length > 0 && (checkStack(lower) !== 'plain') !== overlay) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        'the two trees to compare must have whiteouts of the same form',
-      );
+      throw invalidArgument('the two trees to compare must have whiteouts of the same form');
     }
     const opened: LayerDirectory[] = [];
     try {
@@ -241,13 +238,9 @@ export class TreeComparison {
 }
 
 function checkStack(stack: TreeStack): TreeStack['whiteouts'] {
-  if (stack.directories.length === 0)
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a tree needs at least one directory');
+  if (stack.directories.length === 0) throw invalidArgument('a tree needs at least one directory');
   if (stack.whiteouts === 'plain' && stack.directories.length > 1) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      'a plain tree is one directory; only trees in overlay form are stacked',
-    );
+    throw invalidArgument('a plain tree is one directory; only trees in overlay form are stacked');
   }
   return stack.whiteouts;
 }

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { DiffID } from '../../digest.js';
-import { LayerStoreError, systemError } from '../../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import type { IngestResult, CommitTreeRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
@@ -58,8 +58,7 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
   const { directory, signal } = request;
   const upper = { ...request.upper, directories: [directory, ...request.upper.directories.slice(1)] };
   if (upper.directories.length !== 1 || upper.whiteouts === 'plain') {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
+    throw invalidArgument(
       'only one directory in overlay form can be taken over as a layer; commit it without "consume"',
     );
   }

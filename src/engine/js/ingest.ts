@@ -4,13 +4,14 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DiffID, Digest } from '../../digest.js';
-import { LayerStoreError } from '../../errors.js';
+import { digestMismatch, LayerStoreError } from '../../errors.js';
 import { ByteReader } from '../../tar/byte-reader.js';
 import { badTar, overLimit, shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
 import { TarReader, type TarEntry } from '../../tar/reader.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
 import { resolveLimitsFor, type CompleteLimits } from '../limits.js';
+import { formatValue } from '../../util/quote.js';
 import { decode, type Decoded } from './compression.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
@@ -196,7 +197,7 @@ class IngestJob {
         break;
       default:
         throw badTar(
-          `"${shown(entry.name)}" is of the unknown type ${JSON.stringify(entry.type)}`,
+          `"${shown(entry.name)}" is of the unknown type ${formatValue(entry.type)}`,
           entry.offset,
           entry.name,
         );
@@ -382,7 +383,7 @@ class TarMeter {
       const what = `${String(bytesRead)} compressed bytes gave ${String(this.#size)}`;
       throw overLimit('maxRatio', maxRatio, what, this.#size);
     }
-    if (blob !== undefined && bytesRead > blob.size) throw this.#blobSizeError(blob.size, 'more');
+    if (blob !== undefined && bytesRead > blob.size) throw this.#blobSizeError(blob.size);
   }
 
   async checkSpace(): Promise<void> {
@@ -408,26 +409,16 @@ class TarMeter {
   digests(decoded: Decoded): { diffID: DiffID; blobDigest?: Digest } {
     const diffID = `sha256:${this.#hash.digest('hex')}` as DiffID;
     const { blob, diffID: expected } = this.#request;
-    if (blob !== undefined && this.#source.bytesRead !== blob.size) throw this.#blobSizeError(blob.size, 'fewer');
+    if (blob !== undefined && this.#source.bytesRead !== blob.size) throw this.#blobSizeError(blob.size);
     const blobDigest = this.#source.digest() ?? (decoded.compression === 'none' ? diffID : undefined);
     if (blob !== undefined && blobDigest !== blob.digest) {
-      throw mismatch('the layer as it came', blob.digest, blobDigest ?? 'none');
+      throw digestMismatch('the digest of the blob', blobDigest, blob.digest);
     }
-    if (expected !== undefined && diffID !== expected) throw mismatch('the uncompressed tar', expected, diffID);
+    if (expected !== undefined && diffID !== expected) throw digestMismatch('the diff id of the tar', diffID, expected);
     return { diffID, ...defined({ blobDigest }) };
   }
 
-  #blobSizeError(size: number, which: 'more' | 'fewer'): LayerStoreError {
-    return new LayerStoreError(
-      'ERR_DIGEST_MISMATCH',
-      `the layer has ${which} bytes than its descriptor says: ${String(this.#source.bytesRead)} instead of ${String(size)}; fetch it again`,
-    );
+  #blobSizeError(size: number): LayerStoreError {
+    return digestMismatch('the size of the blob in bytes', this.#source.bytesRead, size);
   }
-}
-
-function mismatch(what: string, expected: string, found: string): LayerStoreError {
-  return new LayerStoreError(
-    'ERR_DIGEST_MISMATCH',
-    `${what} has the digest ${found}, not ${expected} as expected; fetch it again`,
-  );
 }

@@ -2,7 +2,7 @@
 import { mkdtemp, readFile, readdir, readlink, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
-import { LayerStoreError, systemError, type Holder } from '../../errors.js';
+import { type Holder, invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import type { MountEntry, MountTier, OverlayMount } from '../engine.js';
 import { commandError, run } from './command.js';
 import * as fs from './fs.js';
@@ -22,10 +22,7 @@ interface Plan {
 /** See {@link Engine.mountOverlay}. Always the classic tier. */
 export async function mountOverlay(mount: OverlayMount): Promise<MountTier> {
   if (mount.lowers.length === 0) {
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
-      `cannot mount "${mount.target}": an overlay needs at least one lower directory`,
-    );
+    throw invalidArgument(`cannot mount "${mount.target}": an overlay needs at least one lower directory`);
   }
   const first = await tryMount(mount, mount.lowers);
   if (first === undefined) return 'classic';

@@ -4,7 +4,7 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { LayerStoreError, systemError } from '../../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import type { Digest } from '../../digest.js';
 import type { TarSource } from '../engine.js';
 import * as fs from './fs.js';
@@ -66,8 +66,7 @@ export class SourceReader implements AsyncIterable<Buffer> {
       }
       if ('path' in source && typeof source.path === 'string') return SourceReader.#openFile(source, options);
     }
-    throw new LayerStoreError(
-      'ERR_INVALID_ARGUMENT',
+    throw invalidArgument(
       'a tar source must be a Readable, an async iterable of Uint8Array, a web ReadableStream or { path }',
     );
   }
@@ -205,10 +204,7 @@ function asBuffer(value: unknown): Buffer {
     if (buffer instanceof ArrayBuffer && !isDetached(buffer)) return Buffer.from(buffer, byteOffset, byteLength);
     what = buffer instanceof ArrayBuffer ? 'Uint8Array of detached memory' : 'Uint8Array of shared memory';
   }
-  throw new LayerStoreError(
-    'ERR_INVALID_ARGUMENT',
-    `the tar source gave a chunk of type ${what}; it must give a Uint8Array of memory of its own`,
-  );
+  throw invalidArgument(`the tar source gave a chunk of type ${what}; it must give a Uint8Array of memory of its own`);
 }
 
 function isDetached(buffer: ArrayBuffer): boolean {

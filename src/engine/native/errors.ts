@@ -1,6 +1,7 @@
 /** Records of the addon become errors here, after the `await` of the caller, so that the stack is the caller's. */
 import { getSystemErrorName } from 'node:util';
 import { LayerStoreError, type ErrorCode, type LayerStoreErrorDetails } from '../../errors.js';
+import { quote, shorten } from '../../util/quote.js';
 import type { NativeErrorRecord, NativeFault } from './binding.js';
 
 const CODES: Readonly<Record<Exclude<NativeFault, 'cancelled' | 'sourceError'>, ErrorCode>> = {
@@ -105,13 +106,4 @@ function dataMessage(record: NativeErrorRecord, action: string): string {
 
 function location(record: NativeErrorRecord): LayerStoreErrorDetails {
   return { path: record.path, dest: record.dest, detail: record.detail };
-}
-
-function quote(path: string): string {
-  return JSON.stringify(shorten(path));
-}
-
-/** Names from a tar may be of any length; a message stays readable. */
-function shorten(text: string): string {
-  return text.length <= 300 ? text : `${text.slice(0, 200)}…${text.slice(-80)}`;
 }

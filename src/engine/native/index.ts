@@ -5,7 +5,7 @@
 import type { Readable } from 'node:stream';
 import { getSystemErrorName } from 'node:util';
 import type { DiffID, Digest } from '../../digest.js';
-import { LayerStoreError } from '../../errors.js';
+import { invalidArgument } from '../../errors.js';
 import type {
   Assembled,
   AssembleRequest,
@@ -32,6 +32,7 @@ import type {
   VerifyTreeRequest,
 } from '../engine.js';
 import { DEFAULT_LIMITS } from '../limits.js';
+import { formatValue } from '../../util/quote.js';
 import type { Binding, NativeDiffRequest, NativeTarRequest } from './binding.js';
 import { ingest, toResult } from './ingest.js';
 import { loadBinding } from './load.js';
@@ -51,9 +52,8 @@ function forcedTier(): MountTier | 'auto' {
   const value = process.env[MOUNT_TIER_VARIABLE];
   if (value === undefined || value === '') return 'auto';
   if (value === 'fd' || value === 'lowerdir+' || value === 'classic' || value === 'auto') return value;
-  throw new LayerStoreError(
-    'ERR_INVALID_ARGUMENT',
-    `${MOUNT_TIER_VARIABLE} is ${JSON.stringify(value)}: give "fd", "lowerdir+" or "classic", or leave it unset`,
+  throw invalidArgument(
+    `${MOUNT_TIER_VARIABLE} is ${formatValue(value)}: give "fd", "lowerdir+" or "classic", or leave it unset`,
   );
 }
 

@@ -1,7 +1,7 @@
 /** Registers one tar through the addon: source of any kind in, directory and record out, one result. */
 import { stat } from 'node:fs/promises';
 import type { Digest, DiffID } from '../../digest.js';
-import { LayerStoreError, systemError } from '../../errors.js';
+import { digestMismatch, invalidArgument, type LayerStoreError, systemError } from '../../errors.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
 import { resolveLimitsFor } from '../limits.js';
 import type { Binding, Ingest, NativeIngestResult } from './binding.js';
@@ -99,13 +99,12 @@ async function push(
         break;
       }
       if (!(step.value instanceof Uint8Array)) {
-        throw new LayerStoreError(
-          'ERR_INVALID_ARGUMENT',
+        throw invalidArgument(
           `a tar source must give Uint8Array chunks, and this one gave ${step.value === null ? 'null' : `a ${typeof step.value}`}; streams must have no encoding set`,
         );
       }
       taken += step.value.length;
-      if (taken > maxBytes) throw sizeMismatch(maxBytes, `${taken} bytes or more`);
+      if (taken > maxBytes) throw sizeMismatch(`${taken} or more`, maxBytes);
       await job.write(step.value);
     }
   } catch (error) {
@@ -134,32 +133,24 @@ async function sourceSize(file: FileSource, request: IngestRequest): Promise<num
     }
   }
   if (size !== undefined && request.blob !== undefined && size !== request.blob.size) {
-    throw sizeMismatch(request.blob.size, `${size} bytes`);
+    throw sizeMismatch(size, request.blob.size);
   }
   return size;
+}
+
+function sizeMismatch(found: number | string, expected: number): LayerStoreError {
+  return digestMismatch('the size of the blob in bytes', found, expected);
 }
 
 function checkExpectations(result: NativeIngestResult, request: IngestRequest): void {
   const { blob, diffID } = request;
   if (blob !== undefined) {
-    if (result.blobSize !== blob.size) throw sizeMismatch(blob.size, `${result.blobSize} bytes`);
-    if (result.blobDigest !== blob.digest) throw digestMismatch('blob', blob.digest, result.blobDigest);
+    if (result.blobSize !== blob.size) throw sizeMismatch(result.blobSize, blob.size);
+    if (result.blobDigest !== blob.digest)
+      throw digestMismatch('the digest of the blob', result.blobDigest, blob.digest);
   }
-  if (diffID !== undefined && result.diffID !== diffID) throw digestMismatch('uncompressed tar', diffID, result.diffID);
-}
-
-function sizeMismatch(expected: number, found: string): LayerStoreError {
-  return new LayerStoreError(
-    'ERR_DIGEST_MISMATCH',
-    `the blob has ${found}, and its descriptor says ${expected}: fetch it again`,
-  );
-}
-
-function digestMismatch(what: string, expected: string, found: string | undefined): LayerStoreError {
-  return new LayerStoreError(
-    'ERR_DIGEST_MISMATCH',
-    `the ${what} has the digest ${found ?? 'none'}, and ${expected} was expected: fetch it again`,
-  );
+  if (diffID !== undefined && result.diffID !== diffID)
+    throw digestMismatch('the diff id of the tar', result.diffID, diffID);
 }
 
 /** The result in the engine's words. */

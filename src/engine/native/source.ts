@@ -1,7 +1,7 @@
 /** Sources of a tar, made one: chunks that are asked for one at a time, and a way to let go of them. */
 import type { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
-import { LayerStoreError } from '../../errors.js';
+import { invalidArgument } from '../../errors.js';
 import type { TarSource } from '../engine.js';
 
 /** Chunks of a source that passes through JavaScript. */
@@ -26,8 +26,7 @@ export function openSource(source: TarSource): { file: FileSource } | { chunks: 
     if (isIterable(source)) return { chunks: fromIterable(source) };
     if ('path' in source && typeof source.path === 'string') return { file: checkRange(source) };
   }
-  throw new LayerStoreError(
-    'ERR_INVALID_ARGUMENT',
+  throw invalidArgument(
     'a tar source must be a Readable, an async iterable of Uint8Array, a ReadableStream or { path }',
   );
 }
@@ -47,17 +46,14 @@ function isIterable(source: object): source is AsyncIterable<Uint8Array> {
 function checkRange(source: FileSource): FileSource {
   const { offset, length } = source;
   if ((offset === undefined) !== (length === undefined)) {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'a range of a file needs both offset and length');
+    throw invalidArgument('a range of a file needs both offset and length');
   }
   for (const [name, value] of [
     ['offset', offset],
     ['length', length],
   ] as const) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 0)) {
-      throw new LayerStoreError(
-        'ERR_INVALID_ARGUMENT',
-        `${name} must be a whole number of bytes, not ${String(value)}`,
-      );
+      throw invalidArgument(`${name} must be a whole number of bytes, not ${String(value)}`);
     }
   }
   return source;
