@@ -61,6 +61,12 @@ const ODD: Record<string, TarEntry[]> = {
     directory('a'),
     file('a/b', 'yy'),
   ],
+  'directories that no entry names, below a setgid directory': [
+    { ...directory('d'), mode: 0o2755, gid: 5 },
+    file('d/e/f/g', 'x'),
+    directory('d'),
+    file('d/h/i', 'x'),
+  ],
   'a whiteout, then the file': [file('.wh.a'), file('a', 'x')],
   'a whiteout, then a directory': [file('.wh.a'), directory('a'), file('a/x', '1')],
   'a whiteout, then something below': [file('.wh.a'), file('a/b', 'y')],

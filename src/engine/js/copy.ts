@@ -1,15 +1,16 @@
 /** Copies of trees: by reflink where the file system can, hard links and attributes kept. */
 import { constants, type BigIntStats } from 'node:fs';
 import { systemError } from '../../errors.js';
+import { defined } from '../../util/defined.js';
 import { commandPath, runOk } from './command.js';
-import { chmodEntry, OpenDirectory } from './directory.js';
+import { chmodEntry, type OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, LayerDirectory } from './layer-directory.js';
 import { makeNodeAt } from './node-files.js';
 import { TaskPool } from './task-pool.js';
+import { utime } from './times.js';
 import { TreeRoot } from './tree-root.js';
-import { setXattrs, type XattrItem } from './xattr.js';
-import { defined } from '../../util/defined.js';
+import { regionOf, setXattrs, type XattrItem } from './xattr.js';
 
 const IN_FLIGHT = 8;
 const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
@@ -18,59 +19,19 @@ const COPY = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
 export async function copyTree(source: string, target: string, options: { signal?: AbortSignal } = {}): Promise<void> {
   const { signal } = options;
   signal?.throwIfAborted();
-  if (commandPath('cp') !== undefined && (await hasFineTimes(source, signal)))
-    return copyByCommand(source, target, signal);
-  const layer = await LayerDirectory.open(source, true, signal);
-  const copy = new Copy(layer, signal);
+  const from = await LayerDirectory.open(source, true, signal);
   try {
-    await OpenDirectory.with(source, source, (from) =>
-      OpenDirectory.with(target, target, (to) => copy.directory(from, to, '')),
-    );
-    await copy.setXattrs(target);
+    const to = await TreeRoot.open(target);
+    try {
+      await new TreeCopy(from, to, signal).run();
+    } finally {
+      await to.close();
+    }
   } catch (error) {
     signal?.throwIfAborted();
     throw systemError(error, 'copy the tree', undefined, { path: source, dest: target });
   } finally {
-    await copy.close();
-    await layer.close();
-  }
-}
-
-/** Whether something has an mtime that node:fs cannot set. A file's copy with a cut one would count as changed. */
-async function hasFineTimes(source: string, signal: AbortSignal | undefined): Promise<boolean> {
-  const visit = async (directory: OpenDirectory): Promise<boolean> => {
-    signal?.throwIfAborted();
-    const entries = await directory.entries();
-    if (isFine(await directory.stat()) || entries.some(({ stat }) => isFine(stat))) return true;
-    for (const { name, stat } of entries) {
-      if (!stat.isDirectory()) continue;
-      if (await OpenDirectory.with(directory.at(name), name, visit)) return true;
-    }
-    return false;
-  };
-  return OpenDirectory.with(source, source, visit);
-}
-
-function isFine({ mtimeNs }: BigIntStats): boolean {
-  return mtimeNs < 0n || mtimeNs % 1000n !== 0n;
-}
-
-/** cp(1) knows nanoseconds, and copies as this file does otherwise. */
-async function copyByCommand(source: string, target: string, signal: AbortSignal | undefined): Promise<void> {
-  const options = defined({ signal });
-  await runOk('cp', ['-a', '--reflink=auto', '--no-preserve=context', '-T', '--', source, target], {
-    purpose: 'copy the tree',
-    path: source,
-    dest: target,
-    syscall: 'copy_file_range',
-    ...options,
-  });
-  // The command took whole paths: there is nothing beyond what one run of getfattr reads.
-  const copy = await LayerDirectory.open(target, false, signal);
-  try {
-    await copy.stripOverlayXattrs();
-  } finally {
-    await copy.close();
+    await from.close();
   }
 }
 
@@ -79,109 +40,142 @@ function isTransient(name: string): boolean {
   return isOverlayXattr(name) && !name.endsWith('.overlay.opaque');
 }
 
-class Copy {
-  readonly #layer: LayerDirectory;
+/** One copy. It holds no directory open but the one whose entries it makes: depth costs no descriptors. */
+class TreeCopy {
+  readonly #from: LayerDirectory;
+  readonly #to: TreeRoot;
   readonly #signal: AbortSignal | undefined;
   readonly #xattrs: XattrItem[] = [];
   readonly #pool = new TaskPool(IN_FLIGHT);
-  /** Inode -> the copy that later names link to, in a directory that stays open until the end. */
-  readonly #linked = new Map<string, { directory: OpenDirectory; name: string }>();
+  /** Inode -> path of its first name. */
+  readonly #linked = new Map<string, string>();
+  /** What has a time that node:fs cannot set. */
+  readonly #fine: string[] = [];
 
-  constructor(layer: LayerDirectory, signal: AbortSignal | undefined) {
-    this.#layer = layer;
+  constructor(from: LayerDirectory, to: TreeRoot, signal: AbortSignal | undefined) {
+    this.#from = from;
+    this.#to = to;
     this.#signal = signal;
   }
 
-  /** Content and metadata of a directory that is there already; `path`: its own below the root. Attributes come later. */
-  async directory(from: OpenDirectory, to: OpenDirectory, path: string): Promise<void> {
-    await this.#queueXattrs(path);
-    for (const { name, stat } of await from.entries()) {
-      this.#signal?.throwIfAborted();
-      const target = to.at(name);
-      const child = path === '' ? name : `${path}/${name}`;
-      if (stat.isDirectory()) {
-        await this.#child(from.at(name), target, child);
-        continue;
+  async run(): Promise<void> {
+    const directories: { path: string; stat: BigIntStats }[] = [];
+    try {
+      const waiting = [''];
+      for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+        const { stat, below } = await this.#directory(path);
+        directories.push({ path, stat });
+        for (const folder of below) waiting.push(folder);
       }
-      if (stat.isSocket()) continue;
-      await this.#queueXattrs(child);
-      if (stat.nlink > 1n) {
-        const inode = `${String(stat.dev)}:${String(stat.ino)}`;
-        const first = this.#linked.get(inode);
-        if (first !== undefined) {
-          await fs.link(first.directory.at(first.name), target);
-          continue;
-        }
-        this.#linked.set(inode, { directory: to.use(), name });
-        await this.#other(from, to, name, stat);
-      } else if (stat.isFile()) {
-        await this.#pool.run(() => this.#fileLater(from, to, name, stat));
-      } else {
-        await this.#other(from, to, name, stat);
-      }
+    } catch (error) {
+      await this.#pool.drain().catch(() => undefined); // What is still being written uses the directories.
+      throw error;
     }
-    // What is still being written in it changes its times.
     await this.#pool.drain();
-    await applyMetadata(to.at('.'), await from.stat(), false);
+    // Only now: whatever is made in a directory changes its times. The deepest first, while those above can be entered.
+    for (const { path, stat } of directories.reverse()) {
+      this.#signal?.throwIfAborted();
+      await this.#to.in(path, (directory) => applyMetadata(directory.at('.'), stat));
+    }
+    await setXattrs(this.#xattrs, this.#to, this.#signal);
+    await this.#setFineTimes();
   }
 
-  async #child(from: Buffer, to: Buffer, path: string): Promise<void> {
-    await fs.mkdir(to, 0o700);
-    await OpenDirectory.with(from, from.toString(), (source) =>
-      OpenDirectory.with(to, to.toString(), (target) => this.directory(source, target, path)),
+  /** Makes the entries of a directory that is there already. Gives its own metadata, and the directories among its entries. */
+  #directory(path: string): Promise<{ stat: BigIntStats; below: string[] }> {
+    return this.#from.root.in(path, (from) =>
+      this.#to.in(path, async (to) => {
+        const below: string[] = [];
+        const stat = await from.stat();
+        await this.#note(path, stat);
+        for (const { name, stat } of await from.entries()) {
+          this.#signal?.throwIfAborted();
+          const child = path === '' ? name : `${path}/${name}`;
+          if (stat.isDirectory()) {
+            await fs.mkdir(to.at(name), 0o700);
+            below.push(child);
+          } else if (!stat.isSocket()) {
+            await this.#entry(from, to, name, child, stat);
+          }
+        }
+        return { stat, below };
+      }),
     );
   }
 
-  async #queueXattrs(path: string): Promise<void> {
-    const xattrs = (await this.#layer.xattrs(path)).filter(([name]) => !isTransient(name));
-    if (xattrs.length > 0) this.#xattrs.push({ path: path === '' ? '.' : path, xattrs });
-  }
-
-  /** Of all that was copied. */
-  async setXattrs(target: string): Promise<void> {
-    const root = await TreeRoot.open(target);
-    try {
-      await setXattrs(this.#xattrs, root, this.#signal);
-    } finally {
-      await root.close();
+  async #entry(from: OpenDirectory, to: OpenDirectory, name: string, path: string, stat: BigIntStats): Promise<void> {
+    if (stat.nlink > 1n) {
+      const inode = `${String(stat.dev)}:${String(stat.ino)}`;
+      const first = this.#linked.get(inode);
+      if (first !== undefined) {
+        await this.#to.at(first, (place) => fs.link(place.path, to.at(name)));
+        return;
+      }
+      this.#linked.set(inode, path);
     }
-  }
-
-  /** A file that may still be written when the walk has left its directory after a failure: it is a user of both. */
-  async #fileLater(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
+    await this.#note(path, stat);
+    if (!stat.isFile()) return makeOther(from, to, name, stat);
+    const file = async (): Promise<void> => {
+      await fs.copyFile(from.at(name), to.at(name), COPY);
+      await applyMetadata(to.at(name), stat);
+    };
+    // A later name is linked to it at any time.
+    if (stat.nlink > 1n) return file();
     from.use();
     to.use();
-    try {
-      await this.#file(from.at(name), to.at(name), stat);
-    } finally {
-      await from.release();
-      await to.release();
-    }
+    await this.#pool.run(async () => {
+      try {
+        await file();
+      } finally {
+        await from.release();
+        await to.release();
+      }
+    });
   }
 
-  async #file(from: Buffer, to: Buffer, stat: BigIntStats): Promise<void> {
-    await fs.copyFile(from, to, COPY);
-    await applyMetadata(to, stat, false);
+  /** What is set when everything is there. */
+  async #note(path: string, stat: BigIntStats): Promise<void> {
+    const xattrs = (await this.#from.xattrs(path)).filter(([name]) => !isTransient(name));
+    if (xattrs.length > 0) this.#xattrs.push({ path: path === '' ? '.' : path, xattrs });
+    if (isFine(stat)) this.#fine.push(path);
   }
 
-  async #other(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
-    const target = to.at(name);
-    if (stat.isFile()) {
-      await this.#file(from.at(name), target, stat);
-      return;
+  /** By touch(1), which takes times from the original to the nanosecond: a file's copy with a cut one would count as changed. */
+  async #setFineTimes(): Promise<void> {
+    const touch = commandPath('touch');
+    if (touch === undefined || commandPath('xargs') === undefined) return;
+    const regions = new Map<string, string[]>();
+    for (const path of this.#fine) {
+      const { directory, start } = regionOf(path);
+      const names = regions.get(directory) ?? [];
+      names.push(path.slice(start));
+      regions.set(directory, names);
     }
-    if (stat.isSymbolicLink()) await fs.symlink(await fs.readlink(from.at(name)), target);
-    else {
-      const [major, minor] = deviceNumbers(stat.rdev);
-      await makeNodeAt(to, name, Number(stat.mode), major, minor);
+    for (const [region, names] of regions) {
+      await this.#from.root.in(region, (from) =>
+        this.#to.in(region, (to) =>
+          runOk('xargs', ['-0', '-n', '2', '--', touch, '-c', '-h', '-r'], {
+            purpose: 'set the times of a copied tree',
+            syscall: 'utimensat',
+            cwd: from.at('').toString(),
+            fds: [to.fd],
+            input: Buffer.from(names.map((name) => `./${name}\0/proc/self/fd/3/${name}\0`).join(''), 'latin1'),
+            ...defined({ signal: this.#signal }),
+          }),
+        ),
+      );
     }
-    await applyMetadata(target, stat, stat.isSymbolicLink());
   }
+}
 
-  async close(): Promise<void> {
-    await this.#pool.drain().catch(() => undefined); // The caller has the error already.
-    for (const { directory } of this.#linked.values()) await directory.release();
+/** What is neither a file nor a directory. */
+async function makeOther(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
+  if (stat.isSymbolicLink()) await fs.symlink(await fs.readlink(from.at(name)), to.at(name));
+  else {
+    const [major, minor] = deviceNumbers(stat.rdev);
+    await makeNodeAt(to, name, Number(stat.mode), major, minor);
   }
+  await applyMetadata(to.at(name), stat);
 }
 
 /** makedev(3) of Linux, the other way round. */
@@ -192,16 +186,20 @@ export function deviceNumbers(rdev: bigint): [major: number, minor: number] {
   ];
 }
 
-async function applyMetadata(path: Buffer, stat: BigIntStats, link: boolean): Promise<void> {
+async function applyMetadata(path: Buffer, stat: BigIntStats): Promise<void> {
   await fs.lchown(path, Number(stat.uid), Number(stat.gid));
-  if (!link) await chmodEntry(path, Number(stat.mode) & 0o7777);
-  await fs.lutimes(path, seconds(stat.atimeNs), seconds(stat.mtimeNs));
+  if (!stat.isSymbolicLink()) await chmodEntry(path, Number(stat.mode) & 0o7777);
+  await fs.lutimes(path, utimeOf(stat.atimeNs), utimeOf(stat.mtimeNs));
 }
 
-/** To the microsecond, as node:fs passes times on; see tree-writer.ts. */
-function seconds(ns: bigint): number {
-  const whole = ns / 1_000_000_000n;
-  const microseconds = Number((ns % 1_000_000_000n) / 1000n);
-  if (ns < 0n) return 0;
-  return microseconds === 0 ? Number(whole) : Number(whole) + (microseconds + 0.25) / 1e6;
+const SECOND = 1_000_000_000n;
+
+function utimeOf(ns: bigint): number | Date {
+  const nanoseconds = ((ns % SECOND) + SECOND) % SECOND;
+  return utime({ seconds: Number((ns - nanoseconds) / SECOND), nanoseconds: Number(nanoseconds) });
+}
+
+/** Whether `utime` cuts it. */
+function isFine({ mtimeNs }: BigIntStats): boolean {
+  return mtimeNs < 0n || mtimeNs % 1000n !== 0n;
 }

@@ -70,6 +70,8 @@ function features(): EngineFeatures {
     mkfifo: command('mkfifo'),
     flock: command('flock'),
     sync: command('sync'),
+    touch: command('touch'),
+    xargs: command('xargs'),
   };
 }
 

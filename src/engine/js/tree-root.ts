@@ -61,9 +61,13 @@ class OpenDirectories {
     for (const { directory } of leaving) await directory.release();
   }
 
-  async clear(): Promise<void> {
-    const leaving = [...this.#open.values()];
-    this.#open.clear();
+  /** Lets go of a directory and of those below it; '' is every one. */
+  async forget(real: string): Promise<void> {
+    const below = `${real}/`;
+    const leaving = [...this.#open.values()].filter(
+      (inside) => real === '' || inside.real === real || inside.real.startsWith(below),
+    );
+    for (const { real: gone } of leaving) this.#open.delete(gone);
     for (const { directory } of leaving) await directory.release();
   }
 }
@@ -157,13 +161,16 @@ export class TreeRoot {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.forget();
+    await this.forget('');
     await this.#root.directory.release();
   }
 
-  /** Empties the caches: to be called when a directory or a link was replaced. */
-  async forget(): Promise<void> {
-    await Promise.all([this.#open.clear(), this.#marks.clear()]);
+  /**
+   * To be called when a directory was removed or got another mode: it and those below it are opened again where they are
+   * needed. `real` is its path with no link in it.
+   */
+  async forget(real: string): Promise<void> {
+    await Promise.all([this.#open.forget(real), this.#marks.forget(real)]);
   }
 
   /** Runs `task` with the place of a path: parents resolved (and made, where `rules` are given), the last component not looked at. */

@@ -10,7 +10,7 @@ import { badTar, shown } from '../../tar/errors.js';
 import type { TarTime } from '../../tar/header.js';
 import type { TarEntry } from '../../tar/reader.js';
 import type { WhiteoutForm } from '../engine.js';
-import { chmodEntry, OpenDirectory } from './directory.js';
+import { chmodEntry } from './directory.js';
 import * as fs from './fs.js';
 import { DEFAULT_ACL, isKeptXattr, NO_ID, type XattrTarget } from './names.js';
 import { makeNodeAt } from './node-files.js';
@@ -174,8 +174,8 @@ export class TreeWriter {
         await fs.lchown(place.path, entry.uid, entry.gid);
         await chmodEntry(place.path, entry.mode & 0o7777);
       });
-      // Mode and setgid bit are cached with the directory.
-      if (entry.mode & 0o2000) await this.#root.forget();
+      // Its setgid bit is cached with the directory.
+      if (existing !== undefined) await this.#root.forget(real);
       this.#directoryTimes.set(real, entry.mtime);
       const xattrs = this.#kept(entry.xattrs, 'directory');
       this.#queueXattrs(
@@ -344,15 +344,13 @@ export class TreeWriter {
    * the way to an entry: in a tree of its own the layer has it too.
    */
   async #removeForeign(path: string): Promise<void> {
-    await this.#root.in(path, async (directory) => {
-      for (const { name, stat } of await directory.entries()) {
-        const child = path === '' ? name : `${path}/${name}`;
-        if (stat.isDirectory()) await this.#removeForeign(child);
-        if (this.#owns(child)) continue;
-        if (!stat.isDirectory()) await this.#root.at(child, (place) => this.#remove(place));
-        else if (await this.#removeIfEmpty(child)) await this.#root.forget();
-      }
-    });
+    for (const { name, stat } of await this.#root.in(path, (directory) => directory.entries())) {
+      const child = path === '' ? name : `${path}/${name}`;
+      if (stat.isDirectory()) await this.#removeForeign(child);
+      if (this.#owns(child)) continue;
+      if (!stat.isDirectory()) await this.#root.at(child, (place) => this.#remove(place));
+      else if (await this.#removeIfEmpty(child)) await this.#root.forget(child);
+    }
   }
 
   #removeIfEmpty(path: string): Promise<boolean> {
@@ -452,7 +450,9 @@ export class TreeWriter {
     }
     await this.#attempt('make the directory', real, async () => {
       await fs.mkdir(place.path, 0o755);
-      await chmodEntry(place.path, 0o755);
+      // The umask may have cut it; a setgid bit that the kernel passed on from the parent stays.
+      const mode = Number((await fs.lstat(place.path)).mode);
+      if ((mode & 0o777) !== 0o755) await chmodEntry(place.path, (mode & 0o2000) | 0o755);
     });
     this.#options.onImplied?.();
     this.#implied.add(real);
@@ -503,36 +503,52 @@ export class TreeWriter {
     await this.#flushXattrs();
     const stat = await this.#existing(place);
     if (stat === undefined) return;
-    await this.#forgetTree(place.real, place.path, stat, new Map());
+    await this.#forgetTree(place, stat);
     await this.#attempt('remove', place.real, async () => {
       if (stat.isDirectory()) await removeDirectory(place.path);
       else await fs.unlink(place.path);
     });
-    if (stat.isDirectory() || stat.isSymbolicLink()) await this.#root.forget();
+    // What is open was reached through no link: it stays what it is when one goes.
+    if (stat.isDirectory()) await this.#root.forget(place.real);
   }
 
-  /** Sizes, times and records of what goes; whole directories with all that is in them. `path` is for calls of node:fs. */
-  async #forgetTree(real: string, path: Buffer, stat: BigIntStats, links: Map<bigint, bigint>): Promise<void> {
-    const mine = this.#madeHere(real);
-    if (!stat.isDirectory()) {
-      if (!mine) return;
-      // An inode is gone once the last of its names is.
-      const names = (links.get(stat.ino) ?? 0n) + 1n;
-      links.set(stat.ino, names);
-      const size = Number(stat.size);
-      if (names === stat.nlink) this.#size -= size;
-      if (!isWhiteout(stat)) await this.#options.onReplaced?.(real, stat.isFile() && size > 0 ? path : undefined, size);
-    } else {
-      this.#directoryTimes.delete(real);
-      this.#defaultAcls.delete(real);
-      this.#opaque.delete(real);
-      if (!this.#implied.delete(real) && mine) await this.#options.onReplaced?.(real, undefined, 0);
-      await OpenDirectory.with(path, this.#root.describe(real), async (directory) => {
-        for (const { name, stat: below } of await directory.entries())
-          await this.#forgetTree(`${real}/${name}`, directory.at(name), below, links);
+  /** Sizes, times and records of what goes; whole directories with all that is in them. */
+  async #forgetTree(place: Place, stat: BigIntStats): Promise<void> {
+    const links = new Map<bigint, bigint>();
+    if (!stat.isDirectory()) return this.#forgetFile(place.real, place.path, stat, links);
+    const waiting = [place.real];
+    for (let real = waiting.pop(); real !== undefined; real = waiting.pop()) {
+      const parent = real;
+      await this.#forgetDirectory(parent);
+      await this.#root.in(parent, async (directory) => {
+        for (const { name, stat } of await directory.entries()) {
+          if (stat.isDirectory()) waiting.push(`${parent}/${name}`);
+          else await this.#forgetFile(`${parent}/${name}`, directory.at(name), stat, links);
+        }
       });
     }
+  }
+
+  async #forgetDirectory(real: string): Promise<void> {
+    const mine = this.#madeHere(real);
     this.#made?.delete(real);
+    this.#directoryTimes.delete(real);
+    this.#defaultAcls.delete(real);
+    this.#opaque.delete(real);
+    if (!this.#implied.delete(real) && mine) await this.#options.onReplaced?.(real, undefined, 0);
+  }
+
+  /** `path` is for calls of node:fs; `links` counts the names of inodes that went. */
+  async #forgetFile(real: string, path: Buffer, stat: BigIntStats, links: Map<bigint, bigint>): Promise<void> {
+    const mine = this.#madeHere(real);
+    this.#made?.delete(real);
+    if (!mine) return;
+    // An inode is gone once the last of its names is.
+    const names = (links.get(stat.ino) ?? 0n) + 1n;
+    links.set(stat.ino, names);
+    const size = Number(stat.size);
+    if (names === stat.nlink) this.#size -= size;
+    if (!isWhiteout(stat)) await this.#options.onReplaced?.(real, stat.isFile() && size > 0 ? path : undefined, size);
   }
 
   /** Those that are set on a file of this kind. */

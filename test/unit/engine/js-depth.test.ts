@@ -1,15 +1,18 @@
 /**
  * Depth costs nothing: whatever is asked of a tree, a directory takes as many calls 3,000 levels down as 300 levels down,
- * also where paths pass 4,096 bytes, on the way down and on the way back. Calls are counted, not time.
+ * also where paths pass 4,096 bytes, on the way down and on the way back, and a bounded number of descriptors. Calls and
+ * descriptors are counted, not time.
  */
 import assert from 'node:assert/strict';
 import childProcess from 'node:child_process';
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { DiffRequest } from '../../../src/engine/engine.js';
 import { directoryGetter } from '../../../src/testing/engine-suite-tars.js';
+import { buildTar, type TarEntry } from '../../../src/testing/tar-builder.js';
 import { tempDir } from '../../support/temp.js';
 
 /** What the engine does its work with; {@link calls} counts them. A run of a command is one. */
@@ -30,6 +33,26 @@ for (const [holder, names] of [
       return real(...args);
     };
   }
+}
+let descriptors = 0;
+let mostDescriptors = 0;
+type Done = (error: Error | null, fd?: number) => void;
+{
+  const { open, close } = fs as unknown as Record<'open' | 'close', (...args: unknown[]) => void>;
+  const counting = {
+    open: (...args: unknown[]): void => {
+      const done = args.pop() as Done;
+      open(...args, (error: Error | null, fd?: number) => {
+        if (error === null) mostDescriptors = Math.max(mostDescriptors, ++descriptors);
+        done(error, fd);
+      });
+    },
+    close: (fd: number, done: Done): void => {
+      descriptors--;
+      close(fd, done);
+    },
+  };
+  Object.assign(fs, counting);
 }
 syncBuiltinESMExports();
 // Only now: the engine takes the functions when it is loaded.
@@ -59,6 +82,7 @@ function makeDeep(top: string, name: string, depth: number, what: 'layer' | 'cha
     }
     fs.mkdirSync(path(name));
     const next = fs.openSync(path(name), 'r');
+    fs.futimesSync(at, 1, 1);
     fs.closeSync(at);
     at = next;
   }
@@ -98,7 +122,21 @@ async function measure(base: string, depth: number): Promise<Map<string, number>
     engine.commitTree({ ...request, whiteoutsOf: layer, directory: upper, tarSplit, consume: true }),
   );
   await measured('removal', () => engine.removeTree(upper));
-  await engine.removeTree(lower);
+  const copy = join(base, 'copy');
+  fs.mkdirSync(copy);
+  await measured('copy', () => engine.copyTree(lower, copy));
+  const [copied, original] = [copy, lower].map((directory) => ({
+    directories: [directory],
+    whiteouts: 'plain' as const,
+  }));
+  assert.deepEqual(await engine.changes({ upper: copied!, lower: original! }), []);
+  const ingest = (directory: string, entry: TarEntry): Promise<unknown> =>
+    engine.ingest(Readable.from([buildTar([entry])]), { directory, whiteouts: 'plain' });
+  await measured('opaque marker', () => ingest(copy, { name: 'dd/.wh..wh..opq' }));
+  assert.deepEqual(fs.readdirSync(join(copy, 'dd')), []);
+  await measured('replacement by a file', () => ingest(lower, { name: 'dd', content: 'x' }));
+  assert.ok(fs.statSync(join(lower, 'dd')).isFile());
+  for (const rest of [copy, lower]) await engine.removeTree(rest);
   assert.ok(!fs.existsSync(upper) && !fs.existsSync(lower));
   return costs;
 }
@@ -115,6 +153,9 @@ test('a directory costs as many calls 3,000 levels down as 300 levels down', asy
     t.diagnostic(text);
     assert.ok(many.get(what)! <= cost * 1.5, text);
   }
+  t.diagnostic(`${mostDescriptors} descriptors at once`);
+  assert.equal(descriptors, 0);
+  assert.ok(mostDescriptors < 600, 'a process may have 1,024 by default');
 });
 
 test('paths longer than the kernel takes: the same layer as of the native engine, whole, without attributes of overlayfs', async (t) => {

@@ -51,7 +51,7 @@ test('a place stays good while the cache forgets its directory, or drops it for 
   const root = await TreeRoot.open(join(base, 'tree'));
   for (const disturb of ['forget', 'fill'] as const) {
     await root.at(`d0/sub/${disturb}`, async (place) => {
-      if (disturb === 'forget') await root.forget();
+      if (disturb === 'forget') await root.forget('');
       else for (const name of names.slice(1)) await root.in(`${name}/sub`, () => Promise.resolve());
       const leave = occupy(elsewhere, 200);
       await mkdir(place.path, 0o755);

@@ -165,6 +165,7 @@ test('a copy is the same tree, whether times are fine or not', async (t) => {
   for (const [name, time] of [
     ['coarse', '2001-02-03 04:05:06'],
     ['fine', '2001-02-03 04:05:06.123456789'],
+    ['old', '1901-02-03 04:05:06.5'],
   ] as const) {
     const source = join(base, name);
     mkdirSync(source);
@@ -173,6 +174,7 @@ test('a copy is the same tree, whether times are fine or not', async (t) => {
       [
         '-ec',
         `mkdir -p a/b; echo 1 >a/f; ln a/f hard; ln -s f a/l; mkfifo p; mknod w c 0 0; chmod 4711 a/f; chown 5:6 a/b
+      touch a/$'n\\xff\\nl' ./-n
       setfattr -n user.x -v y a/f; setfattr -n trusted.overlay.origin -v z a/f; setfattr -n trusted.overlay.opaque -v y a/b
       find . -print0 | xargs -0 touch -hd '${time}'`,
       ],
