@@ -23,6 +23,7 @@ import {
 } from './draft.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
+import type { Observed } from './lifecycle.js';
 import { pinParent } from './register.js';
 import { unpin } from './removal.js';
 import { isFile } from './source.js';
@@ -39,7 +40,7 @@ export async function registerChain(
   ctx: StoreContext,
   layers: readonly ChainLink[],
   parentID: ChainID | undefined,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
 ): Promise<Layer> {
   const pins = new Pins();
   try {
@@ -105,7 +106,7 @@ async function registerLinks(
   ctx: StoreContext,
   links: readonly Link[],
   pins: Pins,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
 ): Promise<void> {
   let index = 0;
   while (index < links.length) {
@@ -139,7 +140,7 @@ async function makeLinks(
   ctx: StoreContext,
   links: readonly Link[],
   pins: Pins,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
 ): Promise<void> {
   const parent = pins.top;
   const drafts: Draft[] = [];
@@ -153,7 +154,7 @@ async function makeLinks(
       ? parent
       : { chainID: (links[index - 1] as Link).chainID, cacheID: (drafts[index - 1] as Draft).cacheID };
   const create = async (index: number): Promise<void> => {
-    const draft = await beginDraft(ctx, { kind: 'layer' });
+    const draft = await beginDraft(ctx, { kind: 'layer' }, options);
     drafts[index] = draft;
     await ctx.driver.create(draft.cacheID, below(index)?.cacheID);
   };

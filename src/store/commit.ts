@@ -17,6 +17,7 @@ import {
 } from './draft.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode, RWNode } from './layer-map.js';
+import type { Observed } from './lifecycle.js';
 import { pinParent } from './register.js';
 import { unpin } from './removal.js';
 import { rwNodeOf } from './rw-handle.js';
@@ -25,7 +26,7 @@ import type { Layer, RegisterOptions } from './types.js';
 
 export type CommitOptions = RegisterOptions & { consume?: boolean };
 
-export async function commit(ctx: StoreContext, layer: unknown, options: CommitOptions): Promise<Layer> {
+export async function commit(ctx: StoreContext, layer: unknown, options: Observed<CommitOptions>): Promise<Layer> {
   const rw = rwNodeOf(ctx, layer);
   options.signal?.throwIfAborted();
   const parent = pinParent(ctx, rw.parent?.chainID, 1);
@@ -45,11 +46,11 @@ async function commitCopy(
   ctx: StoreContext,
   rw: RWNode,
   parent: LayerNode | undefined,
-  options: CommitOptions,
+  options: Observed<CommitOptions>,
 ): Promise<Layer> {
   const leave = rw.readers.enter();
   try {
-    const draft = await beginDraft(ctx, { kind: 'layer' });
+    const draft = await beginDraft(ctx, { kind: 'layer' }, options);
     let node: LayerNode | undefined;
     try {
       await fill(ctx, draft, rw, parent, options, false);
@@ -74,10 +75,10 @@ async function consume(
   ctx: StoreContext,
   rw: RWNode,
   parent: LayerNode | undefined,
-  options: CommitOptions,
+  options: Observed<CommitOptions>,
 ): Promise<Layer> {
   const intent = { kind: 'consume', name: rw.name, rwID: rw.mountID } as const;
-  const draft = await beginDraft(ctx, intent);
+  const draft = await beginDraft(ctx, intent, options);
   let node: LayerNode;
   try {
     await fill(ctx, draft, rw, parent, options, true);
@@ -147,7 +148,7 @@ async function publish(
   ctx: StoreContext,
   draft: Draft,
   parent: LayerNode | undefined,
-  options: CommitOptions,
+  options: Observed<CommitOptions>,
 ): Promise<LayerNode> {
   await syncData(ctx, [draft.cacheID], options.signal);
   await waitForChain(ctx, draft);
@@ -168,7 +169,7 @@ async function fill(
   draft: Draft,
   rw: RWNode,
   parent: LayerNode | undefined,
-  options: CommitOptions,
+  options: Observed<CommitOptions>,
   consumes: boolean,
 ): Promise<void> {
   const apply = applyOptions(ctx, options, undefined);

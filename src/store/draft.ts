@@ -15,6 +15,7 @@ import { withTimeout } from '../util/timeout.js';
 import type { StoreContext } from './context.js';
 import type { Intent } from './intents.js';
 import type { LayerNode } from './layer-map.js';
+import type { Observed, OperationDetails } from './lifecycle.js';
 import type { RegisterOptions } from './types.js';
 
 /** A discarded draft's files are waited for so long: small ones are gone when the caller hears of the failure. */
@@ -22,6 +23,8 @@ const DISCARD_PATIENCE = 50;
 
 export interface Draft {
   readonly cacheID: string;
+  /** Of the event of the operation that it is made for. */
+  readonly details: OperationDetails;
   /** Set by the filling. */
   tx?: FullMetadataTransaction;
   record?: LayerRecord;
@@ -45,10 +48,10 @@ export function applyOptions(
 }
 
 /** Writes the intent; nothing of the driver's is there yet. */
-export async function beginDraft(ctx: StoreContext, intent: Intent): Promise<Draft> {
+export async function beginDraft(ctx: StoreContext, intent: Intent, { details }: Observed<object>): Promise<Draft> {
   const cacheID = randomID();
   await ctx.intents.begin(cacheID, intent, { sync: ctx.durability === 'strict' });
-  return { cacheID };
+  return { cacheID, details };
 }
 
 /** Unpacks `source` into the draft's directory, which `driver.create` made. */
@@ -92,7 +95,7 @@ export async function fillDraft(
   }
   const chainID = createChainID([result.diffID], parent) as ChainID; // one diff id always gives one
   draft.result = result;
-  tellIgnored(ctx, chainID, result);
+  tellIgnored(ctx, draft.details, chainID, result);
   draft.record = {
     chainID,
     diffID: result.diffID,
@@ -110,7 +113,14 @@ export async function fillDraft(
 }
 
 /** What of an archive the kernel cannot hold is no failure, and not silent either. */
-export function tellIgnored(ctx: StoreContext, of: string, { ignoredXattrs, ignoredOwners }: ApplyResult): void {
+export function tellIgnored(
+  ctx: StoreContext,
+  details: OperationDetails,
+  of: string,
+  { ignoredXattrs, ignoredOwners }: ApplyResult,
+): void {
+  details.ignoredXattrs = (details.ignoredXattrs ?? 0) + ignoredXattrs;
+  details.ignoredOwners = (details.ignoredOwners ?? 0) + ignoredOwners;
   if (!(ignoredXattrs > 0 || ignoredOwners > 0)) return;
   ctx.logger.warn(
     { layer: of, ignoredXattrs, ignoredOwners },

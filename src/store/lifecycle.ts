@@ -51,7 +51,14 @@ export interface OperationDetails {
   entries?: number;
   layers?: number;
   removed?: number;
+  /** Of the archives that were unpacked: extended attributes that were not set, summed up over a chain. */
+  ignoredXattrs?: number;
+  /** The same: files whose owner or group was not set. */
+  ignoredOwners?: number;
 }
+
+/** The options of an operation, with the details of its event. */
+export type Observed<Options> = Options & { readonly details: OperationDetails };
 
 /** The message on each channel. */
 export interface OperationEvent extends OperationDetails {

@@ -17,6 +17,7 @@ import {
 } from './draft.js';
 import { createHandle } from './layer-handle.js';
 import type { LayerNode } from './layer-map.js';
+import type { Observed } from './lifecycle.js';
 import { unpin } from './removal.js';
 import { exchangeDraft, isDamaged, repairLayer } from './verify.js';
 import { isFile, sourceIdentity } from './source.js';
@@ -41,7 +42,7 @@ export async function registerLayer(
   ctx: StoreContext,
   tar: TarSource,
   parentID: ChainID | undefined,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor?: Descriptor,
 ): Promise<Layer> {
   let parent: LayerNode | undefined;
@@ -59,7 +60,7 @@ async function registerOnce(
   ctx: StoreContext,
   tar: TarSource,
   parent: LayerNode | undefined,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor: Descriptor | undefined,
 ): Promise<Layer> {
   const { signal, diffID } = options;
@@ -105,7 +106,7 @@ async function reuse(
   ctx: StoreContext,
   node: LayerNode,
   tar: TarSource,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor: Descriptor | undefined,
   joined: boolean,
 ): Promise<void> {
@@ -124,7 +125,7 @@ async function reuse(
     return;
   }
   // A stream's bytes are checked by unpacking them; what comes of it is dropped.
-  const draft = await beginDraft(ctx, { kind: 'layer' });
+  const draft = await beginDraft(ctx, { kind: 'layer' }, options);
   try {
     await unpack(ctx, draft, node.parent, tar, options, descriptor);
   } finally {
@@ -141,7 +142,7 @@ async function unpack(
   draft: Draft,
   parent: LayerNode | undefined,
   tar: TarSource,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor: Descriptor | undefined,
 ): Promise<void> {
   await ctx.driver.create(draft.cacheID, parent?.cacheID);
@@ -153,10 +154,10 @@ async function registerDraft(
   ctx: StoreContext,
   tar: TarSource,
   parent: LayerNode | undefined,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor: Descriptor | undefined,
 ): Promise<LayerNode> {
-  const draft = await beginDraft(ctx, { kind: 'layer' });
+  const draft = await beginDraft(ctx, { kind: 'layer' }, options);
   let node: LayerNode | undefined;
   try {
     await unpack(ctx, draft, parent, tar, options, descriptor);

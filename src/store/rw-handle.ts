@@ -93,7 +93,7 @@ class RWHandle implements RWLayer {
         if (given.diffID !== undefined && result.diffID !== given.diffID) {
           throw digestMismatch('the diff id of the tar', result.diffID, given.diffID);
         }
-        tellIgnored(this.#ctx, node.name, result);
+        tellIgnored(this.#ctx, details, node.name, result);
         details.bytes = result.size;
         return result.size;
       });

@@ -87,7 +87,9 @@ export class LayerStore implements Store {
       const source = check.checkSource(tar);
       const below = check.checkParent(parent);
       const given = check.checkRegisterOptions(options, 'register');
-      return this.#write('register', (details) => this.#made(details, registerLayer(this.#ctx, source, below, given)));
+      return this.#write('register', (details) =>
+        this.#made(details, registerLayer(this.#ctx, source, below, { ...given, details })),
+      );
     });
   }
 
@@ -103,7 +105,7 @@ export class LayerStore implements Store {
       const described = check.checkDescriptor(descriptor);
       const given = check.checkRegisterOptions(options, 'registerWithDescriptor');
       return this.#write('register', (details) =>
-        this.#made(details, registerLayer(this.#ctx, source, below, given, described)),
+        this.#made(details, registerLayer(this.#ctx, source, below, { ...given, details }, described)),
       );
     });
   }
@@ -115,7 +117,7 @@ export class LayerStore implements Store {
       const given = check.checkChainOptions(options);
       return this.#write('registerChain', (details) => {
         details.layers = links.length;
-        return this.#made(details, registerChain(this.#ctx, links, below, given));
+        return this.#made(details, registerChain(this.#ctx, links, below, { ...given, details }));
       });
     });
   }
@@ -238,7 +240,7 @@ export class LayerStore implements Store {
     const given: CommitOptions = check.checkRegisterOptions(options, 'commit', ['consume']);
     check.checkBoolean(given.consume, '"consume"');
     if (given.verifyExisting !== undefined) throw invalidArgument('"verifyExisting" needs a tar: commit() has none');
-    return this.#write('commit', (details) => this.#made(details, commit(this.#ctx, layer, given)));
+    return this.#write('commit', (details) => this.#made(details, commit(this.#ctx, layer, { ...given, details })));
   }
 
   async verify(chainID?: ChainID, options?: VerifyOptions): Promise<VerifyReport> {
@@ -257,7 +259,7 @@ export class LayerStore implements Store {
       const source = check.checkSource(tar);
       return this.#write('repair', (details) => {
         details.chainID = id;
-        return repair(this.#ctx, id, source);
+        return repair(this.#ctx, id, source, { details });
       });
     });
   }

@@ -111,7 +111,8 @@ class Trees implements StoreTrees {
   async publish(tree: FilledTree): Promise<{ layer: Layer; id: string }> {
     const ctx = this.#ctx;
     const parent = pinParent(ctx, tree.parent, 1);
-    const draft: Draft = { cacheID: tree.id };
+    // No event of the store tells of it.
+    const draft: Draft = { cacheID: tree.id, details: {} };
     let node: LayerNode | undefined;
     try {
       await fillDraft(ctx, draft, parent?.chainID, tree.descriptor, {}, async ({ tarSplit }) => {

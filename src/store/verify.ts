@@ -12,6 +12,7 @@ import type { StoreContext } from './context.js';
 import { applyOptions, beginDraft, discardDraft, type Draft, syncData, unpackDraft } from './draft.js';
 import { exactLayer } from './export.js';
 import { type LayerNode, missingLayer } from './layer-map.js';
+import type { Observed } from './lifecycle.js';
 import { unpin } from './removal.js';
 import type { RegisterOptions, VerifyOptions, VerifyReport } from './types.js';
 import { defined } from '../util/defined.js';
@@ -122,12 +123,17 @@ function problemOf(ctx: StoreContext, error: LayerStoreError, node: LayerNode): 
 }
 
 /** The tar must have the layer's diff id; otherwise ERR_DIGEST_MISMATCH and nothing has changed. */
-export async function repair(ctx: StoreContext, chainID: ChainID, tar: TarSource): Promise<void> {
+export async function repair(
+  ctx: StoreContext,
+  chainID: ChainID,
+  tar: TarSource,
+  observed: Observed<object>,
+): Promise<void> {
   let node: LayerNode | undefined;
   try {
     node = ctx.layers.require(chainID);
     node.pins += 1;
-    await repairLayer(ctx, node, tar, {});
+    await repairLayer(ctx, node, tar, observed);
   } finally {
     await unpin(ctx, node);
   }
@@ -137,11 +143,11 @@ export async function repairLayer(
   ctx: StoreContext,
   node: LayerNode,
   tar: TarSource,
-  options: RegisterOptions,
+  options: Observed<RegisterOptions>,
   descriptor?: Descriptor,
 ): Promise<void> {
   checkExchange(ctx, node);
-  const draft = await beginDraft(ctx, { kind: 'repair' });
+  const draft = await beginDraft(ctx, { kind: 'repair' }, options);
   try {
     await ctx.driver.create(draft.cacheID, node.parent?.cacheID);
     const apply = applyOptions(ctx, { ...options, diffID: node.diffID }, descriptor);

@@ -71,9 +71,19 @@ test('every operation publishes one event with its time, subject and outcome', a
   assert.equal(exported?.bytes, A.length);
 });
 
-test('what of an archive the system cannot hold is logged with its layer', async (t) => {
+test('what of an archive the system cannot hold is logged with its layer, and counted in the events', async (t) => {
   const bench = await Bench.make(t);
   await using store = await bench.open({ driver: 'vfs' });
+  const counted: unknown[] = [];
+  const listener = (message: unknown): void => {
+    const { operation, root, ignoredXattrs, ignoredOwners } = message as OperationEvent;
+    if (root === bench.root) counted.push([operation, ignoredXattrs, ignoredOwners]);
+  };
+  const watched = ['register', 'registerChain', 'commit', 'applyDiff', 'createRWLayer'] as const;
+  for (const name of watched) subscribe(`layerstore:${name}`, listener);
+  t.after(() => {
+    for (const name of watched) unsubscribe(`layerstore:${name}`, listener);
+  });
   const odd = buildTar([
     { name: 'p', type: 'x', content: paxRecords({ 'SCHILY.xattr.unknown': 'x' }) },
     { name: 'f', content: 'x', uid: -1 },
@@ -86,6 +96,17 @@ test('what of an archive the system cannot hold is logged with its layer', async
     bench.lines.filter(({ level }) => level === 'warn').map(({ fields }) => fields),
     [layer.chainID, 'box'].map((of) => ({ layer: of, ignoredXattrs: 1, ignoredOwners: 1 })),
   );
+  const links = [1, 2].map(() => ({ tar: streamOf(odd), diffID: diffIDOf(odd) }));
+  await store.registerChain(links, layer.chainID);
+  await store.commit(box);
+  assert.deepEqual(counted, [
+    ['register', 1, 1],
+    ['createRWLayer', undefined, undefined],
+    ['applyDiff', 1, 1],
+    ['register', 0, 0],
+    ['registerChain', 2, 2],
+    ['commit', 0, 0],
+  ]);
 });
 
 test('releaseAndLog never throws: it logs what went and what failed', async (t) => {
