@@ -95,6 +95,22 @@ for (const engine of ENGINES) {
     await take(9);
   });
 
+  test(`an archive of very many entries costs no more than the limit allows (${engine})`, async (t) => {
+    const directory = tempDir(t, 'many');
+    const entries = 120_000;
+    let given = 0;
+    const tar = function* (): Generator<Buffer> {
+      const blocks = Array.from({ length: 500 }, (_, n) => buildTar([{ name: `f${n}` }], { end: false }));
+      for (; given < entries; given += blocks.length) yield Buffer.concat(blocks);
+    };
+    const run = await openEngine({ engine });
+    const request = { directory, whiteouts: 'overlay', limits: { maxEntries: 1_000 } } as const;
+    await assert.rejects(run.ingest(streamOf(tar()), request), exceeds('maxEntries'));
+    // The blocks on their way, at most 8 MiB, are read before the limit is known.
+    assert.ok(given < entries / 2, `${given} entries were read`);
+    assert.ok(readdirSync(directory).length <= 500);
+  });
+
   test(`the reserve of free space is kept in the middle of one large file, too (${engine})`, async (t) => {
     const directory = tempDir(t, 'reserve');
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'tmpfs', directory]);
