@@ -282,6 +282,19 @@ void TestRecordedNames() {
   CHECK_EQ(GiveBack(scratch).names, names);
 }
 
+// What no entry names is 0755, with the group and the setgid bit of its parent: the JavaScript engine makes the same.
+void TestImpliedModes() {
+  Scratch scratch;
+  Exact(scratch, Archive({{.name = "d/", .type = '5', .mode = 02750, .gid = 5}, {.name = "d/e/f/g"}, {.name = "x/y"}}),
+        "implied below a setgid directory");
+  for (const char* path : {"/d/e", "/d/e/f"}) {
+    const struct stat info = Stat(scratch.tree() + path);
+    CHECK_EQ(info.st_mode & 07777U, 02755U);
+    CHECK_EQ(info.st_gid, 5U);
+  }
+  CHECK_EQ(Stat(scratch.tree() + "/x").st_mode & 07777U, 0755U);
+}
+
 void TestSamples() {
   const std::vector<std::string> refused = {"issue10968.tar", "neg-size.tar", "pax-bad-hdr-file.tar"};
   size_t count = 0;
@@ -369,6 +382,7 @@ int main() {
   TestReplacement();
   TestUnreadable();
   TestRecordedNames();
+  TestImpliedModes();
   TestSamples();
   TestEnds();
   TestCorpus();
