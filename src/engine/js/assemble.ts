@@ -8,11 +8,11 @@ import type { DiffID } from '../../digest.js';
 import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import { shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
+import { atMostEvery, PROGRESS_INTERVAL } from '../../util/throttle.js';
 import type { Assembled, AssembleRequest, AssembleToRequest, DiffGetter } from '../engine.js';
 import { compressTo } from './compression.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
-import { ProgressMeter } from './progress.js';
 import { readSplitEntries } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
 import { defined } from '../../util/defined.js';
@@ -42,16 +42,17 @@ export async function assembleTo(request: AssembleToRequest, fd: number): Promis
   if (!Number.isInteger(fd) || fd < 0 || fd > 0x7fffffff) {
     throw invalidArgument(`cannot write the tar: fd must be a file descriptor, not ${String(fd)}`);
   }
-  const progress = new ProgressMeter(onProgress, undefined);
   const result: Assembled = { bytes: 0, diffID: request.diffID };
+  const due = atMostEvery(PROGRESS_INTERVAL);
+  const report = (): void => onProgress?.({ bytesRead: result.bytes, bytesUnpacked: 0, entries: 0 });
   async function* counted(): AsyncGenerator<Buffer> {
     for await (const chunk of assembled(request, (found) => (result.diffID = found))) {
       signal?.throwIfAborted();
       yield chunk;
       result.bytes += chunk.length;
-      progress.report(result.bytes, 0, 0);
+      if (due()) report();
     }
-    progress.finish(result.bytes, 0, 0);
+    report();
   }
   if (compression !== undefined) {
     result.blob = await compressTo(counted(), compression, fd, signal);

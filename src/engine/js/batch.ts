@@ -4,8 +4,8 @@ import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
 import type { BatchOp } from '../engine.js';
 import { formatValue } from '../../util/quote.js';
 import { run, commandError } from './command.js';
+import { makeNode } from './directory.js';
 import * as fs from './fs.js';
-import { makeNode } from './node-files.js';
 import { removeXattr, setXattr } from './xattr.js';
 
 type Undo = () => Promise<void>;

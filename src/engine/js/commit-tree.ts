@@ -4,15 +4,15 @@ import { mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { DiffID } from '../../digest.js';
 import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
+import { defined } from '../../util/defined.js';
+import { atMostEvery, PROGRESS_INTERVAL } from '../../util/throttle.js';
 import type { IngestResult, CommitTreeRequest } from '../engine.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { ingest } from './ingest.js';
-import { ProgressMeter } from './progress.js';
 import { removeTree, usage } from './remove.js';
 import { SplitWriter } from './tar-split.js';
 import { type DroppedWhiteout, openForTar, tarPieces, treeTar, whiteoutTar } from './tree-tar.js';
-import { defined } from '../../util/defined.js';
 
 /** See {@link Engine.commitTree}. */
 export async function commitTree(request: CommitTreeRequest): Promise<IngestResult> {
@@ -63,14 +63,15 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
     );
   }
   const comparison = await openForTar({ ...request, upper });
-  const progress = new ProgressMeter(request.onProgress, undefined);
   const hash = createHash('sha256');
   let tarSize = 0;
   let entries = 0;
+  const due = atMostEvery(PROGRESS_INTERVAL);
+  const report = (): void => request.onProgress?.({ bytesRead: tarSize, bytesUnpacked: tarSize, entries });
   const count = (bytes: Buffer): void => {
     hash.update(bytes);
     tarSize += bytes.length;
-    progress.report(tarSize, tarSize, entries);
+    if (due()) report();
   };
   let split: SplitWriter | undefined;
   const dropped: DroppedWhiteout[] = [];
@@ -119,7 +120,7 @@ async function takeOver(request: CommitTreeRequest): Promise<IngestResult> {
   }
   const { size } = await usage(directory);
   const diffID = `sha256:${hash.digest('hex')}` as DiffID;
-  progress.finish(tarSize, tarSize, entries);
+  report();
   return {
     diffID,
     tarSize,

@@ -1,14 +1,12 @@
 /** Copies of trees: by reflink where the file system can, hard links and attributes kept. */
 import { constants, type BigIntStats } from 'node:fs';
 import { systemError } from '../../errors.js';
+import { mapConcurrent } from '../../util/concurrent.js';
 import { defined } from '../../util/defined.js';
 import { commandPath, runOk } from './command.js';
-import { chmodEntry, type OpenDirectory } from './directory.js';
+import { chmodEntry, type DirectoryEntry, makeNodeAt, type OpenDirectory } from './directory.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, LayerDirectory } from './layer-directory.js';
-import { makeNodeAt } from './node-files.js';
-import { TaskPool } from './task-pool.js';
-import { utime } from './times.js';
 import { TreeRoot } from './tree-root.js';
 import { regionOf, setXattrs, type XattrItem } from './xattr.js';
 
@@ -46,7 +44,6 @@ class TreeCopy {
   readonly #to: TreeRoot;
   readonly #signal: AbortSignal | undefined;
   readonly #xattrs: XattrItem[] = [];
-  readonly #pool = new TaskPool(IN_FLIGHT);
   /** Inode -> path of its first name. */
   readonly #linked = new Map<string, string>();
   /** What has a time that node:fs cannot set. */
@@ -60,18 +57,12 @@ class TreeCopy {
 
   async run(): Promise<void> {
     const directories: { path: string; stat: BigIntStats }[] = [];
-    try {
-      const waiting = [''];
-      for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
-        const { stat, below } = await this.#directory(path);
-        directories.push({ path, stat });
-        for (const folder of below) waiting.push(folder);
-      }
-    } catch (error) {
-      await this.#pool.drain().catch(() => undefined); // What is still being written uses the directories.
-      throw error;
+    const waiting = [''];
+    for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+      const { stat, below } = await this.#directory(path);
+      directories.push({ path, stat });
+      for (const folder of below) waiting.push(folder);
     }
-    await this.#pool.drain();
     // Only now: whatever is made in a directory changes its times. The deepest first, while those above can be entered.
     for (const { path, stat } of directories.reverse()) {
       this.#signal?.throwIfAborted();
@@ -86,51 +77,43 @@ class TreeCopy {
     return this.#from.root.in(path, (from) =>
       this.#to.in(path, async (to) => {
         const below: string[] = [];
+        const files: DirectoryEntry[] = [];
         const stat = await from.stat();
         await this.#note(path, stat);
-        for (const { name, stat } of await from.entries()) {
+        for (const entry of await from.entries()) {
           this.#signal?.throwIfAborted();
+          const { name, stat } = entry;
           const child = path === '' ? name : `${path}/${name}`;
+          if (stat.isSocket()) continue;
           if (stat.isDirectory()) {
             await fs.mkdir(to.at(name), 0o700);
             below.push(child);
-          } else if (!stat.isSocket()) {
-            await this.#entry(from, to, name, child, stat);
+          } else if (stat.nlink > 1n) {
+            await this.#linkedEntry(from, to, entry, child);
+          } else {
+            await this.#note(child, stat);
+            if (stat.isFile()) files.push(entry);
+            else await makeEntry(from, to, entry);
           }
         }
+        await mapConcurrent(files, IN_FLIGHT, (entry) => {
+          this.#signal?.throwIfAborted();
+          return makeEntry(from, to, entry);
+        });
         return { stat, below };
       }),
     );
   }
 
-  async #entry(from: OpenDirectory, to: OpenDirectory, name: string, path: string, stat: BigIntStats): Promise<void> {
-    if (stat.nlink > 1n) {
-      const inode = `${String(stat.dev)}:${String(stat.ino)}`;
-      const first = this.#linked.get(inode);
-      if (first !== undefined) {
-        await this.#to.at(first, (place) => fs.link(place.path, to.at(name)));
-        return;
-      }
-      this.#linked.set(inode, path);
-    }
+  /** The first name of an inode is made, the others are linked to it. */
+  async #linkedEntry(from: OpenDirectory, to: OpenDirectory, entry: DirectoryEntry, path: string): Promise<void> {
+    const { name, stat } = entry;
+    const inode = `${String(stat.dev)}:${String(stat.ino)}`;
+    const first = this.#linked.get(inode);
+    if (first !== undefined) return this.#to.at(first, (place) => fs.link(place.path, to.at(name)));
+    this.#linked.set(inode, path);
     await this.#note(path, stat);
-    if (!stat.isFile()) return makeOther(from, to, name, stat);
-    const file = async (): Promise<void> => {
-      await fs.copyFile(from.at(name), to.at(name), COPY);
-      await applyMetadata(to.at(name), stat);
-    };
-    // A later name is linked to it at any time.
-    if (stat.nlink > 1n) return file();
-    from.use();
-    to.use();
-    await this.#pool.run(async () => {
-      try {
-        await file();
-      } finally {
-        await from.release();
-        await to.release();
-      }
-    });
+    await makeEntry(from, to, entry);
   }
 
   /** What is set when everything is there. */
@@ -168,9 +151,10 @@ class TreeCopy {
   }
 }
 
-/** What is neither a file nor a directory. */
-async function makeOther(from: OpenDirectory, to: OpenDirectory, name: string, stat: BigIntStats): Promise<void> {
-  if (stat.isSymbolicLink()) await fs.symlink(await fs.readlink(from.at(name)), to.at(name));
+/** What is no directory. */
+async function makeEntry(from: OpenDirectory, to: OpenDirectory, { name, stat }: DirectoryEntry): Promise<void> {
+  if (stat.isFile()) await fs.copyFile(from.at(name), to.at(name), COPY);
+  else if (stat.isSymbolicLink()) await fs.symlink(await fs.readlink(from.at(name)), to.at(name));
   else {
     const [major, minor] = deviceNumbers(stat.rdev);
     await makeNodeAt(to, name, Number(stat.mode), major, minor);
@@ -196,7 +180,7 @@ const SECOND = 1_000_000_000n;
 
 function utimeOf(ns: bigint): number | Date {
   const nanoseconds = ((ns % SECOND) + SECOND) % SECOND;
-  return utime({ seconds: Number((ns - nanoseconds) / SECOND), nanoseconds: Number(nanoseconds) });
+  return fs.utime({ seconds: Number((ns - nanoseconds) / SECOND), nanoseconds: Number(nanoseconds) });
 }
 
 /** Whether `utime` cuts it. */

@@ -9,6 +9,8 @@ import { ByteReader } from '../../tar/byte-reader.js';
 import { badTar, overLimit, shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
 import { TarReader, type TarEntry } from '../../tar/reader.js';
+import { defined } from '../../util/defined.js';
+import { atMostEvery, PROGRESS_INTERVAL } from '../../util/throttle.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
 import { resolveLimitsFor, type CompleteLimits } from '../limits.js';
 import { formatValue } from '../../util/quote.js';
@@ -16,12 +18,10 @@ import { decode, type Decoded } from './compression.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { checkDevice, checkLinkTarget, checkNumbers, entryPath, nameKind, NO_ID } from './names.js';
-import { ProgressMeter } from './progress.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
 import { TreeWriter, type FileSink } from './tree-writer.js';
-import { defined } from '../../util/defined.js';
 
 const SMALL_FILE = 128 * 1024;
 /** What a replacement costs beside the content it keeps: counted, so that entries of one name cannot fill memory. */
@@ -30,10 +30,7 @@ const REPLACEMENT_BYTES = 4096;
 /** See {@link Engine.ingest}. */
 export async function ingest(source: TarSource, request: IngestRequest): Promise<IngestResult> {
   const hash = request.blob !== undefined || request.hashBlob === true;
-  const reader = await SourceReader.open(source, {
-    hash,
-    ...defined({ signal: request.signal }),
-  });
+  const reader = await SourceReader.open(source, { hash, signal: request.signal });
   let job: IngestJob | undefined;
   try {
     const limits = await resolveLimitsFor(request.directory, request.limits);
@@ -82,8 +79,8 @@ class IngestJob {
       onImplied: () => {
         this.#meter.countImplied();
       },
-      ...defined({ signal: request.signal }),
-      ...(split === undefined ? {} : { onReplaced: (path, content, size) => this.#replaced(path, content, size) }),
+      onReplaced: (path, content, size) => this.#replaced(path, content, size),
+      signal: request.signal,
     });
   }
 
@@ -283,6 +280,7 @@ class IngestJob {
   }
 
   async #replaced(path: string, content: Buffer | undefined, size: number): Promise<void> {
+    if (this.#split === undefined) return;
     this.#countKept(REPLACEMENT_BYTES);
     let copy: string | undefined;
     if (content !== undefined) {
@@ -291,7 +289,7 @@ class IngestJob {
       copy = join(this.#keptFolder, String(this.#keptFiles++));
       await fs.copyFile(content, copy, 0);
     }
-    this.#split?.replaced(path, copy);
+    this.#split.replaced(path, copy);
   }
 
   /** Beside the record, which the store removes with all that is there, where it is a file. */
@@ -324,7 +322,7 @@ class TarMeter {
   readonly #source: SourceReader;
   readonly #request: IngestRequest;
   readonly #limits: CompleteLimits;
-  readonly #progress: ProgressMeter;
+  readonly #due = atMostEvery(PROGRESS_INTERVAL);
   readonly #hash = createHash('sha256');
   #size = 0;
   #entries = 0;
@@ -335,7 +333,6 @@ class TarMeter {
     this.#source = source;
     this.#request = request;
     this.#limits = limits;
-    this.#progress = new ProgressMeter(request.onProgress, source.totalBytes);
   }
 
   /** Bytes of the tar so far. */
@@ -398,11 +395,13 @@ class TarMeter {
   }
 
   report(): void {
-    this.#progress.report(this.#source.bytesRead, this.#size, this.#entries);
+    if (this.#request.onProgress !== undefined && this.#due()) this.finish();
   }
 
   finish(): void {
-    this.#progress.finish(this.#source.bytesRead, this.#size, this.#entries);
+    const { bytesRead, totalBytes } = this.#source;
+    const counts = { bytesRead, ...defined({ totalBytes }), bytesUnpacked: this.#size, entries: this.#entries };
+    this.#request.onProgress?.(counts);
   }
 
   /** Once, at the end: the digests, held against what the request expects. */

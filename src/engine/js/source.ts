@@ -1,20 +1,22 @@
 /**
  * SourceReader: the chunks of a TarSource, whatever kind it is, with an end that can be forced: `cancel` rejects a read
- * that is waiting for a source which gives nothing.
+ * that is waiting for a source which gives nothing. hashFile reads one for its digests alone.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { invalidArgument, LayerStoreError, systemError } from '../../errors.js';
-import type { Digest } from '../../digest.js';
-import type { TarSource } from '../engine.js';
+import type { DiffID, Digest } from '../../digest.js';
+import type { HashFileResult, TarSource } from '../engine.js';
+import { DEFAULT_LIMITS } from '../limits.js';
+import { decode } from './compression.js';
 import * as fs from './fs.js';
 
 const READ_SIZE = 256 * 1024;
 
 export interface SourceOptions {
-  signal?: AbortSignal;
+  signal: AbortSignal | undefined;
   /** Makes `digest()` work. */
-  hash?: boolean;
+  hash: boolean;
 }
 
 export class SourceReader implements AsyncIterable<Buffer> {
@@ -38,13 +40,13 @@ export class SourceReader implements AsyncIterable<Buffer> {
     this.#chunks = chunks;
     this.totalBytes = totalBytes;
     this.#stop = stop;
-    this.#hash = options.hash === true ? createHash('sha256') : undefined;
+    this.#hash = options.hash ? createHash('sha256') : undefined;
     this.#signal = options.signal;
     this.#signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
   /** Takes the source over: it is let go of also where this throws, as after an abort. */
-  static async open(source: TarSource, options: SourceOptions = {}): Promise<SourceReader> {
+  static async open(source: TarSource, options: SourceOptions): Promise<SourceReader> {
     const reader = await SourceReader.#of(source, options);
     if (options.signal?.aborted === true) {
       await reader.close();
@@ -212,5 +214,28 @@ function isDetached(buffer: ArrayBuffer): boolean {
     return new Uint8Array(buffer).length < 0;
   } catch {
     return true; // no view can be made of what was transferred
+  }
+}
+
+/** See {@link Engine.hashFile}. */
+export async function hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
+  const source = await SourceReader.open({ path }, { hash: true, signal: options.signal });
+  try {
+    const decoded = await decode(source, DEFAULT_LIMITS);
+    const hash = createHash('sha256');
+    let tarSize = 0;
+    for await (const chunk of decoded.chunks) {
+      options.signal?.throwIfAborted();
+      tarSize += chunk.length;
+      if (decoded.compression !== 'none') hash.update(chunk);
+    }
+    const digest = source.digest()!;
+    const diffID = (decoded.compression === 'none' ? digest : `sha256:${hash.digest('hex')}`) as DiffID;
+    return { digest, diffID, size: source.bytesRead, tarSize, compression: decoded.compression };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw error;
+  } finally {
+    await source.close();
   }
 }

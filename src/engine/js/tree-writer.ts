@@ -10,13 +10,10 @@ import { badTar, shown } from '../../tar/errors.js';
 import type { TarTime } from '../../tar/header.js';
 import type { TarEntry } from '../../tar/reader.js';
 import type { WhiteoutForm } from '../engine.js';
-import { chmodEntry } from './directory.js';
+import { chmodEntry, makeNodeAt } from './directory.js';
 import * as fs from './fs.js';
 import { DEFAULT_ACL, isKeptXattr, NO_ID, type XattrTarget } from './names.js';
-import { makeNodeAt } from './node-files.js';
 import { removeDirectory } from './remove.js';
-import { TaskPool } from './task-pool.js';
-import { utime } from './times.js';
 import type { Place, TreeRoot, WalkRules } from './tree-root.js';
 import { setSupportedXattrs, type Xattr, type XattrItem } from './xattr.js';
 
@@ -29,10 +26,10 @@ const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | const
 export interface TreeWriterOptions {
   whiteouts: WhiteoutForm;
   /** An entry of this layer is about to go: its path, and what to hand to node:fs where it is a file with content. */
-  onReplaced?: (path: string, content: Buffer | undefined, size: number) => Promise<void>;
+  onReplaced: (path: string, content: Buffer | undefined, size: number) => Promise<void>;
   /** A directory was made that no entry named so far. */
-  onImplied?: () => void;
-  signal?: AbortSignal;
+  onImplied: () => void;
+  signal: AbortSignal | undefined;
 }
 
 /** Takes the content of a file. */
@@ -143,7 +140,7 @@ export class TreeWriter {
         if (entry.regions !== undefined) await fs.ftruncate(fd, entry.size);
         if (!ownerIsSet) await fs.fchown(fd, entry.uid, entry.gid);
         await fs.fchmod(fd, entry.mode & 0o7777);
-        const time = utime(entry.mtime);
+        const time = fs.utime(entry.mtime);
         await fs.futimes(fd, time, time);
       } finally {
         await fs.close(fd);
@@ -162,7 +159,7 @@ export class TreeWriter {
       if (existing?.isDirectory() === true) {
         // It stays, with what is in it; the record must not name it twice.
         const implied = this.#implied.delete(real);
-        if (!implied && this.#madeHere(real)) await this.#options.onReplaced?.(real, undefined, 0);
+        if (!implied && this.#madeHere(real)) await this.#options.onReplaced(real, undefined, 0);
       } else {
         if (existing !== undefined) await this.#remove(place);
         await this.#attempt('make the directory', real, () => fs.mkdir(place.path, 0o700));
@@ -263,7 +260,7 @@ export class TreeWriter {
       if (!stat.isSymbolicLink() && (chown || (Number(stat.mode) & 0o7777) !== (entry.mode & 0o7777))) {
         await chmodEntry(place.path, entry.mode & 0o7777);
       }
-      const time = utime(entry.mtime);
+      const time = fs.utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
     const kind = stat.isSymbolicLink() ? 'link' : stat.isFile() ? 'file' : 'special';
@@ -276,7 +273,7 @@ export class TreeWriter {
     await this.#attempt('set owner, mode and time of', place.real, async () => {
       if (!this.#ownerIsOurs(place, entry) || !link) await fs.lchown(place.path, entry.uid, entry.gid);
       if (!link) await chmodEntry(place.path, entry.mode & 0o7777);
-      const time = utime(entry.mtime);
+      const time = fs.utime(entry.mtime);
       await fs.lutimes(place.path, time, time);
     });
     this.#queueXattrs(place.real, this.#kept(entry.xattrs, kind));
@@ -374,7 +371,7 @@ export class TreeWriter {
     await this.#flushXattrs();
     for (const [path, mtime] of this.#directoryTimes) {
       this.#options.signal?.throwIfAborted();
-      const time = utime(mtime);
+      const time = fs.utime(mtime);
       await this.#attempt('set the time of', path, () =>
         this.#root.at(path, (place) => fs.lutimes(place.path, time, time)),
       );
@@ -454,7 +451,7 @@ export class TreeWriter {
       const mode = Number((await fs.lstat(place.path)).mode);
       if ((mode & 0o777) !== 0o755) await chmodEntry(place.path, (mode & 0o2000) | 0o755);
     });
-    this.#options.onImplied?.();
+    this.#options.onImplied();
     this.#implied.add(real);
     this.#made?.add(real);
   }
@@ -535,7 +532,7 @@ export class TreeWriter {
     this.#directoryTimes.delete(real);
     this.#defaultAcls.delete(real);
     this.#opaque.delete(real);
-    if (!this.#implied.delete(real) && mine) await this.#options.onReplaced?.(real, undefined, 0);
+    if (!this.#implied.delete(real) && mine) await this.#options.onReplaced(real, undefined, 0);
   }
 
   /** `path` is for calls of node:fs; `links` counts the names of inodes that went. */
@@ -548,7 +545,7 @@ export class TreeWriter {
     links.set(stat.ino, names);
     const size = Number(stat.size);
     if (names === stat.nlink) this.#size -= size;
-    if (!isWhiteout(stat)) await this.#options.onReplaced?.(real, stat.isFile() && size > 0 ? path : undefined, size);
+    if (!isWhiteout(stat)) await this.#options.onReplaced(real, stat.isFile() && size > 0 ? path : undefined, size);
   }
 
   /** Those that are set on a file of this kind. */
@@ -595,4 +592,40 @@ function errnoOf(error: unknown): string | undefined {
 
 function isNoDirectory(error: unknown): boolean {
   return ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? '');
+}
+
+/** TaskPool: a bounded number of promises at once. The first failure is thrown by the next `run` or `drain`. */
+class TaskPool {
+  readonly #limit: number;
+  readonly #running = new Set<Promise<void>>();
+  #failure: { error: unknown } | undefined;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** Starts a task; resolves once there is room for it, not when it is done. */
+  async run(task: () => Promise<void>): Promise<void> {
+    const running = (async () => {
+      try {
+        await task();
+      } catch (error) {
+        this.#failure ??= { error };
+      }
+    })();
+    this.#running.add(running);
+    void running.then(() => this.#running.delete(running));
+    while (this.#running.size >= this.#limit) await Promise.race(this.#running);
+    this.#check();
+  }
+
+  /** Resolves once every task has ended. */
+  async drain(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
 }

@@ -14,7 +14,6 @@ import * as fs from './fs.js';
 import { isOverlayXattr, isWhiteout, LayerDirectory } from './layer-directory.js';
 import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, nameKind, NO_ID, type NameKind } from './names.js';
 import { readSplitEntries } from './tar-split.js';
-import { holdsTime } from './times.js';
 import { hasXattrKind, type Xattr } from './xattr.js';
 import { defined } from '../../util/defined.js';
 
@@ -389,7 +388,7 @@ class Verification {
     const wanted = [entry.uid >>> 0, entry.gid >>> 0] as const;
     if (wanted.some((id, index) => id !== NO_ID && id !== owners[index]))
       problems.push(problemAt(path, 'owner', wanted.join(':'), owners.join(':')));
-    if (!holdsTime(entry.mtime, stat.mtimeNs))
+    if (!fs.holdsTime(entry.mtime, stat.mtimeNs))
       problems.push({ ...problemAt(path, 'mtime', decimalTime(entry), decimal(stat.mtimeNs)), cosmetic: true });
     return [...problems, ...(await this.#xattrs(path, entry.xattrs, stat, seen))];
   }
