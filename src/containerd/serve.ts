@@ -9,6 +9,8 @@ import { errorFields, type LoggerLike } from '../util/logger.js';
 import { formatValue, quote } from '../util/quote.js';
 import { Rollback } from '../util/rollback.js';
 import { withTimeout } from '../util/timeout.js';
+import { Content, type ContentOptions } from './content.js';
+import { DIFF_SERVICE, diffService } from './diff-service.js';
 import { type Grpc, loadGrpc } from './grpc.js';
 import { Snapshots } from './snapshots.js';
 import { SNAPSHOTS_SERVICE, snapshotsService } from './snapshots-service.js';
@@ -20,8 +22,13 @@ export interface ServeContainerdOptions {
   store: Store;
   /** Absolute path of the socket. */
   address: string;
-  /** containerd's root, for reading blobs where they lie. */
+  /**
+   * containerd's root, for reading blobs where they lie. Without it and {@link contentAddress} nothing is unpacked here, and
+   * containerd does that itself.
+   */
   contentRoot?: string;
+  /** containerd's own socket: blobs that cannot be read below {@link contentRoot} are read through it. */
+  contentAddress?: string;
   /**
    * Default true: a layer that the store has already is neither fetched nor unpacked again. containerd then lacks its blob,
    * so choose false where images are pushed or exported from containerd.
@@ -67,7 +74,7 @@ const served = new WeakSet<Store>();
  * ```
  */
 export async function serveContainerd(options: ServeContainerdOptions): Promise<ContainerdServer> {
-  const { store, address, reuseLayers, signal } = check(options);
+  const { store, address, content: places, reuseLayers, signal } = check(options);
   signal?.throwIfAborted();
   const trees = treesOf(store);
   const logger: LoggerLike = options.logger ?? trees.logger;
@@ -80,13 +87,17 @@ export async function serveContainerd(options: ServeContainerdOptions): Promise<
   );
   back.push('give the store free', () => served.delete(store));
   try {
-    const { grpc, definition } = await loadGrpc();
+    const loaded = await loadGrpc();
+    const { grpc, definition } = loaded;
     const snapshots = await Snapshots.open({ store, reuseLayers });
     back.push('close the records', () => snapshots.close());
+    const content = new Content(places, loaded);
+    back.push('leave containerd', () => content.close());
     const stop = new AbortController();
     const calls = new Calls(stop.signal, logger);
     const server = new grpc.Server();
     add(server, definition(SNAPSHOTS_SERVICE.file, SNAPSHOTS_SERVICE.name), snapshotsService(snapshots), calls);
+    add(server, definition(DIFF_SERVICE.file, DIFF_SERVICE.name), diffService(snapshots, content, logger), calls);
     back.push('end the calls', async () => {
       await end(server, stop, calls);
     });
@@ -124,10 +135,11 @@ function serverOf(
 function check(options: ServeContainerdOptions): {
   store: Store;
   address: string;
+  content: ContentOptions;
   reuseLayers: boolean;
   signal: AbortSignal | undefined;
 } {
-  const { store, address, reuseLayers = true, signal } = options;
+  const { store, address, contentRoot, contentAddress, reuseLayers = true, signal } = options;
   if (typeof address !== 'string' || !isAbsolute(address)) {
     throw invalid(`"address" must be the absolute path of a socket, not ${formatValue(address)}`);
   }
@@ -135,10 +147,15 @@ function check(options: ServeContainerdOptions): {
   if (Buffer.byteLength(path) > MAX_ADDRESS) {
     throw invalid(`the address ${quote(path)} is too long: a socket's path has at most ${MAX_ADDRESS} bytes`);
   }
+  for (const [name, place] of Object.entries({ contentRoot, contentAddress })) {
+    if (place !== undefined && (typeof place !== 'string' || !isAbsolute(place))) {
+      throw invalid(`"${name}" must be an absolute path, not ${formatValue(place)}`);
+    }
+  }
   if (typeof reuseLayers !== 'boolean')
     throw invalid(`"reuseLayers" must be a boolean, not ${formatValue(reuseLayers)}`);
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid('"signal" must be an AbortSignal');
-  return { store, address: path, reuseLayers, signal };
+  return { store, address: path, content: { root: contentRoot, address: contentAddress }, reuseLayers, signal };
 }
 
 function invalid(message: string): LayerStoreError {

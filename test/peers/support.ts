@@ -72,8 +72,9 @@ export class Daemon {
   readonly #exit: Promise<number | null>;
   #said = '';
 
-  constructor(program: string, args: readonly string[]) {
-    this.#process = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  constructor(program: string, args: readonly string[], options: { env?: NodeJS.ProcessEnv } = {}) {
+    const env = { ...process.env, ...options.env };
+    this.#process = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream?.on('data', (chunk: Buffer) => (this.#said = `${this.#said}${chunk.toString()}`.slice(-20_000)));
     }
@@ -106,6 +107,12 @@ export class Daemon {
       }
     }
     throw new Error(`${this.#process.spawnfile} does not answer: ${String(failure)}\n${this.#said}`);
+  }
+
+  /** As a crash ends it. */
+  async kill(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#exit;
   }
 
   async stop(): Promise<void> {

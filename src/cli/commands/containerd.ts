@@ -7,24 +7,32 @@ import { UsageError } from '../usage-error.js';
 export const containerd: Command = {
   name: 'containerd',
   summary: "serve the store as containerd's snapshotter and differ, until SIGTERM",
-  usage: '--address SOCKET [--content DIR] [--no-reuse]',
+  usage: '--address SOCKET [--content DIR] [--containerd SOCKET] [--no-reuse]',
   details: `Takes the packages @grpc/grpc-js and @grpc/proto-loader. --content is containerd's root, where blobs are read
-without passing through containerd. --no-reuse has containerd fetch and unpack layers that the store has already, which
+without passing through containerd; those that cannot be read there are asked for on --containerd, its own socket. With
+neither, containerd unpacks by itself. --no-reuse has containerd fetch and unpack layers that the store has already, which
 those need who push or export from containerd. The guide "Under containerd" has the configuration of the other side.`,
   examples: ['layerstore containerd --address /run/layerstore/containerd.sock --content /var/lib/containerd'],
-  options: { address: { type: 'string' }, content: { type: 'string' }, 'no-reuse': { type: 'boolean' } },
+  options: {
+    address: { type: 'string' },
+    content: { type: 'string' },
+    containerd: { type: 'string' },
+    'no-reuse': { type: 'boolean' },
+  },
   positionals: [0, 0],
   completes: [],
   async run(context, _, values) {
     const address = values.text('address');
     if (address === undefined) throw new UsageError('containerd needs --address SOCKET');
     const content = values.text('content');
+    const socket = values.text('containerd');
     const { signal, terminal } = context;
     const say = (_fields: object, message: string): void => terminal.note(message);
     const server = await serveContainerd({
       store: await context.store('make'),
       address: resolve(address),
       ...(content === undefined ? {} : { contentRoot: resolve(content) }),
+      ...(socket === undefined ? {} : { contentAddress: resolve(socket) }),
       reuseLayers: !values.flag('no-reuse'),
       logger: { debug: () => undefined, info: () => undefined, warn: say, error: say },
     });
