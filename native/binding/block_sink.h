@@ -29,9 +29,9 @@ class BlockSink : public ByteSink {
   explicit BlockSink(std::function<void()> ready) : ready_(std::move(ready)) {}
 
   Result<void> Write(std::span<const uint8_t> bytes) override;
-  // Nothing is written after it. Blocks written before an error are given out before the error.
+  // Ends the stream: no Write after it. The reader gets all written blocks before an error.
   void Finish(std::optional<Error> error);
-  // Write fails with kCancelled from now on; what was not taken is dropped.
+  // From now on Write fails with kCancelled; blocks that were not taken are dropped.
   void Close();
 
   std::variant<NotYet, FilledBlock, EndOfBlocks, Error> Take();
@@ -39,7 +39,7 @@ class BlockSink : public ByteSink {
  private:
   static constexpr size_t kMaxBlocks = 12;
 
-  // Hands the current block over; false where the sink is closed.
+  // Queues the current block for the reader; false if the sink is closed.
   bool Flush();
 
   std::function<void()> ready_;

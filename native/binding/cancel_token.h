@@ -1,4 +1,4 @@
-// CancelToken of the contract: asks running work to stop, and tells how far it is. JavaScript thread.
+// CancelToken of the contract: asks running work to stop, and gives its progress. JavaScript thread.
 #pragma once
 
 #include <napi.h>

@@ -34,7 +34,7 @@ class Guard {
   std::vector<std::string> TextList(const Napi::Value& value, const char* name);
   // Text as UTF-8 (zero bytes too), or a copy of the bytes of a Uint8Array.
   std::string Bytes(const Napi::Value& value, const char* name);
-  // The bytes of a Uint8Array of this thread alone, whose memory was not taken away: valid until JavaScript runs again.
+  // The bytes of a Uint8Array that is neither shared between threads nor detached: valid until JavaScript runs again.
   std::span<const uint8_t> Chunk(const Napi::Value& value, const char* name);
   // false where it is undefined.
   bool Flag(const Napi::Value& value, const char* name);
@@ -45,7 +45,7 @@ class Guard {
   // A whole number of 32 bits.
   uint32_t Word(const Napi::Value& value, const char* name);
   std::optional<uint32_t> OptionalWord(const Napi::Value& value, const char* name);
-  // A number that can be a file descriptor. Whether one is open is the system call's to find out.
+  // A number that can be a file descriptor. The system call finds out whether it is open.
   int Descriptor(const Napi::Value& value, const char* name);
   // 64 lower-case hex digits behind "sha256:".
   hash::Sha256Digest Digest(const Napi::Value& value, const char* name);
@@ -73,7 +73,7 @@ class Guard {
 
   [[nodiscard]] bool failed() const { return failed_; }
   void Fail(const char* name, const char* expected);
-  // A call that is wrong as a whole.
+  // Reports a call that is wrong as a whole.
   void Refuse(const std::string& sentence);
 
  private:
@@ -85,7 +85,7 @@ class Guard {
   bool failed_ = false;
 };
 
-// What `text` stands for in `table`.
+// The value of `text` in `table`.
 template <typename T, size_t N>
 T Named(Guard& guard, const std::pair<const char*, T> (&table)[N], const std::string& text, const char* name) {
   for (const auto& [known, value] : table) {
@@ -95,7 +95,7 @@ T Named(Guard& guard, const std::pair<const char*, T> (&table)[N], const std::st
   return table[0].second;
 }
 
-// { fault, errno, syscall, path, dest, detail, offset }; fields that say nothing are left out.
+// { fault, errno, syscall, path, dest, detail, offset }, without empty fields.
 Napi::Object ErrorRecord(Napi::Env env, const Error& error);
 
 Napi::Value Number(Napi::Env env, uint64_t value);

@@ -20,7 +20,8 @@
 
 namespace layerstore::binding {
 
-// What JavaScript can do to running work: ask it to stop, and look how far it is. Shared by both sides; atomics only.
+// The link from JavaScript to running work: a request to stop, and progress counters. Shared by both sides; atomics
+// only.
 struct Control {
   CancelToken cancel;
   Progress progress;
@@ -32,7 +33,7 @@ class Job : public Message {
   Job* AsJob() final { return this; }
   // Pool thread.
   virtual void Run() = 0;
-  // JavaScript thread, instead of Run(): the work could not be started.
+  // Called on the JavaScript thread instead of Run() if the work could not be started.
   virtual void Refuse(Error error) = 0;
   // JavaScript thread, while Run() may be running: stop soon.
   virtual void Cancel() = 0;
@@ -89,7 +90,7 @@ class Environment {
 
   // How long messages are delivered in one turn of the event loop, with what JavaScript does about them.
   static constexpr std::chrono::milliseconds kTurn{4};
-  // So many later ones are delivered together: what JavaScript does about them comes after the last.
+  // After that time so many messages are delivered together, before JavaScript runs again.
   static constexpr size_t kTogether = 8;
 
   Napi::Env env_;

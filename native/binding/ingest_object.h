@@ -16,7 +16,7 @@ class IngestObject : public Napi::ObjectWrap<IngestObject> {
  public:
   static Napi::Function Define(Napi::Env env);
   explicit IngestObject(const Napi::CallbackInfo& info);
-  // The collector took the object: work that runs is for nobody.
+  // The object was garbage-collected, so running work is cancelled: no one can get its result.
   ~IngestObject() override;
 
  private:

@@ -1,4 +1,4 @@
-// Message: something that a native thread hands to the JavaScript thread of one environment.
+// Message: sent by a native thread to the JavaScript thread of one environment.
 // Made on any thread; Deliver() runs on the JavaScript thread, or never where the environment ends first. The
 // destructor may run on either, so a Message owns nothing that belongs to JavaScript but bare handles that die with it.
 #pragma once
@@ -16,7 +16,7 @@ class Message {
   Message& operator=(const Message&) = delete;
   virtual ~Message() = default;
   virtual void Deliver(Napi::Env env) = 0;
-  // This, where it is the end of a Job.
+  // The Job whose end this is; null for any other message.
   virtual Job* AsJob() { return nullptr; }
 };
 

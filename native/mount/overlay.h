@@ -9,7 +9,7 @@
 
 namespace layerstore::mount {
 
-// How the kernel is told about the directories: descriptors (FSCONFIG_SET_FD, Linux 6.13 on), lowerdir+ with
+// How the directories are passed to the kernel: descriptors (FSCONFIG_SET_FD, Linux 6.13 on), lowerdir+ with
 // /proc/thread-self/fd/N (6.7 on), classic mount(2) with short relative paths from a thread of its own.
 enum class MountTier : uint8_t { kAuto, kFd, kLowerdirPlus, kClassic };
 
@@ -22,7 +22,7 @@ struct OverlayMount {
   MountTier tier = MountTier::kAuto;
 };
 
-// The tier that was used. A mount that failed half-way leaves nothing.
+// Returns the tier that was used. A failed mount leaves nothing.
 Result<MountTier> MountOverlay(const OverlayMount& mount);
 
 }  // namespace layerstore::mount

@@ -1,4 +1,4 @@
-// What this kernel offers for overlay mounts, asked once a process without mounting anything. Any thread.
+// What this kernel offers for overlay mounts, probed once a process without mounting anything. Any thread.
 #pragma once
 
 #include <string>

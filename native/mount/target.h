@@ -16,9 +16,9 @@ namespace layerstore::mount {
 
 Result<void> Unmount(const std::string& target, bool detach);
 
-// DeferredTeardown: file systems whose mounts are gone, kept in being until End(). The end of an overlay syncs the
-// whole file system below it, which takes longer than all else about an unmount: whoever promised no durability need
-// not wait for it. Any thread; End() and the destructor block.
+// DeferredTeardown: keeps unmounted file systems alive until End(). The end of an overlay syncs the whole file system
+// below it, which takes longer than the rest of an unmount; a caller that promised no durability need not wait for it.
+// Any thread; End() and the destructor block.
 class DeferredTeardown {
  public:
   void Keep(UniqueFd picked) {
@@ -26,8 +26,8 @@ class DeferredTeardown {
     kept_.push_back(std::move(picked));
   }
 
-  // Ends what is kept now, one after the other, first come first. Several threads at it share the work, and the
-  // journal's commits that their syncs wait for.
+  // Ends the file systems that are kept now, one after the other, the oldest first. Several threads at it share the
+  // work, and the journal's commits that their syncs wait for.
   void End();
 
  private:
@@ -39,12 +39,11 @@ struct AttachedMount {
   MountTier tier = MountTier::kAuto;
   uint64_t device = 0;  // of the mount's root, as stat has it
 };
-// MountOverlay on a directory that is made for it; EEXIST (mkdir) where there is one, whatever it is. On failure it is
-// gone.
+// MountOverlay on a new directory; EEXIST (mkdir) if the name exists already. On failure the directory is removed.
 Result<AttachedMount> MountOnNewTarget(const OverlayMount& mount, uint32_t target_mode);
 
 enum class UnmountOutcome : uint8_t {
-  kForeign,     // what is there has another device number, or cannot be looked at: nothing was done
+  kForeign,     // the mount there has another device number, or cannot be read: nothing was done
   kTargetLeft,  // unmounted, and the mount point could not be removed
   kRemoved,     // unmounted, and the mount point is gone
 };

@@ -23,7 +23,7 @@ import type {
 } from './graph-driver.js';
 import type { LayerEntry } from './layer-entries.js';
 
-/** A mount that somebody else is to make, in the terms of mount(2) and fstab. */
+/** A mount for another program to make, in the terms of mount(2) and fstab. */
 export interface MountSpecification {
   readonly type: string;
   readonly source: string;
@@ -55,7 +55,7 @@ export type ExactTarOptions = Pick<AssembleToRequest, 'compression' | 'signal' |
 
 export type VerifyOptions = Pick<VerifyTreeRequest, 'bytesPerSecond' | 'signal'>;
 
-/** The members that somebody's own driver has too are described at {@link GraphDriver}. */
+/** {@link GraphDriver} describes the members that a driver from outside has too. */
 export interface Driver extends GraphDriver {
   /** With the store's steps; what was made, theirs too, is taken back at the first failure, but renames stay. */
   createReadWrite(
@@ -90,7 +90,7 @@ export interface Driver extends GraphDriver {
   usage(id: string, parent?: string): Promise<{ size: number; allocated: number; inodes: number }>;
   leftovers(): Promise<Required<DriverLeftover>[]>;
 
-  /** How somebody else mounts the id's whole tree; nothing is mounted here, and nothing counted. */
+  /** How another program can mount the id's whole tree. Mounts nothing and counts nothing. */
   mountSpecification(id: string, access: 'read-write' | 'read-only'): Promise<MountSpecification>;
   /** What the id's own tree begins with: on overlayfs that decides what the root of the whole tree looks like. */
   treeRoot(id: string): Promise<TreeRoot>;

@@ -168,7 +168,7 @@ function hashed(source: Readable, { id, diffID }: ExactLayer): Readable {
       );
     },
   });
-  // The pipeline's own failure is the stream's: whoever reads it hears it there.
+  // A failure of the pipeline destroys the stream, so its reader gets the error.
   pipeline(source, check).catch(() => undefined);
   return check;
 }

@@ -116,7 +116,7 @@ export function mountProfile(
 ): MountProfile {
   const readOnly = new Map(hasIndex ? [['index', 'off'] as [string, string | undefined], ...chosen] : chosen);
   const all = new Map(readOnly);
-  // Files copied up as metadata alone need redirects: who chose the one has the other on.
+  // metacopy=on needs redirects, so it switches them on.
   if (chosen.get('metacopy') !== 'on') for (const key of switchedOff) if (!all.has(key)) all.set(key, 'off');
   // Both mean something only where there is an upper directory; redirects of lower layers are followed all the same.
   readOnly.delete('volatile');

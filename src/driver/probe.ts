@@ -91,7 +91,7 @@ async function clean(engine: Engine, scratch: string | undefined, mounted: boole
     if (mounted) await engine.unmount(`${scratch}/merged`);
     await engine.removeTree(scratch);
   } catch (error) {
-    // The probe's answer stands; what is left is found by name the next time somebody cleans up.
+    // The probe's answer stands; the next cleanup finds the leftover by its name.
     logger.warn({ path: scratch, ...errorFields(error) }, 'cannot remove the scratch directory of the overlay probe');
   }
 }

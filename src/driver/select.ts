@@ -204,7 +204,7 @@ async function removeScratch({ engine, logger }: DriverContext, path: string): P
     for (const { target } of (await engine.mounts(path)).reverse()) await engine.unmount(target);
     await engine.removeTree(path);
   } catch (error) {
-    // It hinders nobody; the next open tries again.
+    // It does no harm; the next open tries again.
     logger.warn({ path, ...errorFields(error) }, 'cannot remove the scratch directory of an earlier trial mount');
   }
 }

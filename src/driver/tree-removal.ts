@@ -29,7 +29,7 @@ export class TreeRemoval {
     this.#pending.delete(path);
   }
 
-  /** Resolves when nothing is left at `path`; whoever comes second waits, then ends what the first one could not. */
+  /** Resolves when nothing is left at `path`. A second caller waits for the first, then removes what that one could not. */
   run(path: string, signal?: AbortSignal): Promise<void> {
     return this.#paths.run(path, async () => {
       this.#pending.add(path);

@@ -1,6 +1,6 @@
 /**
  * Limits of a registration: defaults, and how the levels (built-in, store, call) are joined.
- * A layer comes from strangers, so every limit is on unless somebody lifts it with `Infinity`.
+ * Layers are not trusted, so every limit is on unless the caller lifts it with `Infinity`.
  */
 import { statfs } from 'node:fs/promises';
 import { invalidArgument, systemError } from '../errors.js';
@@ -46,8 +46,8 @@ const KEYS: readonly (keyof UnpackLimits)[] = [
 ];
 
 /**
- * Refuses what is no set of limits: unknown keys, and values that are no whole number >= 0 (`Infinity` lifts a limit;
- * a ratio may have a fraction). Throws ERR_INVALID_ARGUMENT.
+ * Refuses unknown keys, and values that are not whole numbers >= 0 (`Infinity` lifts a limit; a ratio may have a
+ * fraction). Throws ERR_INVALID_ARGUMENT.
  */
 export function validateLimits(limits: UnpackLimits): void {
   if (typeof limits !== 'object' || limits === null) {

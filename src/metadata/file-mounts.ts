@@ -34,7 +34,7 @@ export class FileMounts {
     place.mustWrite('write the record of an RW layer');
     const final = place.at(mountName(name));
     const path = this.#pendingPath(record.id);
-    // A record that nobody knows of may have the name: it changes places with the new one, and goes.
+    // A record that the store does not know may have the name: it is exchanged with the new one and removed.
     const taken = isThere(final);
     const publish: BatchOp = taken
       ? { op: 'exchange', path, dest: final }
@@ -52,7 +52,7 @@ export class FileMounts {
     const from = place.at(mountName(name));
     const path = this.#pendingPath(id);
     const there = isThere(from);
-    // An empty record is as good an intent as the one that is gone. Not taken back by whatever fails later.
+    // The record is missing; an empty one is an intent as well. A later failure does not remove it.
     if (!there) await place.batch(this.#makePending(path));
     const files = Object.values(MOUNT_FILES).map((file) => join(path, file));
     await remove({
@@ -96,7 +96,7 @@ export class FileMounts {
     const final = place.at(mountName(name));
     await place.busyWith(temporaryName('mount'), async (path) => {
       const ops: BatchOp[] = [{ op: 'mkdir', path, mode: MODES.directory }, ...this.#writes(path, record)];
-      // An older record changes places with the new one and then goes: there is no moment without one.
+      // An older record is exchanged with the new one and then removed, so that there is always one.
       const publish: BatchOp = { op: (await exists(final)) ? 'exchange' : 'rename', path, dest: final };
       await place.batch([...ops, publish, ...place.syncs(dirname(final))]);
     });

@@ -164,7 +164,7 @@ function loadMount(loaded: LoadedRecords, base: string, entry: Dirent, source: S
   }
 }
 
-/** Whose files a broken record still names: they may be all that is left of somebody's work. */
+/** The driver id that a broken record still names: its files may be the only copy of a user's work. */
 function namedDirectory(files: FilesOfRecord, file: string, read: (text: string) => string): { cacheID?: string } {
   const cacheID = attempt(files, () => required(files, file, read));
   return typeof cacheID === 'string' ? { cacheID } : {};

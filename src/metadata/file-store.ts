@@ -111,7 +111,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
     let flaw = 'is missing';
     try {
       const stat = await lstat(path);
-      // Never through a link: whoever reads the file opens it by this path.
+      // Never through a link: readers open the file by this path.
       if (stat.isFile() && stat.size > 0) return path;
       flaw = stat.isFile() ? 'is empty' : 'is no regular file';
     } catch (error) {

@@ -76,7 +76,7 @@ export class FileTransaction implements MetadataTransaction {
     const writer = compressInput ? gzipInto(file) : file;
     this.#tarSplitStream = writer;
     this.#tarSplitDone = finished(writer, { readable: false });
-    // Whoever writes sees the stream's error; commit awaits this promise too, so it must not count as unhandled before.
+    // The writer gets the stream's error. commit awaits this promise later; until then a rejection must not count as unhandled.
     this.#tarSplitDone.catch(() => undefined);
     return writer;
   }
@@ -130,7 +130,7 @@ export class FileTransaction implements MetadataTransaction {
     }
     if (this.#hasTarSplit) {
       const tarSplit = join(path, LAYER_FILES.tarSplit);
-      // Native code makes it 0600, whoever wrote it; Docker has it like the others.
+      // An engine makes the file 0600; Docker gives it the mode of the other files.
       ops.push({ op: 'chmod', path: tarSplit, mode: MODES.file });
       ops.push(...place.syncs(tarSplit));
     }
@@ -146,7 +146,7 @@ export class FileTransaction implements MetadataTransaction {
     }
   }
 
-  /** A complete record in the way is the caller's mistake; one that lacks its ids is moved to where recovery finds it. */
+  /** A complete record of that name is the caller's mistake; an incomplete one is moved to where recovery finds it. */
   async #clearWay(final: string, id: ChainID): Promise<void> {
     if ((await statOf(final)) === undefined) return;
     const complete = await Promise.all(

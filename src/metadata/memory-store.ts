@@ -1,4 +1,4 @@
-/** A metadata store that forgets everything with the process: for tests, and for stores whose layers are thrown away with it. */
+/** A metadata store in memory: for tests, and for stores whose layers are needed only as long as the process runs. */
 import { Readable, Writable } from 'node:stream';
 import { gunzipSync } from 'node:zlib';
 import type { ChainID, DiffID } from '../digest.js';

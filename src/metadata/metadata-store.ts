@@ -91,7 +91,7 @@ export interface BrokenRecord {
   chainID?: ChainID;
   /** The RW layer that its name says. */
   name?: string;
-  /** The driver's id that the record still names, where that file is readable: its directory is somebody's layer. */
+  /** The driver's id that the record still names, where that file is readable: its directory is a layer. */
   cacheID?: string;
 }
 

@@ -67,7 +67,7 @@ export class RecordDirectory {
     try {
       await work(path);
     } finally {
-      // How the work went is what counts: a leftover below tmp/ is no record and goes with the next cleanup or open.
+      // Only the outcome of the work counts: a leftover below tmp/ is no record; the next cleanup or open removes it.
       await removeAll(path).catch(() => undefined);
       this.busy.delete(name);
     }
@@ -76,7 +76,7 @@ export class RecordDirectory {
   /** Takes `from` out of sight as `path` first (where given), then deletes it: a crash leaves a whole record or a leftover. */
   async delete(from: string | undefined, path: string, files: readonly string[]): Promise<void> {
     if (from !== undefined) await this.batch([{ op: 'rename', path: from, dest: path }, ...this.syncs(dirname(from))]);
-    // The known files are one call; whatever else lies in there goes too, as with Docker's RemoveAll.
+    // One call removes the known files; the rest of the directory is removed too, as by Docker's RemoveAll.
     const known: BatchOp[] = files.map((file) => ({ op: 'unlink', path: join(path, file), missingOk: true }));
     try {
       await this.batch([...known, { op: 'rmdir', path, missingOk: true }]);
@@ -84,7 +84,7 @@ export class RecordDirectory {
       try {
         await removeAll(path);
       } catch (error) {
-        // Out of sight already, which is what was asked for: the leftover goes with the next cleanup or open.
+        // No reader sees it any more, so the removal succeeded; the next cleanup or open removes the leftover.
         if (from === undefined) throw error;
       }
     }

@@ -51,7 +51,7 @@ export function readMountID(text: string): string {
   return id;
 }
 
-/** Bytes. Go's ParseInt trims nothing; a negative size, or one that no file system can hold, is nobody's layer. */
+/** Bytes. Go's ParseInt trims nothing. A negative size, or one that no file system can hold, is refused. */
 export function readSize(text: string): number {
   const size = /^\+?[0-9]{1,19}$/.test(notEmpty(text)) ? Number(text) : NaN;
   if (!Number.isSafeInteger(size)) throw new InvalidRecordError(`holds ${quote(text)}, no count of bytes`);

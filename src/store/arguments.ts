@@ -1,4 +1,4 @@
-/** Checks of what callers pass: the options of openStore and of every operation. What a driver or an engine knows better is left to it. */
+/** Checks the arguments and options of openStore and of every operation. Drivers and engines check what only they know. */
 import { type ChainID, parseChainID, parseDiffID, parseDigest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
 import { invalidArgument } from '../errors.js';
@@ -14,7 +14,7 @@ import type {
   VerifyOptions,
 } from './types.js';
 
-/** An options object with no other keys than `known`. */
+/** Checks that `options` is an object with no keys but `known`. */
 export function checkOptions(options: unknown, what: string, known: readonly string[]): void {
   if (options === undefined) return;
   if (options === null || typeof options !== 'object' || Array.isArray(options)) {
@@ -199,7 +199,7 @@ export function checkChainOptions(options: unknown): RegisterOptions {
   return given;
 }
 
-/** A copy, so that what the caller does with the array later changes nothing. */
+/** Returns a copy, so that later changes of the caller's array have no effect. */
 export function checkLinks(layers: unknown): ChainLink[] {
   if (!Array.isArray(layers))
     throw invalidArgument(`the layers must be an array of { tar, diffID }, not ${formatValue(layers)}`);

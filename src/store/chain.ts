@@ -62,7 +62,7 @@ export async function registerChain(
   }
 }
 
-/** The pins of one chain, bottom first, from where each is taken to the end of the call, however that ends. */
+/** The pins of one chain, bottom first. Each is held until the end of the call, also when the call fails. */
 class Pins {
   readonly #nodes: LayerNode[] = [];
   readonly #made: LayerNode[] = [];
@@ -71,23 +71,23 @@ class Pins {
     return this.#nodes.at(-1);
   }
 
-  /** A node that has a pin for this. */
+  /** Adds a node that was pinned for this chain. */
   add(node: LayerNode): void {
     this.#nodes.push(node);
   }
 
-  /** The same of a layer that this call published. */
+  /** Adds the pin of a layer that this call published. */
   addMade(node: LayerNode): void {
     this.#made.push(node);
     this.add(node);
   }
 
-  /** The call fails: what it published and nobody else wants goes with its pins. */
+  /** After a failure: ends the pins and removes the published layers that nothing else keeps. */
   abandonMade(): void {
     for (const node of this.#made) if (node.handles === 0) node.abandoned = true;
   }
 
-  /** Top first: a layer that goes takes its parents along. */
+  /** Top first, because removing a layer removes its unused parents. */
   async release(ctx: StoreContext): Promise<void> {
     for (const node of this.#nodes.splice(0).reverse()) await unpin(ctx, node);
   }
@@ -101,7 +101,7 @@ function withChainIDs(layers: readonly ChainLink[], parent: ChainID | undefined)
   });
 }
 
-/** Walks up the chain: what is there is pinned, what others make is waited for, the rest is made. */
+/** Walks up the chain: pins layers that exist, waits for layers that other calls make, and makes the rest. */
 async function registerLinks(
   ctx: StoreContext,
   links: readonly Link[],
@@ -123,7 +123,7 @@ async function registerLinks(
       await raceAbort(flight, options.signal);
       continue;
     }
-    // Nobody makes this one, so nobody makes one above it: those would need it as their parent.
+    // No call makes this layer, so none makes a layer above it, which would need it as a parent.
     const rest = links.slice(index);
     const finish = ctx.flights.start(rest.map(({ chainID }) => chainID));
     try {
@@ -211,7 +211,7 @@ async function makeLinks(
   if (overtaken && rest.length > 0) await makeLinks(ctx, rest, pins, options);
 }
 
-/** `onProgress` of the call hears the sum over all layers, each layer's own listener that layer's. */
+/** The call's `onProgress` gets the sum over all layers; a layer's own listener gets that layer's counters. */
 function sumOfProgress(
   options: RegisterOptions,
   count: number,

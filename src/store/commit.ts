@@ -1,6 +1,6 @@
 /**
- * A writable layer's changes made a read-only layer. The same bytes as its tar registered would give, without packing
- * and unpacking where the driver can; with `consume` its files are taken over and the RW layer is gone afterwards.
+ * Commits: makes a read-only layer of an RW layer's changes. The layer is the same as if the tar of the changes were
+ * registered, but a driver that can makes no tar. With `consume` the layer takes the files and the RW layer is removed.
  */
 import type { ChainID } from '../digest.js';
 import { errorFields } from '../util/logger.js';
@@ -88,7 +88,7 @@ async function consume(
     const published = await publishDraft(ctx, draft, parent);
     node = published.node;
     if (!published.fresh) {
-      // The same layer was there already: the files taken over are not needed, and the RW layer goes as asked.
+      // The same layer exists already: its own files stay, the taken ones and the RW layer are removed.
       draft.publishing = false;
       try {
         await removeRWLayer(ctx, rw);
@@ -112,7 +112,7 @@ async function consume(
   }
 }
 
-/** The RW layer has its files again. What fails here keeps the intent, so that the next open tries again. */
+/** Gives the RW layer its files back. On failure the intent stays, and the next open tries again. */
 async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<void> {
   try {
     await ctx.driver.undoConsume(draft.cacheID, rw.mountID);
@@ -128,7 +128,7 @@ async function giveBack(ctx: StoreContext, draft: Draft, rw: RWNode): Promise<vo
   await discardDraft(ctx, draft);
 }
 
-/** The layer is published: from here on the RW layer only goes, now or by recovery. Whether it is gone now. */
+/** The layer is published, so the RW layer is removed, now or by recovery. Returns whether it was removed now. */
 async function dropConsumed(ctx: StoreContext, rw: RWNode): Promise<boolean> {
   try {
     await removeRWLayer(ctx, rw);
@@ -159,7 +159,7 @@ async function publish(
   return node;
 }
 
-/** A registerChain that makes the same layer goes first, as in register(). */
+/** Waits for a registerChain that makes the same layer, as register() does. */
 async function waitForChain(ctx: StoreContext, draft: Draft): Promise<void> {
   if (draft.record !== undefined) await ctx.flights.of(draft.record.chainID);
 }

@@ -14,17 +14,17 @@ import type { FreedItem } from './types.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { References } from './references.js';
 
-/** Names the chains that somebody beside this store refers to; rejects where it cannot name all of them. */
+/** Lists the chains that other programs' records refer to; rejects if the list cannot be complete. */
 export type ReferenceSource = () => Promise<Iterable<ChainID>>;
 
-/** Something that lies about and is ours to remove. */
+/** A file or directory that an interrupted operation left, and that we may remove. */
 export interface Leftover {
   item: FreedItem;
   /** Absent: the driver's own `cleanup` removes it. */
   remove?: () => Promise<void>;
 }
 
-/** Names what somebody beside this store left on disk, and removes it. */
+/** Lists and removes what another room left on disk. */
 export type LeftoverSource = () => Promise<readonly Leftover[]>;
 
 export interface StoreContext {
@@ -56,13 +56,13 @@ export interface StoreContext {
   readonly background: TaskQueue;
   /** Driver ids of layers whose removal this process will end. */
   readonly removing: Set<string>;
-  /** Ends of removals that wait for whoever still reads. */
+  /** Removals that wait for readers of the files. */
   readonly trailing: Set<Promise<void>>;
   /** Ends streams and views that are still open when the store closes. */
   readonly open: Set<() => Promise<void> | void>;
 }
 
-/** Paths below `<root>/layerstore/`: all that the store itself knows of the disk. */
+/** Paths below `<root>/layerstore/`, the only paths that the store itself knows. */
 export interface OwnPaths {
   readonly directory: string;
   readonly lock: string;

@@ -1,6 +1,6 @@
 /**
- * A layer in the making: a driver directory and a metadata transaction, invisible until published. Whoever begins a
- * draft publishes or discards it; a crash in between leaves an intent, by which recovery discards it.
+ * A draft is a layer that is being made: a driver directory and a metadata transaction, invisible until published. The
+ * code that begins a draft publishes or discards it; after a crash recovery finds its intent and discards it.
  */
 import { type ChainID, createChainID } from '../digest.js';
 import type { ApplyOptions, ApplyResult } from '../driver/graph-driver.js';
@@ -18,22 +18,22 @@ import type { LayerNode } from './layer-map.js';
 import type { Observed, OperationDetails } from './lifecycle.js';
 import type { RegisterOptions } from './types.js';
 
-/** A discarded draft's files are waited for so long: small ones are gone when the caller hears of the failure. */
+/** Milliseconds to wait for the removal of a discarded draft, so that small ones are removed when the caller gets the error. */
 const DISCARD_PATIENCE = 50;
 
 export interface Draft {
   readonly cacheID: string;
   /** Of the event of the operation that it is made for. */
   readonly details: OperationDetails;
-  /** Set by the filling. */
+  /** Set when the draft is filled. */
   tx?: FullMetadataTransaction;
   record?: LayerRecord;
   result?: ApplyResult;
-  /** Publication was begun: the record may be there although it failed. */
+  /** Publication has begun: the record may exist even if it failed. */
   publishing?: boolean;
 }
 
-/** What register, registerChain and commit pass on to the driver. */
+/** The options that register, registerChain and commit pass to the driver. */
 export function applyOptions(
   ctx: StoreContext,
   options: RegisterOptions,
@@ -47,7 +47,7 @@ export function applyOptions(
   };
 }
 
-/** Writes the intent; nothing of the driver's is there yet. */
+/** Writes the intent, before the driver makes anything. */
 export async function beginDraft(ctx: StoreContext, intent: Intent, { details }: Observed<object>): Promise<Draft> {
   const cacheID = randomID();
   await ctx.intents.begin(cacheID, intent, { sync: ctx.durability === 'strict' });
@@ -68,7 +68,7 @@ export async function unpackDraft(
   );
 }
 
-/** Runs `fill` with a place for the tar-split record, checks what came of it, and completes the record. */
+/** Runs `fill` with a target for tar-split, checks its result, and completes the record. */
 export async function fillDraft(
   ctx: StoreContext,
   draft: Draft,
@@ -82,7 +82,7 @@ export async function fillDraft(
   const result = await fill(
     ctx.driver.capabilities.reproducesExactDiffs ? {} : { tarSplit: await tx.tarSplitTarget() },
   );
-  // A driver of somebody else's may have left the checks to us.
+  // A driver from outside may not have checked these.
   if (expected.diffID !== undefined && result.diffID !== expected.diffID) {
     throw digestMismatch('the diff id of the tar', result.diffID, expected.diffID);
   }
@@ -112,7 +112,7 @@ export async function fillDraft(
   ]);
 }
 
-/** What of an archive the kernel cannot hold is no failure, and not silent either. */
+/** Logs what an archive holds and the kernel cannot: it is not a failure. */
 export function tellIgnored(
   ctx: StoreContext,
   details: OperationDetails,
@@ -129,8 +129,8 @@ export function tellIgnored(
 }
 
 /**
- * One rename makes the draft a layer, which comes back with a pin on it; or the layer is there already, and the draft
- * is still the caller's to discard (`fresh` is false). The parent must be pinned.
+ * Publishes the draft by one rename and returns the layer, pinned. If the layer exists already, `fresh` is false and the
+ * caller must discard the draft. The parent must be pinned.
  */
 export async function publishDraft(
   ctx: StoreContext,
@@ -140,7 +140,7 @@ export async function publishDraft(
   const { record, tx } = draft as Required<Draft>;
   const { chainID } = record;
   for (;;) {
-    // A removal of the same layer that was decided before ends first.
+    // Waits for a removal of the same layer that began earlier.
     await ctx.layers.erasing(chainID);
     const published = await ctx.locks.run(`layer:${chainID}`, async () => {
       if (ctx.layers.erasing(chainID) !== undefined) return undefined;
@@ -159,7 +159,7 @@ export async function publishDraft(
   }
 }
 
-/** The draft is a layer: nothing names it as unfinished any more. */
+/** The draft is published: ends its intent. */
 export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
   try {
     await ctx.intents.end(draft.cacheID);
@@ -172,7 +172,7 @@ export async function endDraft(ctx: StoreContext, draft: Draft): Promise<void> {
   }
 }
 
-/** Takes everything back. Never rejects: what it cannot remove keeps its intent, for cleanup() and the next open. */
+/** Removes the draft. Never rejects: if something cannot be removed, the intent stays for cleanup() and the next open. */
 export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<void> {
   try {
     await withdraw(ctx, draft);
@@ -188,7 +188,7 @@ export async function discardDraft(ctx: StoreContext, draft: Draft): Promise<voi
   }
 }
 
-/** A commit that failed after its rename left a record of files that are about to go. */
+/** Removes the record that a failed publication left, before its files are removed. */
 export async function withdraw(ctx: StoreContext, draft: Draft): Promise<void> {
   if (draft.publishing !== true || draft.record === undefined) return;
   const { chainID, cacheID } = draft.record;
@@ -207,7 +207,7 @@ async function removeSoon(ctx: StoreContext, id: string): Promise<void> {
   await withTimeout(unlinked, DISCARD_PATIENCE);
 }
 
-/** What was written for these driver ids before this call is on disk when it resolves. An abort does not wait for the disk. */
+/** Syncs what was written for these driver ids before this call. An abort rejects at once, without waiting for the disk. */
 export async function syncData(ctx: StoreContext, ids: readonly string[], signal?: AbortSignal): Promise<void> {
   if (ctx.durability !== 'strict' || ids.length === 0) return;
   await raceAbort(ctx.driver.sync(ids), signal);

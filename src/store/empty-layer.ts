@@ -1,4 +1,4 @@
-/** The layer of the tar that holds nothing: 1,024 zero bytes. It needs no store, no handle and no release. */
+/** The layer of the empty tar, 1,024 zero bytes. It needs no store, no handle and no release. */
 import { Readable } from 'node:stream';
 import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
 import { invalidArgument, LayerStoreError } from '../errors.js';

@@ -1,4 +1,4 @@
-/** A layer's bytes out again: its exact tar, verified; a difference between layers; into a stream, a descriptor or a file. */
+/** Exports a layer: its exact tar, verified, or its difference from an ancestor, to a stream, a descriptor or a file. */
 import { Readable } from 'node:stream';
 import type { ChainID } from '../digest.js';
 import type { ExactLayer } from '../driver/driver.js';
@@ -11,12 +11,12 @@ import type { LayerNode, Readers } from './layer-map.js';
 import type { Exported, ExportOptions } from './types.js';
 import { formatValue } from '../util/quote.js';
 
-/** The registered bytes; the stream errors with ERR_LAYER_CORRUPT rather than end on others. */
+/** The registered bytes. If the digest differs, the stream fails with ERR_LAYER_CORRUPT instead of ending. */
 export async function tarStream(ctx: StoreContext, node: LayerNode): Promise<Readable> {
   return guard(ctx, node.readers, () => ctx.driver.exactTar(exactLayer(ctx, node)));
 }
 
-/** What differs from an ancestor; without one the whole tree. */
+/** The difference from an ancestor; without one the whole tree. */
 export async function tarStreamFrom(ctx: StoreContext, node: LayerNode, ancestor?: ChainID): Promise<Readable> {
   let base: string | undefined;
   if (ancestor !== undefined) {
@@ -41,7 +41,7 @@ export async function guard(ctx: StoreContext, readers: Readers, start: () => Pr
   const atClose = (): Promise<void> =>
     new Promise((closed) => {
       stream.once('close', closed);
-      // Without a listener this error would end the process; a reader who listens hears it all the same.
+      // Without a listener this error would end the process; other listeners still get it.
       stream.once('error', () => undefined);
       stream.destroy(new LayerStoreError('ERR_STORE_CLOSED', 'the store was closed while this stream was read'));
     });
@@ -72,7 +72,7 @@ export async function exportTo(
   return fd === undefined ? intoFile(path, ctx.durability === 'strict', write) : intoDescriptor(fd, write);
 }
 
-/** A caller's descriptor stays open; its failures are told as those of a path are. */
+/** Writes to a caller's descriptor, which stays open. Its errors become ERR_SYSTEM, as for a path. */
 export async function intoDescriptor<T>(fd: number, write: (fd: number) => Promise<T>): Promise<T> {
   try {
     return await write(fd);

@@ -1,6 +1,6 @@
 /**
- * What somebody beside this store refers to: Docker's images and its builder share the root, and `image/` reads their
- * records for us. Where they are there and nobody can name all that they refer to, nothing may be deleted.
+ * References of other programs: Docker's images and its builder share the root, and `image/` reads their records. If such
+ * records exist and cannot all be read, nothing may be deleted.
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import type { StoreContext } from './context.js';
 
 export interface ExternalReferences {
   chains?: ReadonlySet<ChainID>;
-  /** Why the set cannot be complete. */
+  /** Why the list may be incomplete. */
   incomplete?: string;
 }
 
@@ -33,14 +33,14 @@ export async function externalReferences(ctx: StoreContext): Promise<ExternalRef
   return { chains };
 }
 
-/** The record directory of Docker's under this root, if there is one. */
+/** Docker's directory of records under this root, if it exists. */
 async function dockerState(ctx: StoreContext): Promise<string | undefined> {
   for (const path of [join(ctx.root, 'image', ctx.driver.name, 'imagedb'), join(ctx.root, 'buildkit')]) {
     try {
       await stat(path);
       return path;
     } catch (error) {
-      // Not there is the usual case; anything else means that we cannot know.
+      // Missing is the usual case; after any other error the list may be incomplete.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return path;
     }
   }

@@ -1,6 +1,6 @@
 /**
- * Disk space: what is used, what crashes left, and layers that nothing refers to; each byte explained, on a dry run too.
- * Things that are ours to remove come with what removes them; what nothing of ours names is only reported.
+ * Disk space: usage, leftovers of crashes, and layers without references, each with a reason, on a dry run too. An item
+ * that may be removed comes with its removal; a directory that no record or intent names is only reported.
  */
 import { readdir, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ export async function cleanup(ctx: StoreContext): Promise<CleanupReport> {
   return reportOf({ ours: gone, foreign: removed.foreign });
 }
 
-/** Removes what is ours; what cannot be removed is logged and left out of the report. */
+/** Removes our leftovers. An item that cannot be removed is logged and left out of the report. */
 async function removeLeftovers(ctx: StoreContext, found: Leftovers): Promise<Leftovers> {
   const ours = [];
   for (const leftover of found.ours) {
@@ -66,7 +66,7 @@ export async function gc(ctx: StoreContext, dryRun: boolean): Promise<GcReport> 
   if (expired.length > 0) await ctx.references.drop(expired);
   const items: FreedItem[] = [];
   const removed: LayerMetadata[] = [];
-  // Deepest first; each takes its parents along where nothing else holds them.
+  // Deepest first: removing a layer also removes parents that nothing else holds.
   for (const node of unreferenced(ctx, chains)) {
     const taken = takeUnheld(ctx, node, chains);
     if (taken.length === 0) continue;
@@ -77,7 +77,7 @@ export async function gc(ctx: StoreContext, dryRun: boolean): Promise<GcReport> 
   return merge(leftovers, items, removed, false);
 }
 
-/** Layers without handle, RW layer, work or reference, and with no child but such; deepest first. */
+/** Layers without handle, RW layer, pin or reference, all of whose children are such layers; deepest first. */
 function unreferenced(ctx: StoreContext, external: ReadonlySet<ChainID>): LayerNode[] {
   const deepestFirst = [...ctx.layers].sort((a, b) => b.depth - a.depth);
   const doomedChildren = new Map<LayerNode, number>();
@@ -128,7 +128,7 @@ export function recordedIDs(ctx: StoreContext): Set<string> {
 export async function findLeftovers(ctx: StoreContext): Promise<Leftovers> {
   const found: Leftovers = { ours: [], foreign: [] };
   const there = new Set(await ctx.driver.list());
-  // Asked after the listing: what was published in between is recorded, what was begun is a live intent.
+  // Read after the listing: a layer that was published in between has a record, a new draft has an intent in memory.
   const recorded = recordedIDs(ctx);
   const named = new Set<string>();
   for (const intent of await ctx.intents.stored()) {
@@ -194,7 +194,7 @@ function consumedIDs({ kind, rwID }: StoredIntent): string[] {
   return kind === 'consume' && rwID !== undefined ? [rwID, `${rwID}-init`] : [];
 }
 
-/** Whether the RW layer that an intent speaks of is on record, also where this process believes it gone. */
+/** Whether the RW layer of an intent has a record, also if this process has removed it from its map. */
 async function hasRecord(ctx: StoreContext, { name, rwID }: StoredIntent): Promise<boolean> {
   if (name === undefined || rwID === undefined) return true; // a torn intent says too little to act on
   return isRecorded(ctx.metadata, name, rwID);
@@ -267,14 +267,14 @@ async function addForeign(
   }
 }
 
-/** Bytes allocated; 0 where the driver cannot say, or the id is going right now. */
+/** Bytes allocated; 0 if the driver cannot tell, or if the id is being removed right now. */
 async function bytesOf(ctx: StoreContext, ids: readonly string[]): Promise<number> {
   let bytes = 0;
   for (const id of ids) bytes += (await ctx.driver.usage(id).catch(() => undefined))?.allocated ?? 0;
   return bytes;
 }
 
-/** Bytes of the files of a small tree of our own; what goes meanwhile counts nothing. */
+/** Bytes of the files of a small tree of our own. A file that is removed meanwhile counts 0. */
 async function treeBytes(path: string): Promise<number> {
   const own = await stat(path).catch(() => undefined);
   if (own === undefined) return 0;

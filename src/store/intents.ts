@@ -1,8 +1,7 @@
 /**
- * What is about to be made or removed, written down before it is begun: after a crash a driver directory that no record
- * names is ours to remove only if an intent names it. The file's name is the driver's id, so that an intent whose
- * content a power cut took still says the one thing that matters. A directory of such a name is the record of an RW layer
- * that is being made or removed.
+ * An intent names a driver directory before it is made or removed. After a crash a driver directory without a record may
+ * be removed only if an intent names it. The intent's file name is the driver id, so that it is known even if a power cut
+ * took the file's content. A directory of such a name is the record of an RW layer that is being made or removed.
  */
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,9 +16,9 @@ export interface Intent {
    * files after it. `consume`: an RW layer's files become the layer. `repair`: fresh contents, to be exchanged.
    */
   kind: 'layer' | 'rw' | 'remove' | 'consume' | 'repair';
-  /** More ids that share its fate. */
+  /** More driver ids that are made or removed with it. */
   with?: readonly string[];
-  /** The RW layer concerned. */
+  /** Name of the RW layer. */
   name?: string;
   /** `consume`: the driver's id of the RW layer. */
   rwID?: string;
@@ -56,12 +55,12 @@ export class Intents {
     return this.#live.has(id);
   }
 
-  /** This process works on `id`: what lies here of it is no leftover until {@link letGo}. */
+  /** This process works on `id`: its intent is no leftover until {@link letGo}. */
   hold(id: string): void {
     this.#live.add(id);
   }
 
-  /** It does no more: what lies here of it now is recovery's. */
+  /** This process has ended its work on `id`: an intent that is still here is for recovery. */
   letGo(id: string): void {
     this.#live.delete(id);
   }
@@ -91,7 +90,7 @@ export class Intents {
     }
   }
 
-  /** The steps that end one which is a file. */
+  /** The steps that remove an intent that is a file. */
   endSteps(id: string): BatchOp[] {
     return [{ op: 'unlink', path: join(this.directory, id), missingOk: true }];
   }
@@ -106,7 +105,7 @@ export class Intents {
     this.#live.delete(id);
   }
 
-  /** What earlier processes left, and where: content that cannot be read is left out, the id counts. */
+  /** Intents of earlier processes and their paths. Content that cannot be read is left out; the id is enough. */
   async stored(): Promise<StoredIntent[]> {
     const found: StoredIntent[] = [];
     for (const name of await readdir(this.directory)) {
@@ -115,7 +114,7 @@ export class Intents {
     return found;
   }
 
-  /** How many there are, of this process and of earlier ones. */
+  /** Number of intents, of this process and of earlier ones. */
   async count(): Promise<number> {
     return (await readdir(this.directory)).filter(isDriverID).length;
   }

@@ -78,7 +78,7 @@ class LayerHandle implements Layer {
   view(): Promise<MountedPath> {
     return this.#run('view', async (node) => {
       this.#ctx.lifecycle.checkWritable('view a layer');
-      // Counted before the mount is made, so that no release can come in between.
+      // Counted before the mount is made, so that no release can happen in between.
       this.#views += 1;
       try {
         return await openView(this.#ctx, node, () => (this.#views -= 1));
@@ -157,13 +157,13 @@ export function createHandle(ctx: StoreContext, node: LayerNode): Layer {
   return new LayerHandle(ctx, node, 'live');
 }
 
-/** The object without a count that `map()` and `parent` give. */
+/** The object that `map()` and `parent` return; it does not keep the layer. */
 export function lend(ctx: StoreContext, node: LayerNode): Layer {
   node.borrowed ??= new LayerHandle(ctx, node, 'lent');
   return node.borrowed;
 }
 
-/** Ends a handle; what that removed, top first. */
+/** Ends a handle. Returns the removed layers, top first. */
 export async function releaseHandle(
   ctx: StoreContext,
   layer: unknown,
@@ -176,7 +176,7 @@ export async function releaseHandle(
   }
   try {
     const removed = await remove(node);
-    // Work that began on it meanwhile decides at its end.
+    // Work that pinned it meanwhile removes it at its end.
     if (!node.gone && node.handles === 0 && node.pins > 0) node.abandoned = true;
     return removed;
   } catch (error) {
@@ -204,7 +204,7 @@ export async function openView(ctx: StoreContext, node: LayerNode, closed: () =>
         closed();
       },
       (error: unknown) => {
-        // Busy: still open, and disposing again tries again.
+        // Busy: the view stays open, and can be disposed again.
         disposal = undefined;
         throw error;
       },

@@ -1,6 +1,6 @@
 /**
- * The layers and RW layers that are there, as trees in memory. The maps change only in synchronous sections, so that what
- * one sees before an `await`-free block is still true in it.
+ * The layers and RW layers of the store, as trees in memory. The maps change only in synchronous sections, so a check holds
+ * until the next `await`.
  */
 import type { ChainID, DiffID } from '../digest.js';
 import { LayerStoreError } from '../errors.js';
@@ -8,17 +8,17 @@ import type { Descriptor, LayerRecord } from '../metadata/metadata-store.js';
 import type { Layer, LayerMetadata, RWLayerInfo } from './types.js';
 import { defined } from '../util/defined.js';
 
-/** Counts who reads a thing's files now; its files go only when nobody does. */
+/** Counts the readers of a layer's files; the files are removed only when there are none. */
 export class Readers {
   #count = 0;
-  /** Made when somebody waits: there is one of this for each layer. */
+  /** Made on the first wait, since there is one for each layer. */
   #idle: (() => void)[] | undefined;
 
   get count(): number {
     return this.#count;
   }
 
-  /** Gives what ends this reading; calling it twice is once. */
+  /** Begins a reading; returns the function that ends it, which may be called twice. */
   enter(): () => void {
     this.#count += 1;
     let inside = true;
@@ -49,13 +49,13 @@ export class LayerNode {
   readonly descriptor: Descriptor | undefined;
   /** A layer without parent has depth 1. */
   readonly depth: number;
-  /** Made when somebody reads: most of the layers of a large store never are. */
+  /** Made on the first reading: most layers of a large store are never read. */
   #readers: Readers | undefined;
   handles = 0;
   children = 0;
   rwLayers = 0;
   pins = 0;
-  /** Its last handle was released while work held it: it goes with that work, unless that gave it a child. */
+  /** Its last handle was released while a pin held it: the end of the pin removes it, unless it has a child by then. */
   abandoned = false;
   /** Taken out of the map. */
   gone = false;
@@ -88,7 +88,7 @@ export class LayerNode {
 
 export class LayerMap implements Iterable<LayerNode> {
   readonly #nodes = new Map<ChainID, LayerNode>();
-  /** Removals whose record may still be on disk: who publishes the same layer waits for them. */
+  /** Removals whose record may still be on disk; publishing the same layer waits for them. */
   readonly #erasing = new Map<ChainID, Promise<void>>();
 
   get count(): number {
@@ -165,11 +165,11 @@ export class RWNode {
   readonly parent: LayerNode | undefined;
   readonly owners = new Map<object, number>();
   readonly readers = new Readers();
-  /** Mounts over all handles, and those of nobody: found at open. */
+  /** Mounts over all handles, and adopted ones, which were found at open. */
   mountCount = 0;
   unowned = 0;
   path: string | undefined;
-  /** Label of the mount; `null` where an earlier process made it and nobody knows. */
+  /** Label of the mount; `null` if an earlier process made the mount: its label is not known. */
   label: string | undefined | null;
   /** Label given at creation: what `mount()` without one uses. Known to this process alone. */
   defaultLabel: string | undefined;

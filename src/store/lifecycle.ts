@@ -1,7 +1,7 @@
 /**
  * Operations of a store: whether it takes them, which of them run, and how each is told to who watches, by one
  * `node:diagnostics_channel` an operation, named `layerstore:OPERATION`. A message is published when the operation has ended;
- * building it costs nothing where nobody listens.
+ * building it costs nothing without a listener.
  */
 import { channel, type Channel } from 'node:diagnostics_channel';
 import { LayerStoreError } from '../errors.js';

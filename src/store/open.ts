@@ -214,7 +214,7 @@ async function makeOwnDirectory(path: string): Promise<void> {
  */
 async function shutDown(ctx: StoreContext, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
   for (const end of [...ctx.open]) await end();
-  await Promise.all(ctx.trailing); // nobody reads any more
+  await Promise.all(ctx.trailing); // there are no readers any more
   await withTimeout(ctx.background.idle(), DELETION_PATIENCE, signal);
   const pendingRemovals = ctx.readOnly ? 0 : await stopRemovals(ctx, signal);
   if (pendingRemovals > 0) {

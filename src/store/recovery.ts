@@ -36,7 +36,7 @@ export async function loadReadOnly(ctx: StoreContext): Promise<void> {
   }
 }
 
-/** RW layers whose files a commit is taking over, or was when it was killed: for a reader they are not complete. */
+/** RW layers whose files a commit takes over, or took when it was killed: to a read-only store they are incomplete. */
 async function takenOver(ctx: StoreContext): Promise<Set<string>> {
   try {
     const intents = await ctx.intents.stored();
@@ -55,9 +55,9 @@ export async function recover(ctx: StoreContext): Promise<void> {
   const joined = await reconcileRecords(ctx);
   populate(ctx, joined);
   const intents = await ctx.intents.stored();
-  // Whose directories are to stay is asked only about what an intent or a begun removal names.
+  // Only directories that an intent or a begun removal names are candidates for removal.
   const recorded = intents.length + joined.removing.length === 0 ? new Set<string>() : recordedIDs(ctx);
-  // What a damaged record still names is somebody's layer too.
+  // A driver id in a damaged record is a layer too.
   for (const { cacheID } of joined.broken) if (cacheID !== undefined) recorded.add(cacheID);
   // Consumed RW layers first: undoing one may mend a record that seems broken.
   const again = await settleConsumed(ctx, intents, recorded, joined);
@@ -206,7 +206,7 @@ async function setAside(ctx: StoreContext, broken: readonly BrokenRecord[]): Pro
   }
 }
 
-/** Transactions that were never finished, and removals whose record no longer says of what. */
+/** Unfinished transactions, and removals whose record no longer names a driver id. */
 async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRecord[]): Promise<void> {
   const { metadata } = ctx;
   for (const record of [...broken, ...(await metadata.listTemporary())]) {
@@ -223,7 +223,7 @@ async function dropTemporaryRecords(ctx: StoreContext, broken: readonly BrokenRe
   }
 }
 
-/** Mounts of RW layers count once from now on; those of read-only layers were views of a process that is gone. */
+/** Adopts mounts of RW layers with count 1. Mounts of read-only layers were views of a process that has ended. */
 async function adoptMounts(ctx: StoreContext): Promise<void> {
   const { driver } = ctx;
   const live = await driver.liveMounts();

@@ -40,9 +40,9 @@ export class References {
   readonly #path: string;
   readonly #sync: boolean;
   readonly #entries = new Map<string, Entry>();
-  /** Made when first asked: an open needs it as little as most who only read. */
+  /** Made on first use: an open does not need it. */
   #byChain: Map<ChainID, Set<Entry>> | undefined;
-  /** The write that has not begun, for whoever changes something now. */
+  /** The write that has not begun yet; a change now joins it. */
   #queued: Write | undefined;
   /** The write under way; its changes are in `#entries` and not on disk yet. */
   #running: Write | undefined;
@@ -158,7 +158,7 @@ export class References {
     if (this.#byChain !== undefined) addTo(this.#byChain, entry);
   }
 
-  /** Changes the list now, and writes it; whoever changes something before that write begins shares it. */
+  /** Changes the list at once, and writes it. Changes that come before the write begins share it. */
   async #change(action: string, changes: ReadonlyMap<string, Entry | undefined>): Promise<void> {
     const write = (this.#queued ??= this.#queue());
     for (const [name, entry] of changes) {
@@ -194,7 +194,7 @@ export class References {
     return write;
   }
 
-  /** Once for all who share a failed write: what was on disk before it is true again, but for what came later. */
+  /** Called once for a failed write: restores the list to what is on disk, except for later changes. */
   #undo(write: Write): void {
     for (const [name, before] of write.before) {
       if (this.#queued?.before.has(name) === true) this.#queued.before.set(name, before);

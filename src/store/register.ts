@@ -124,7 +124,7 @@ async function reuse(
     }
     return;
   }
-  // A stream's bytes are checked by unpacking them; what comes of it is dropped.
+  // A stream is checked by unpacking it into a draft that is discarded.
   const draft = await beginDraft(ctx, { kind: 'layer' }, options);
   try {
     await unpack(ctx, draft, node.parent, tar, options, descriptor);
@@ -162,7 +162,7 @@ async function registerDraft(
   try {
     await unpack(ctx, draft, parent, tar, options, descriptor);
     await syncData(ctx, [draft.cacheID], options.signal);
-    // A chain that makes the same layer has layers above it in the making, bound to its own directory: it goes first.
+    // A chain that makes the same layer also makes layers above it, bound to its own directory: wait for it.
     if (options.diffID === undefined) await ctx.flights.of((draft.record as LayerRecord).chainID);
     options.signal?.throwIfAborted();
     const published = await publishDraft(ctx, draft, parent);

@@ -81,7 +81,7 @@ async function eraseOne(ctx: StoreContext, node: LayerNode): Promise<void> {
     throw error;
   }
   const ended = endErasing(ctx, node);
-  // The rename is awaited, so that the layer is gone when this resolves; whoever still reads is not waited for.
+  // The rename is awaited, so that the layer is removed when this resolves; readers of its files are not.
   if (node.readers.count === 0) await ended;
   else trail(ctx, ended);
 }
@@ -107,7 +107,7 @@ async function endErasing(ctx: StoreContext, { chainID, cacheID, readers }: Laye
 }
 
 /**
- * Removes driver ids that no record names any more, as soon as nobody reads them, then the intent that names them.
+ * Removes driver ids without a record, when they have no readers, then the intent that names them.
  * Never rejects: what cannot be removed keeps its intent, for recovery.
  */
 export async function discardFiles(
@@ -155,7 +155,7 @@ async function putDead(driver: Driver, id: string): Promise<void> {
   }
 }
 
-/** Ends a pin; a layer that was released meanwhile and got no child goes now. */
+/** Ends a pin. Removes the layer if it was released meanwhile and has no child. */
 export async function unpin(ctx: StoreContext, node: LayerNode | undefined): Promise<void> {
   if (node === undefined) return;
   node.pins -= 1;

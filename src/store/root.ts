@@ -59,7 +59,7 @@ function notADirectory(root: string, cause?: unknown): LayerStoreError {
   });
 }
 
-/** Who can write to the root can have any file of any layer replaced: owner and mode must rule that out. */
+/** A user who can write to the root can replace any file of any layer, so owner and mode must not allow it. */
 async function checkAccess(root: string): Promise<void> {
   const self = process.geteuid?.() ?? 0;
   for (const path of [root, ...INSIDE.map((name) => join(root, name))]) {
@@ -184,7 +184,7 @@ async function holderOf(path: string): Promise<number | undefined> {
   return undefined;
 }
 
-/** Only our own lock file holds a pid; one that is dead is of a holder before, whose successor has not written yet. */
+/** Only our own lock file holds a pid. A dead process is an earlier holder: the new one has not written its pid yet. */
 async function writtenPID(path: string): Promise<number | undefined> {
   const text = (await readRegularFile(path, 64).catch(() => undefined))?.toString('latin1') ?? '';
   if (!/^[1-9][0-9]{0,9}\n?$/.test(text)) return undefined;

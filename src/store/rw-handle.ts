@@ -189,7 +189,7 @@ export function unmountRW(ctx: StoreContext, node: RWNode, owner: object): Promi
       );
     }
     if (node.mountCount === 1) {
-      // A failure, such as somebody's working directory in there, keeps the count.
+      // A failed unmount, because a process uses the mount, keeps the count.
       await putLast(ctx, node);
       node.path = undefined;
       node.label = undefined;
@@ -211,7 +211,7 @@ async function putLast(ctx: StoreContext, node: RWNode): Promise<void> {
   }
 }
 
-/** Whose mount an unmount ends: the caller's own, else an adopted one, else any. */
+/** The mount that an unmount ends: one of the caller's, else an adopted one, else any. */
 function disown(node: RWNode, owner: object): void {
   const own = node.owners.get(owner) ?? 0;
   if (own > 0) {
@@ -227,7 +227,7 @@ function disown(node: RWNode, owner: object): void {
   }
 }
 
-/** Whether a mount that is counted is gone from the mount table; what the driver counted for it is taken back then. */
+/** Whether a counted mount is missing in the mount table; then the driver's count is taken back. */
 async function vanished(ctx: StoreContext, node: RWNode): Promise<boolean> {
   if (!(await isMissing(ctx, node))) return false;
   ctx.logger.warn({ name: node.name, path: node.path }, 'a mount has vanished behind the store and is made again');
@@ -245,7 +245,7 @@ async function isMissing(ctx: StoreContext, node: RWNode): Promise<boolean> {
   return node.belowID !== undefined && ctx.driver.mountVanished(node.mountID);
 }
 
-/** Whether the mount table has the layer although nobody counts it. */
+/** Whether the layer is in the mount table although its count is 0. */
 export async function isInMountTable(ctx: StoreContext, node: RWNode): Promise<boolean> {
   const live = await ctx.driver.liveMounts();
   return live.some((mount) => mount.id === node.mountID || mount.id === node.initID);

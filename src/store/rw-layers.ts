@@ -1,4 +1,4 @@
-/** Writable layers made and thrown away. State changes of one name run under its lock. */
+/** Makes and removes RW layers. State changes of one name run under its lock. */
 import type { ChainID } from '../digest.js';
 import type { StepsAround } from '../engine/engine.js';
 import { LayerStoreError } from '../errors.js';
@@ -39,7 +39,7 @@ export async function createRWLayer(
   });
 }
 
-/** The RW layer's files and its record; on failure neither. */
+/** Makes the RW layer's files and its record; on failure neither is left. */
 async function makeRWLayer(
   ctx: StoreContext,
   name: string,
@@ -122,7 +122,7 @@ async function fillInitLayer(
   try {
     await initFunc(path);
   } catch (error) {
-    // The first error is the one to hear; the mount goes all the same.
+    // The caller gets the first error; the mount is undone all the same.
     await ctx.driver.put(initID).catch((failure: unknown) => {
       ctx.logger.warn(
         { id: initID, ...errorFields(failure) },
@@ -166,7 +166,7 @@ export async function removeRWLayer(ctx: StoreContext, node: RWNode): Promise<La
   return removeParents(ctx, node);
 }
 
-/** The record goes first and is the intent of the rest. From there on the RW layer is gone, whatever fails. */
+/** Renames the record away first; it becomes the intent. From then on the RW layer is removed, whatever fails. */
 async function takeAway(ctx: StoreContext, { name, mountID, initID, readers }: RWNode): Promise<void> {
   const record: MountRecord = { id: mountID, ...defined({ initID }) };
   const ids = idsOf(record);
@@ -179,7 +179,7 @@ async function takeAway(ctx: StoreContext, { name, mountID, initID, readers }: R
         return;
       }
       if (before.length > 0) await ctx.engine.batch(before);
-      trail(ctx, discardFiles(ctx, mountID, ids, readers)); // whoever still reads is not waited for
+      trail(ctx, discardFiles(ctx, mountID, ids, readers)); // readers of the files are not waited for
     });
   } catch (error) {
     if (await isRecorded(ctx.metadata, name, mountID)) {
@@ -216,7 +216,7 @@ function activeMount(node: RWNode, why: string): LayerStoreError {
   return new LayerStoreError('ERR_ACTIVE_MOUNT', `cannot release RW layer "${node.name}": ${why}; unmount it first`);
 }
 
-/** ERR_ACTIVE_MOUNT or ERR_LAYER_IN_USE unless nobody but `owner` uses the RW layer and it is mounted nowhere. */
+/** ERR_ACTIVE_MOUNT if the RW layer is mounted, ERR_LAYER_IN_USE if anything but `owner` uses it. */
 export async function checkConsumable(ctx: StoreContext, node: RWNode, owner: object): Promise<void> {
   if (node.mountCount > 0 || (await isInMountTable(ctx, node))) {
     throw new LayerStoreError(

@@ -28,17 +28,17 @@ export async function usingSources<T>(sources: readonly unknown[], work: () => P
 }
 
 /**
- * Ends a source that nobody reads any more, so that it holds no descriptor or socket. Takes whatever a caller passed as
+ * Ends a source that is not read any more, so that it holds no descriptor or socket. Takes whatever a caller passed as
  * one. A Node stream is told by its `destroy`: npm's readable-stream has a class of its own.
  */
 export function abandonSource(source: unknown): void {
   if (typeof source !== 'object' || source === null) return;
   const { destroy, once, cancel, locked, return: end } = source as Record<string, unknown>;
-  // The source's own trouble with being ended helps nobody here.
+  // An error of the source while it is ended does not matter here.
   const ignore = (): void => undefined;
   try {
     if (typeof destroy === 'function') {
-      // Its owner may see the end as an error of its own making; nobody else listens.
+      // The end may be an error to the stream, which has no other listener.
       if (typeof once === 'function') once.call(source, 'error', ignore);
       destroy.call(source);
     } else if (typeof cancel === 'function') {

@@ -175,7 +175,7 @@ export class LayerStore implements Store {
       try {
         return await this.#removed(details, removeUnheld(this.#ctx, node));
       } catch (error) {
-        // The reference is gone, as was asked: what it kept is unreferenced now, and stays until it can be removed.
+        // The reference is dropped, as asked. Its layer has no reference now and stays until it can be removed.
         const { chainID } = node;
         this.#ctx.logger.error({ chainID, ...errorFields(error) }, 'an unreferenced layer stays; gc tries again');
         return [];

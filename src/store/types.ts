@@ -60,11 +60,11 @@ export interface RegisterOptions {
 export interface ChainLink {
   /** Plain, gzip or zstd, told by content. */
   tar: TarSource;
-  /** Expected: what is there already is found by it, and not read. */
+  /** Expected. A layer that exists already is found by it, and the tar is not read. */
   diffID: DiffID;
-  /** Its digest and size are checked against the bytes as they come. */
+  /** Its digest and size are compared with the bytes that are read. */
   descriptor?: Descriptor;
-  /** Counters of this layer alone; not called where the layer is there already. */
+  /** Counters of this layer alone; not called if the layer exists already. */
   onProgress?: ProgressListener;
 }
 
@@ -80,7 +80,7 @@ export interface CreateRWLayerOptions {
 
 /** Options of `close`. */
 export interface CloseOptions {
-  /** Ends the wait for files that are still being unlinked. */
+  /** Ends the wait for files that are being unlinked. */
   signal?: AbortSignal;
   /**
    * Called at the end of a close that was cut short, or where something failed: so many removed layers, or parts of failed
@@ -91,7 +91,7 @@ export interface CloseOptions {
 
 /** Options of `exportTo`. */
 export interface ExportOptions {
-  /** The target gets the tar compressed, for a registry or an image; the tar is verified all the same. Default: as it is. */
+  /** Compresses the tar, for a registry or an image; the tar is verified all the same. Default: not compressed. */
   compression?: 'gzip' | 'zstd';
   signal?: AbortSignal;
   /** `bytesRead` counts the tar's bytes; at most 10 reports a second. */
@@ -108,7 +108,7 @@ export interface LayerMetadata {
   diffSize: number;
 }
 
-/** What is known of an RW layer without a handle on it. */
+/** The state of an RW layer. */
 export interface RWLayerInfo {
   name: string;
   /** The driver's id: 64 hex digits. */
@@ -116,7 +116,7 @@ export interface RWLayerInfo {
   /** The driver's id of its init layer, where there is one. */
   initID?: string;
   parent?: ChainID;
-  /** Mounts that were not undone, over all handles and adopted ones. */
+  /** Number of active mounts, over all handles and adopted ones. */
   mountCount: number;
   /** Absolute path of the root, while mounted. */
   path?: string;
@@ -167,7 +167,7 @@ export interface FreedItem {
   kind: string;
   /** Chain id, driver id or path below the root. */
   what: string;
-  /** Why nothing needs it. */
+  /** Why it can be removed. */
   why: string;
   bytes: number;
 }
@@ -195,20 +195,20 @@ export interface GcReport extends CleanupReport {
 export interface StoreUsage {
   /** From the sizes recorded at registration. */
   layers: { count: number; bytes: number };
-  /** What RW layers hold above their parents, found by a walk of their own files. */
+  /** Of RW layers, without their parents; found by walking their files. */
   rwLayers: { count: number; bytes: number; inodes: number };
-  /** Layers, and parts of failed ones, whose files are not unlinked yet: what is still allocated for them. */
+  /** Still allocated for removed layers, and parts of failed ones, whose files are not unlinked yet. */
   pendingRemoval: { count: number; bytes: number; inodes: number };
   /** Free and total bytes and inodes of the file system under the root. */
   fileSystem: { bytes: number; bytesFree: number; inodes: number; inodesFree: number };
 }
 
-/** Anything whose content can be read as a tar. */
+/** Can be read as a tar. */
 export interface TarStreamer {
   tarStream(): Promise<Readable>;
 }
 
-/** A path that is there until disposed of. */
+/** A path that exists until it is disposed of. */
 export type MountedPath = { readonly path: string } & AsyncDisposable;
 
 /**
@@ -218,12 +218,12 @@ export type MountedPath = { readonly path: string } & AsyncDisposable;
 export interface Layer extends TarStreamer {
   readonly chainID: ChainID;
   readonly diffID: DiffID;
-  /** No handle: not to be released. */
+  /** Not a handle: cannot be released. */
   readonly parent: Layer | undefined;
   /** As given to `registerWithDescriptor`. */
   readonly descriptor: Descriptor | undefined;
   /**
-   * The exact tar that was registered, uncompressed. The stream errors with ERR_LAYER_CORRUPT rather than end on other bytes.
+   * The exact tar that was registered, uncompressed. If the digest differs, the stream fails with ERR_LAYER_CORRUPT instead of ending.
    *
    * ```ts
    * let bytes = 0;
@@ -234,7 +234,7 @@ export interface Layer extends TarStreamer {
   /** The difference from an ancestor as a tar; without one the whole tree. No ancestor of it: ERR_INVALID_ARGUMENT. */
   tarStreamFrom(ancestor?: ChainID): Promise<Readable>;
   /**
-   * As `tarStream`, written without JavaScript in the way. A path appears only when it is complete.
+   * As `tarStream`, but written by the engine itself. A file appears under its path only when it is complete.
    *
    * ```ts
    * const { bytes, diffID } = await layer.exportTo({ path: 'exported.tar' });
@@ -267,16 +267,16 @@ export interface Layer extends TarStreamer {
   size(): Promise<number>;
   /** Bytes of this layer alone. */
   diffSize(): Promise<number>;
-  /** The driver's own words: `LowerDir`, `UpperDir` … */
+  /** Details from the driver: `LowerDir`, `UpperDir` … */
   metadata(): Promise<Record<string, string>>;
 }
 
 /** A handle on a writable layer. Releasing the last one with `store.releaseRWLayer(rw)` removes the RW layer. */
 export interface RWLayer extends TarStreamer {
   readonly name: string;
-  /** No handle: not to be released. */
+  /** Not a handle: cannot be released. */
   readonly parent: Layer | undefined;
-  /** Mounts that were not undone, over all handles. */
+  /** Number of active mounts, over all handles. */
   readonly mountCount: number;
   /** Its changes as a tar, the same bytes for the same tree; `sparse`: holes as GNU PAX 1.0 sparse entries. */
   tarStream(options?: { sparse?: boolean }): Promise<Readable>;
@@ -304,7 +304,7 @@ export interface RWLayer extends TarStreamer {
    * ```
    */
   mounted(mountLabel?: string): Promise<MountedPath>;
-  /** Bytes that it holds above its parent. */
+  /** Bytes of its files, without its parent. */
   size(): Promise<number>;
   /**
    * Docker's set of changes, in byte order of path.
@@ -322,7 +322,7 @@ export interface RWLayer extends TarStreamer {
    * ```
    */
   applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number>;
-  /** The driver's own words. */
+  /** Details from the driver. */
   metadata(): Promise<Record<string, string>>;
 }
 
@@ -351,9 +351,9 @@ export interface Store extends DescribableStore, AsyncDisposable {
   /** Whether `close()` was called. */
   readonly closed: boolean;
   /**
-   * Unpacks a tar as a layer on `parent` and gives a handle; what is there already is not made again.
+   * Unpacks a tar as a layer on `parent` and gives a handle. A layer that exists already is not made again.
    * ERR_LAYER_DOES_NOT_EXIST (the parent), ERR_MAX_DEPTH_EXCEEDED, ERR_BAD_TAR, ERR_BAD_COMPRESSION, ERR_UNSAFE_PATH,
-   * ERR_LIMIT_EXCEEDED, ERR_DIGEST_MISMATCH, ERR_SYSTEM; nothing is left of what failed.
+   * ERR_LIMIT_EXCEEDED, ERR_DIGEST_MISMATCH, ERR_SYSTEM; a failed call leaves nothing behind.
    *
    * ```ts
    * const bottom = await store.register({ path: 'base.tar' });
@@ -384,7 +384,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   get(chainID: ChainID): Promise<Layer>;
   /**
-   * What is there; these are no handles.
+   * All layers by chain id. The values are not handles.
    *
    * ```ts
    * for (const [chainID, { diffID }] of store.map()) console.log(chainID, diffID);
@@ -392,7 +392,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   map(): ReadonlyMap<ChainID, Layer>;
   /**
-   * Gives a handle back. Gives what was removed, top first; `[]` where something else keeps the layer. Twice: ERR_LAYER_NOT_RETAINED.
+   * Releases a handle. Returns the removed layers, top first, or `[]` if something else keeps the layer. A second release: ERR_LAYER_NOT_RETAINED.
    *
    * ```ts
    * for (const { chainID, diffSize } of await store.release(layer)) console.log(chainID, diffSize);
@@ -400,7 +400,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   release(layer: Layer): Promise<LayerMetadata[]>;
   /**
-   * A named reference, which keeps a layer across restarts. A name that another layer had moves.
+   * Makes a named reference, which keeps a layer across restarts. If the name exists, it moves to this layer.
    *
    * ```ts
    * await store.retain(layer.chainID, 'cache:step-1', { expires: new Date(Date.now() + 86_400_000) });
@@ -410,7 +410,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   retain(chainID: ChainID, name: string, options?: { expires?: Date }): Promise<void>;
-  /** Takes a named reference away, and the layers that nothing else keeps: what was removed, top first. */
+  /** Removes a named reference and the layers that nothing else keeps. Returns the removed layers, top first. */
   dropReference(name: string): Promise<LayerMetadata[]>;
   /** All named references, also those that expired and were not collected yet. */
   references(): readonly Reference[];
@@ -435,14 +435,14 @@ export interface Store extends DescribableStore, AsyncDisposable {
   /** The driver's id. ERR_MOUNT_DOES_NOT_EXIST. */
   getMountID(name: string): Promise<string>;
   /**
-   * What is known of each RW layer, by name.
+   * The state of each RW layer, by name.
    *
    * ```ts
    * for (const [name, { parent, mountCount }] of store.mounts()) console.log(name, parent, mountCount);
    * ```
    */
   mounts(): ReadonlyMap<string, RWLayerInfo>;
-  /** Gives a handle back; the last one removes the RW layer. ERR_ACTIVE_MOUNT, and nothing happens, while it is mounted. */
+  /** Releases a handle; releasing the last one removes the RW layer. While it is mounted: ERR_ACTIVE_MOUNT, and nothing changes. */
   releaseRWLayer(layer: RWLayer): Promise<LayerMetadata[]>;
   /**
    * The RW layer's changes become a read-only layer on its parent. `consume`: its directory is taken over; it must not be mounted.
@@ -454,7 +454,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   commit(layer: RWLayer, options?: RegisterOptions & { consume?: boolean }): Promise<Layer>;
   /**
-   * Re-reads and re-hashes one layer, or all.
+   * Reads and hashes one layer, or all, and compares.
    *
    * ```ts
    * const { ok, layers } = await store.verify();
@@ -463,7 +463,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   verify(chainID?: ChainID, options?: VerifyOptions): Promise<VerifyReport>;
   /**
-   * Puts a layer's content back from a tar with the same diff id, below whatever stands on it. ERR_DIGEST_MISMATCH.
+   * Replaces a layer's content from a tar with the same diff id; its children stay valid. ERR_DIGEST_MISMATCH.
    *
    * ```ts
    * await store.repair(base.chainID, { path: 'base.tar' });
@@ -471,7 +471,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   repair(chainID: ChainID, tar: TarSource): Promise<void>;
   /**
-   * Removes what crashes left of ours; anything else is reported.
+   * Removes what crashes of this package left; reports anything else.
    *
    * ```ts
    * console.log(await store.cleanup());
@@ -479,7 +479,7 @@ export interface Store extends DescribableStore, AsyncDisposable {
    */
   cleanup(): Promise<CleanupReport>;
   /**
-   * `cleanup`, and the layers that nothing keeps: no handle, child, RW layer, reference or image.
+   * `cleanup`, and removes layers that nothing keeps: no handle, child, RW layer, reference or image.
    *
    * ```ts
    * const { removed, bytes, refused } = await store.gc({ dryRun: true });
@@ -495,9 +495,9 @@ export interface Store extends DescribableStore, AsyncDisposable {
    * ```
    */
   usage(): Promise<StoreUsage>;
-  /** For `readOnly`: sees what the writer published since. */
+  /** For `readOnly`: reads what the writer has published since the open or the last refresh. */
   refresh(): Promise<void>;
-  /** Pairs for people, as `docker info` shows them. */
+  /** Pairs of name and value for display, as in `docker info`. */
   driverStatus(): readonly (readonly [string, string])[];
   /**
    * Waits for running work and drops handles. No layer goes by it; mounts stay, and the next open takes them over. Files of

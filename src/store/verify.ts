@@ -1,7 +1,7 @@
 /**
- * Layers re-read and compared with what was registered, in parallel within a budget; and a damaged layer's contents put back
- * from its tar: unpacked beside it, then exchanged in one step, so that children stay valid and a crash leaves either the
- * old contents or the new.
+ * Verifies layers against what was registered, in parallel and within a budget, and repairs a damaged layer from its tar:
+ * unpacks the tar beside it, then exchanges the two directories in one step, so that children stay valid and a crash leaves
+ * either the old contents or the new.
  */
 import type { ChainID } from '../digest.js';
 import type { TarSource, TreeProblem } from '../engine/engine.js';
@@ -26,7 +26,7 @@ export async function verify(
 ): Promise<VerifyReport> {
   const nodes = chainID === undefined ? [...ctx.layers] : [ctx.layers.require(chainID)];
   const concurrency = Math.min(options.concurrency ?? CONCURRENCY, Math.max(1, nodes.length));
-  // The budget is for all; each reader has its share, so that the sum never goes beyond.
+  // Each reader has a share of the budget, so that the sum stays within it.
   const share = options.bytesPerSecond === undefined ? undefined : options.bytesPerSecond / concurrency;
   const layers = await mapConcurrent(nodes, concurrency, async (node) => {
     options.signal?.throwIfAborted();
@@ -61,7 +61,7 @@ async function problemsOf(
     return problems.map((problem) => ({ ...problem, found: adviceOn(problem) }));
   } catch (error) {
     if (signal?.aborted === true) throw error;
-    // Whatever stops the reading of this layer is its problem, not that of the others.
+    // An error in reading this layer is reported as its problem; the others are still read.
     if (error instanceof LayerStoreError) return [problemOf(ctx, error, node)];
     throw error;
   } finally {
@@ -69,7 +69,7 @@ async function problemsOf(
   }
 }
 
-/** Whether the record still says what an open or a registration knows of it. */
+/** Whether the record on disk still matches the layer in memory. */
 async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeProblem[]> {
   const { metadata } = ctx;
   const problem = (expected: string, found: string): TreeProblem => ({
@@ -97,7 +97,7 @@ async function recordProblems(ctx: StoreContext, node: LayerNode): Promise<TreeP
     );
   } catch (error) {
     if (!(error instanceof LayerStoreError)) throw error;
-    // Released while it was looked at.
+    // Released while it was read.
     if (node.gone) return [];
     return [problem('a record that can be read', error.message.replaceAll(`${ctx.root}/`, ''))];
   }

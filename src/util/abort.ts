@@ -1,7 +1,7 @@
 /** Rejects with `signal.reason`, as it is, when the signal fires before `promise` settles; the promise runs on. */
 export async function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
-  promise.catch(() => undefined); // after an abort nobody else hears of its failure
+  promise.catch(() => undefined); // after an abort no one handles its failure
   signal.throwIfAborted();
   let stop!: () => void;
   const aborted = new Promise<never>((_, reject) => {

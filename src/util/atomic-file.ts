@@ -2,7 +2,7 @@ import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { randomID } from './random-id.js';
 
-/** Ending of a file that {@link writeFileAtomic} has not finished; recovery removes what ends so. */
+/** Ending of the temporary file of {@link writeFileAtomic}; recovery removes files with this ending. */
 export const TEMPORARY_SUFFIX = '.tmp';
 
 /**

@@ -1,6 +1,6 @@
 /**
- * `work` on every item, at most `limit` at once, results in the items' order. After the first failure no more are begun;
- * it rejects with that failure once all that run have ended, so that nothing is left behind its back.
+ * Runs `work` on every item, at most `limit` at once; results are in the items' order. After a failure it begins no more,
+ * and rejects with the first failure when the running ones have ended, so that no work runs on after it.
  */
 export async function mapConcurrent<T, R>(
   items: readonly T[],

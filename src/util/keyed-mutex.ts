@@ -2,7 +2,7 @@
 export class KeyedMutex {
   readonly #tails = new Map<string, Promise<void>>();
 
-  /** Keys that somebody holds or waits for. */
+  /** Number of keys that are held or waited for. */
   get size(): number {
     return this.#tails.size;
   }
@@ -16,7 +16,7 @@ export class KeyedMutex {
       await before;
       return await work();
     } finally {
-      // The last in line takes the key along, so that the map holds only what is in use.
+      // The last in line deletes the key, so that the map holds only keys in use.
       if (this.#tails.get(key) === tail) this.#tails.delete(key);
       open();
     }

@@ -1,4 +1,4 @@
-/** The shape of a logger, apart from who calls it: pino's, which `console` fits too. */
+/** The shape of a logger: pino's, which `console` has too. */
 export interface LoggerLike {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
@@ -8,7 +8,7 @@ export interface LoggerLike {
 
 const nothing = (): void => undefined;
 
-/** Says nothing. */
+/** Drops every line. */
 export const silentLogger: LoggerLike = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 
 /** The fields that a log line about a failure carries. */

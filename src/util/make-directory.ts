@@ -1,7 +1,7 @@
 import { chmod, mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** Makes a directory and what is missing above it, all with `mode` whatever the umask. The topmost one that was made. */
+/** Makes a directory and its missing parents, all with `mode` whatever the umask. Returns the topmost new one. */
 export async function makeDirectory(path: string, mode: number): Promise<string | undefined> {
   let above: string | undefined;
   for (;;) {
@@ -13,7 +13,7 @@ export async function makeDirectory(path: string, mode: number): Promise<string 
       if (code === 'EEXIST') return mkdir(path, { recursive: true }); // a file in its place is an error, a link is none
       if (code !== 'ENOENT' || above !== undefined) throw error;
       above = await makeDirectory(dirname(path), mode);
-      above ??= path; // somebody else made it meanwhile
+      above ??= path; // another process made it meanwhile
     }
   }
   await chmod(path, mode);

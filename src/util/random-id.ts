@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 
-/** Taken from the kernel so many at a time: a call for each name costs more than making the files that are named. */
+/** Random bytes are taken from the kernel in this size: a call for each name costs more than making the file of that name. */
 const POOL = Buffer.alloc(4096);
 let left = 0;
 

@@ -1,6 +1,6 @@
 /**
- * Reading small files whose directory somebody may have tampered with: never through a symbolic link, never waiting for
- * a FIFO, never more than a bound. What is there instead of a regular file is told by `NotRegularError`.
+ * Reads small files in directories that another program may have changed: never through a symbolic link, never blocking on
+ * a FIFO, never more than a bound. Throws `NotRegularError`, which says what there is instead of a regular file.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -8,10 +8,10 @@ import { open } from 'node:fs/promises';
 /** NONBLOCK: opening a FIFO or a device returns at once. NOFOLLOW: the last component may be no link. */
 export const READ_REGULAR = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** The file is none that can be read so; the message is a clause: `is a symbolic link`, `holds more than 512 bytes`. */
+/** The file cannot be read in this way; the message is a clause: `is a symbolic link`, `holds more than 512 bytes`. */
 export class NotRegularError extends Error {}
 
-/** It holds more than the reader takes. */
+/** The file holds more bytes than the caller allows. */
 export class TooLongError extends NotRegularError {}
 
 const REASONS: Readonly<Record<string, string>> = {
@@ -24,7 +24,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EAGAIN: 'is no regular file',
 };
 
-/** What an errno of open or read says about the kind of file; `undefined` where it says nothing: the machine's trouble. */
+/** What an errno of open or read says about the kind of file; `undefined` for an errno that is about the machine. */
 export function irregularity(errno: string | undefined): string | undefined {
   return errno === undefined ? undefined : REASONS[errno];
 }
@@ -48,7 +48,7 @@ export async function readRegularFile(path: string, maxBytes: number): Promise<B
   }
 }
 
-/** The same without a promise, which costs several times what reading a few bytes does. */
+/** The same, synchronous: a promise costs several times what reading a few bytes does. */
 export function readRegularFileSync(path: string, maxBytes: number): Buffer | undefined {
   try {
     const fd = openSync(path, READ_REGULAR);

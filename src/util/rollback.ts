@@ -1,6 +1,6 @@
 /**
- * A stack of steps back: each step forward pushes what takes it back; a failure runs them in reverse. A step that fails
- * is reported and never hides the error that made it necessary.
+ * A stack of undo steps: each step of an operation pushes its undo; a failure runs them in reverse. An undo that fails is
+ * reported; the caller still gets the first error.
  */
 export class Rollback {
   readonly #steps: { label: string; undo: () => unknown }[] = [];
@@ -14,7 +14,7 @@ export class Rollback {
     this.#steps.push({ label, undo });
   }
 
-  /** What was done stays. */
+  /** Forgets the undo steps: the operation succeeded. */
   keep(): void {
     this.#steps.length = 0;
   }

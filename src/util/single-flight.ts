@@ -1,6 +1,6 @@
 /**
- * Work in flight by key, so that equal work is done once. A flight ends with its outcome, or with nothing where it
- * failed: whoever waited then does the work himself.
+ * Work in flight by key, so that equal work is done once. A flight ends with its outcome, or with undefined if it
+ * failed; then each waiting caller does the work itself.
  */
 export class SingleFlight<T> {
   readonly #flights = new Map<string, Promise<T | undefined>>();
@@ -14,7 +14,7 @@ export class SingleFlight<T> {
     return this.#flights.get(key);
   }
 
-  /** Takes keys that nobody has; gives what ends their flights. Synchronous, so that `of` before it stays true. */
+  /** Begins a flight under keys that have none; returns the function that ends it. Synchronous, so that an `of` just before it holds. */
   start(keys: readonly string[]): (outcome?: T) => void {
     let resolve!: (outcome: T | undefined) => void;
     const flight = new Promise<T | undefined>((settle) => (resolve = settle));

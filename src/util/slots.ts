@@ -15,7 +15,7 @@ export class Slots {
     try {
       return await work();
     } finally {
-      // Handed on as it is, so that nobody who comes later takes it first.
+      // Handed to the next in line, so that no later caller takes it first.
       const next = this.#waiting.shift();
       if (next === undefined) this.#free++;
       else next();

@@ -15,7 +15,7 @@ export class TaskQueue {
     this.#report = report;
   }
 
-  /** Tasks that did not come to their end: they failed, or `close` stopped or dropped them. */
+  /** Number of tasks that did not complete: they failed, or `close` stopped or dropped them. */
   get failed(): number {
     return this.#failed;
   }
@@ -62,7 +62,7 @@ export class TaskQueue {
       await task(this.#abort.signal);
     } catch (error) {
       this.#failed += 1;
-      // Being stopped is what close asks for; the rest is for the log.
+      // After close() a failure is only the stop that it asked for.
       if (!this.#abort.signal.aborted) this.#report(error);
     }
   }

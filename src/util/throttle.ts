@@ -1,7 +1,7 @@
 /** Milliseconds between two reports of progress. */
 export const PROGRESS_INTERVAL = 100;
 
-/** A function that says whether it is time again: true at most every `milliseconds`, and the first time. */
+/** Returns a function that is true on its first call, and then at most once every `milliseconds`. */
 export function atMostEvery(milliseconds: number): () => boolean {
   let last = -Infinity;
   return () => {

@@ -63,7 +63,7 @@ export async function writeTarget<T>(
 
 /**
  * Writes chunks to a descriptor where that stands, one after the other. The descriptor stays open: `fs.createWriteStream`
- * would close it after an error, and whoever opened it would close another file of that number.
+ * would close it after an error, and its owner would then close another file of that number.
  */
 export async function writeChunks(fd: number, chunks: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<void> {
   for await (const chunk of chunks) {

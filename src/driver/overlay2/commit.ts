@@ -111,7 +111,7 @@ export class Commits {
           { op: 'unlink', path: this.#layout.removedWhiteoutsTar(rwID), missingOk: true },
         ]);
       } catch (error) {
-        // The RW layer itself is gone: its files are all that is left, and they stay where they are.
+        // The RW layer's directory is missing: these files are the only copy, so they stay.
         if (hasErrno(error, 'ENOENT')) return;
         throw error;
       }

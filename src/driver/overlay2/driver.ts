@@ -1,4 +1,4 @@
-/** overlay2: layers as directories in Docker's layout, stacked by overlayfs when somebody mounts one. */
+/** overlay2: layers are directories in Docker's layout; a mount stacks them by overlayfs. */
 import { invalidArgument, LayerStoreError } from '../../errors.js';
 import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';

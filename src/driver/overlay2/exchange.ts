@@ -74,7 +74,7 @@ export class Exchange {
     try {
       lower = (await this.#layers.load(id)).lower;
     } catch (error) {
-      // A layer whose records are damaged, or that somebody else removed meanwhile, cannot be mounted on anything.
+      // A layer with damaged files, or one that another process removed meanwhile, cannot be a lower layer.
       if (LayerStoreError.is(error, 'ERR_LAYER_CORRUPT') || LayerStoreError.is(error, 'ERR_LAYER_DOES_NOT_EXIST'))
         return false;
       throw error;

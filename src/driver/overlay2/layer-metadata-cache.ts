@@ -56,7 +56,7 @@ export class LayerMetadataCache {
   /** By id: the making of a first child; never rejects. */
   readonly #committing = new Map<string, Promise<void>>();
 
-  /** `keep`: nobody else changes the root. A store that is open beside a writer reads anew each time. */
+  /** `keep`: no other process changes the root. A store that is open beside a writer reads the files each time. */
   constructor(layout: Layout, keep: boolean) {
     this.#layout = layout;
     this.#keep = keep;
@@ -152,7 +152,7 @@ export class LayerMetadataCache {
       write: [{ op: 'write', path, mode: 0o600, data: '' }],
       sync: durable ? [path, directory].map((what) => ({ op: 'fsync', path: what })) : [],
     }).then(() => void (layer.committed = layer.frozen = true));
-    // Whoever made it has the error; others only wait until it is over.
+    // The caller that began it gets the error; the others only wait for its end.
     const over = made.catch(() => undefined).finally(() => this.#committing.delete(id));
     this.#committing.set(id, over);
     return made;
@@ -168,7 +168,7 @@ export class LayerMetadataCache {
       const link = await readRecord(path, 64);
       return link !== undefined && isLinkID(link) ? link : undefined;
     } catch (error) {
-      // A damaged link hinders nobody but children to come; `asLower` says so.
+      // A damaged link matters only to new children; `asLower` reports it.
       if (LayerStoreError.is(error, 'ERR_LAYER_CORRUPT')) return undefined;
       throw error;
     }

@@ -1,6 +1,6 @@
 /**
- * Overlays whose mounts are gone and that have yet to end. Their end syncs the whole file system below them, which is most
- * of an unmount's time and promised by nobody in a relaxed store. So it is done for many together, a little later, but
+ * Overlays that are unmounted but still kept alive. Their end syncs the whole file system below them, which takes most of
+ * an unmount's time and which a relaxed store does not promise. So it is done for many together, a little later, but
  * before the same directories are mounted again: two overlays must not share an upper directory.
  */
 import type { DeferredTeardown } from '../../engine/engine.js';
@@ -9,7 +9,7 @@ import type { DriverContext } from '../context.js';
 
 /** Milliseconds from the first unmount until those that came meanwhile end too. */
 const PATIENCE = 30;
-/** So many wait at most, each with a descriptor; who comes then waits for their end. */
+/** At most so many overlays wait, each with a descriptor; the next unmount waits for their end. */
 const MOST = 128;
 /** Threads at it, which share the journal's commits; one after the other they would each wait for one of their own. */
 const AT_ONCE = 16;
@@ -24,7 +24,7 @@ export class LingeringOverlays {
   #next: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  /** A `volatile` overlay syncs nothing at its end, and has a marker that goes only after that. */
+  /** A `volatile` overlay syncs nothing at its end, and its marker may be removed only after that. */
   constructor(context: DriverContext, { volatile }: { volatile: boolean }) {
     this.#context = context;
     this.keeper = context.durability === 'relaxed' && !volatile ? context.engine.deferredTeardown?.() : undefined;

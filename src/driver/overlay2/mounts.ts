@@ -92,7 +92,7 @@ export class OverlayMounts {
     });
   }
 
-  /** Takes one count away; at zero the mount goes, and with its directory the copies in other mount namespaces. */
+  /** Takes one count away. At zero it unmounts, and removes the mount point, which detaches copies in other mount namespaces. */
   put(id: string): Promise<void> {
     return this.#mutex.run(id, async () => {
       const held = this.#mounted.get(id);
@@ -210,7 +210,7 @@ export class OverlayMounts {
     try {
       if ((await stat(this.#layout.merged(id))).dev === held.device) return true;
     } catch (error) {
-      // Whatever stands in the way of looking there, the mount table knows better.
+      // If the directory cannot be read, the mount table decides.
       this.#context.logger.debug({ layer: id, ...errorFields(error) }, 'cannot look at a mount');
     }
     if ((await this.#table.entry(id)) === undefined) {

@@ -77,7 +77,7 @@ export class Removal {
     if (links.length > layers) await this.#dropDangling(links);
   }
 
-  /** Goes before the directory, since the file that names the link goes with that. */
+  /** Removed before the directory, because a file in the directory names the link. */
   async #dropLinkOf(leftover: string): Promise<void> {
     const id = removedID(leftover);
     const link = id === undefined ? undefined : await this.#ownLink(`${this.#layout.home}/${leftover}`, id);
@@ -104,7 +104,7 @@ export class Removal {
     }
   }
 
-  /** The mount point goes first: where something is mounted on it nothing else has happened, and strangers' files in it do no harm. */
+  /** Removes the mount point first: if something is mounted on it, nothing else has been removed yet. Other files in it do no harm. */
   async #run(id: string, mountPoint: BatchOp, steps: readonly BatchOp[]): Promise<void> {
     try {
       await this.#context.engine.batch([mountPoint, ...steps]);

@@ -62,7 +62,7 @@ export function isWritable(entry: MountEntry): boolean {
   return upperOf(entry) !== undefined;
 }
 
-/** The error for work that a mount stands in the way of. */
+/** The error for an operation that a mount prevents. */
 export function active(id: string, why: string): LayerStoreError {
   return new LayerStoreError('ERR_ACTIVE_MOUNT', `the layer "${id}" is in use: ${why}`);
 }

@@ -40,7 +40,7 @@ export class VolatileMarkers {
     this.#clean.delete(id);
   }
 
-  /** Before a writable mount: ERR_LAYER_CORRUPT where another boot left the layer unclean and nobody accepts that. */
+  /** Before a writable mount: ERR_LAYER_CORRUPT where an earlier boot left the layer unclean and no option accepts that. */
   async prepare(id: string): Promise<void> {
     if (!this.#clean.has(id)) await this.#settle(id);
     if (!this.#enabled) return;

@@ -11,24 +11,12 @@ import { createMemoryMetadataStore } from '../../../src/metadata/memory-store.js
 import type { MetadataStore } from '../../../src/metadata/metadata-store.js';
 import { openStore } from '../../../src/store/open.js';
 import type { Store, StoreOptions } from '../../../src/store/types.js';
+import { buildTar } from '../../../src/testing/tar-builder.js';
 import { FullMemoryDriver, MemoryDriver, newDisk } from './memory-driver.js';
 
 /** A tar of one empty file named after `seed`: enough to be its own layer. */
 export function tarOf(seed: string): Buffer {
-  const header = Buffer.alloc(512);
-  header.write(seed, 0);
-  header.write('0000644\0', 100);
-  header.write('0000000\0', 108);
-  header.write('0000000\0', 116);
-  header.write('00000000000\0', 124);
-  header.write('00000000000\0', 136);
-  header.write('        ', 148);
-  header.write('0', 156);
-  header.write('ustar\x0000', 257);
-  let sum = 0;
-  for (const byte of header) sum += byte;
-  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-  return Buffer.concat([header, Buffer.alloc(1024)]);
+  return buildTar([{ name: seed }]);
 }
 
 export function diffIDOf(tar: Buffer): DiffID {
