@@ -1,6 +1,7 @@
 /** What a command opened, at most once each, and closes when it ends. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { answerForSnapshots } from '../containerd/trees.js';
 import { LayerStoreError, openImages, openStore, type Images, type Store } from '../index.js';
 import type { Access, GlobalOptions } from './command.js';
 import type { Terminal } from './terminal.js';
@@ -34,11 +35,13 @@ export class Opened {
       if (!('pendingRemovals' in fields)) this.#terminal.note(message);
     };
     const quiet = (): void => undefined;
-    return openStore({
+    const store = await openStore({
       ...options,
       readOnly: access === 'read',
       logger: { debug: quiet, info: quiet, warn: say, error: say },
     });
+    answerForSnapshots(store);
+    return store;
   }
 
   /** Gives the number of removed or unfinished layers that still have files on disk; `hurry` ends the wait for them. */

@@ -19,8 +19,8 @@
  * whose name ends in the chain id that follows, is that layer of the store. It then has no tree of its own: the layer has. A
  * reference named `containerd:NAME` keeps the layer as long as the snapshot is there.
  */
-import { open, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { open, readdir, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { type ChainID, createChainID, type Digest, parseChainID } from '../digest.js';
 import type { MountSpecification, TreeRoot } from '../driver/driver.js';
 import { LayerStoreError } from '../errors.js';
@@ -645,6 +645,7 @@ export class Snapshots {
     await this.#settleReferences();
     await this.#dropEmptied();
     await this.#removeOrphans();
+    await this.#dropStaleTarSplits();
   }
 
   /** Parents first: a layer needs its parent to be one. */
@@ -693,6 +694,18 @@ export class Snapshots {
       await this.#records.append({ gone: name });
       this.#forget(entry);
       await this.#removeContents(entry.record);
+    }
+  }
+
+  /** Nothing is being unpacked yet: what no record speaks of is of an Apply that was interrupted, or of a commit that is done. */
+  async #dropStaleTarSplits(): Promise<void> {
+    const wanted = new Set(
+      [...this.#byTree].flatMap(([tree, { record }]) =>
+        record.applied === undefined ? [] : [basename(this.#tarSplitPath(tree))],
+      ),
+    );
+    for (const name of await readdir(this.#applied)) {
+      if (!wanted.has(name)) await rm(join(this.#applied, name), { force: true });
     }
   }
 
