@@ -22,7 +22,7 @@ const run = (command, args, cwd = project) =>
   execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
 const ALLOWED =
-  /^(dist\/|native\/|prebuilds\/|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
+  /^(dist\/|native\/|prebuilds\/|report-page\/[a-z-]+\.(js|css)$|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
 const REFUSED = /^native\/(test|fuzz)\/|\.test\.|\.tsbuildinfo$/;
 
 try {

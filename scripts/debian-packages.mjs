@@ -45,6 +45,9 @@ export const GROUPS = {
     'apache2-utils': "htpasswd, for the registry's users",
     openssl: 'certificates of an authority of our own',
   },
+  browser: {
+    chromium: 'shows the pages of `layerstore report`',
+  },
 };
 
 /** Names of the suites, the default one first. */

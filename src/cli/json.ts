@@ -70,6 +70,11 @@ export type HistoryJson = {
   chainID?: ChainID;
   size?: number;
 }[];
+/** `report` */
+export interface ReportJson {
+  path: string;
+  bytes: number;
+}
 /** `diff` */
 export type DiffJson = Change[];
 /** `rm` */

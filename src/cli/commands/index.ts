@@ -20,6 +20,7 @@ import { mount, umount } from './mount.js';
 import { pull } from './pull.js';
 import { push } from './push.js';
 import { register } from './register.js';
+import { report } from './report.js';
 import { rm } from './rm.js';
 import { save } from './save.js';
 import { tag } from './tag.js';
@@ -34,6 +35,7 @@ export const commands: readonly Command[] = [
   images,
   tag,
   history,
+  report,
   ls,
   inspect,
   exportTar,

@@ -77,7 +77,7 @@ test('rmi and unmount are other names, also in help', () => {
 
 test('every command of the contract is there, with help and an example that names it', () => {
   const contract =
-    'load save register images tag history ls inspect export create mount umount diff commit rm verify gc info df bench';
+    'load save register images tag history report ls inspect export create mount umount diff commit rm verify gc info df bench';
   for (const name of contract.split(' ')) {
     const command = commands.find((each) => each.name === name);
     assert.ok(command !== undefined, name);

@@ -115,6 +115,7 @@ test('a failure exits 1, and says what is wrong and what to do', async (t) => {
     [['save', 'nobody'], /no image "nobody".*`layerstore images`/],
     [['tag', 'nobody', 'somebody'], /no image "nobody"/],
     [['history', 'nobody'], /no image "nobody"/],
+    [['report', 'nobody'], /no image "nobody"/],
     [['export', 'nobody'], /nothing here is called "nobody"/],
     [['verify', 'nobody'], /nothing here is called "nobody"/],
     [['rm', '--type', 'layer', 'feedbeef'], /no layer "feedbeef"/],
@@ -134,7 +135,7 @@ test('only what brings content in makes a store: a mistyped root is told', async
   const root = join(tempDir(t, 'cli-run'), 'root');
   for (const line of [
     ...['ls', 'images', 'df', 'gc', 'gc --dry-run', 'verify', 'inspect x', 'mount x', 'umount x', 'diff x', 'commit x'],
-    ...['rm x', 'rm -f x', 'tag x y', 'history x', 'export x', 'save x'],
+    ...['rm x', 'rm -f x', 'tag x y', 'history x', 'report x', 'export x', 'save x'],
   ]) {
     const said = await fails(1, '--root', root, ...line.split(' '));
     assert.match(said, /there is no store in ".*root": name its place with --root/, line);
