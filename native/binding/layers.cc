@@ -205,6 +205,7 @@ Napi::Value VerifyTreeCall(const Napi::CallbackInfo& info) {
   request.tar_split_path = guard.Text(guard.Member(source, "tarSplit"), "tarSplit");
   request.directory = guard.Text(guard.Member(source, "directory"), "directory");
   request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
+  request.privilege = ReadPrivilege(guard, guard.Member(source, "privilege"));
   request.diff_id = guard.Digest(guard.Member(source, "diffID"), "diffID");
   request.bytes_per_second = guard.Count(guard.Member(source, "bytesPerSecond"), "bytesPerSecond");
   Token token = guard.Token(info[1], "token");

@@ -38,6 +38,7 @@ unpack::IngestRequest ReadIngestRequest(Guard& guard, const Napi::Object& source
   unpack::IngestRequest request;
   request.directory = guard.Text(guard.Member(source, "directory"), "directory");
   request.whiteouts = ReadWhiteouts(guard, guard.Member(source, "whiteouts"));
+  request.privilege = ReadPrivilege(guard, guard.Member(source, "privilege"));
   request.tar_split_path = guard.OptionalText(guard.Member(source, "tarSplit"), "tarSplit");
   request.hash_blob = guard.Flag(guard.Member(source, "hashBlob"), "hashBlob");
   request.limits = ReadLimits(guard, guard.Object(guard.Member(source, "limits"), "limits"));
@@ -68,6 +69,14 @@ tree::Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value) {
   if (text == "overlay-user") return tree::Whiteouts::kOverlayUser;
   if (text != "plain") guard.Fail("whiteouts", "\"overlay\", \"overlay-user\" or \"plain\"");
   return tree::Whiteouts::kApply;
+}
+
+tree::Privilege ReadPrivilege(Guard& guard, const Napi::Value& value) {
+  const std::string text = guard.Text(value, "privilege");
+  if (text == "namespace") return tree::Privilege::kNamespace;
+  if (text == "none") return tree::Privilege::kNone;
+  if (text != "full") guard.Fail("privilege", "\"full\", \"namespace\" or \"none\"");
+  return tree::Privilege::kFull;
 }
 
 tree::DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source) {

@@ -26,6 +26,7 @@ std::optional<FileRange> ReadFileRange(Guard& guard, const Napi::Object& source)
 Result<std::unique_ptr<sys::FdSource>> OpenRange(const FileRange& range);
 
 tree::Whiteouts ReadWhiteouts(Guard& guard, const Napi::Value& value);
+tree::Privilege ReadPrivilege(Guard& guard, const Napi::Value& value);
 tree::DiffRequest ReadDiffRequest(Guard& guard, const Napi::Object& source);
 const char* CompressionName(codec::Compression compression);
 

@@ -23,14 +23,21 @@ constexpr int64_t kMaxNumber = (int64_t{1} << 53) - 1;
 
 Creator Creator::Self() { return {geteuid(), getegid()}; }
 
-EntryMetadata EntryMetadata::Of(const tar::Entry& entry) {
+EntryMetadata EntryMetadata::Of(const tar::Entry& entry, Privilege privilege) {
   EntryMetadata metadata;
+  metadata.privilege = privilege;
   metadata.uid = static_cast<uid_t>(entry.uid);
   metadata.gid = static_cast<gid_t>(entry.gid);
   metadata.mode = static_cast<mode_t>(entry.mode) & 07777;
   metadata.times[1].tv_sec = std::clamp(entry.mtime_seconds, -kMaxNumber, kMaxNumber);
   metadata.times[1].tv_nsec = static_cast<long>(entry.mtime_nanoseconds);
   metadata.times[0] = metadata.times[1];
+  if (privilege == Privilege::kNone) {
+    metadata.uid = kNoId;
+    metadata.gid = kNoId;
+    const mode_t bits = BitsOfMaker(entry.type == tar::Type::kDirectory, privilege);
+    metadata.mode = (metadata.mode & ~bits) | (bits & 0700);
+  }
   return metadata;
 }
 
@@ -68,7 +75,7 @@ Result<void> ApplyToFd(int fd, const tar::Entry& entry, const EntryMetadata& met
     return SysError("fchmod", path);
   }
   for (const auto& [name, value] : entry.xattrs) {
-    if (!IsKeptXattr(name, flags.directory ? S_IFDIR : S_IFREG)) {
+    if (!IsKeptXattr(name, flags.directory ? S_IFDIR : S_IFREG, metadata.privilege)) {
       ignored_xattrs++;
     } else if (flags.directory && name == kDefaultAcl) {
       continue;
@@ -100,7 +107,7 @@ Result<void> ApplyToName(int parent, const std::string& name, const tar::Entry& 
   if (!entry.xattrs.empty()) {
     const std::string link = sys::ProcFdPath(parent) + "/" + name;
     for (const auto& [key, value] : entry.xattrs) {
-      if (!IsKeptXattr(key, entry.type == tar::Type::kSymlink ? S_IFLNK : S_IFIFO)) {
+      if (!IsKeptXattr(key, entry.type == tar::Type::kSymlink ? S_IFLNK : S_IFIFO, metadata.privilege)) {
         ignored_xattrs++;
       } else if (lsetxattr(link.c_str(), key.c_str(), value.data(), value.size(), 0) != 0) {
         if (errno != EOPNOTSUPP) return SysError("lsetxattr", path, key);

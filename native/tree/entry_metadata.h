@@ -13,6 +13,18 @@
 
 namespace layerstore::tree {
 
+// What the maker of a layer may do with files. kNamespace: root of a user namespace, where no device can be made and of
+// the attributes of trusted.* and security.* only capabilities can be set. kNone: nobody's root; owners cannot be set
+// either, so setuid and setgid bits are left out (they would mean another user), and the maker can always read what it
+// made. Whatever is left out is kept by the record alone; verify goes by the same rules.
+enum class Privilege : uint8_t { kFull, kNamespace, kNone };
+
+// Bits of a mode that are the maker's business and not the archive's.
+inline mode_t BitsOfMaker(bool directory, Privilege privilege) {
+  if (privilege != Privilege::kNone) return 0;
+  return static_cast<mode_t>(06000 | (directory ? 0700 : 0400));
+}
+
 struct EntryMetadata {
   // To the kernel an id of 2^32-1 (or -1) means "leave it as it is": it cannot be given to a file.
   static constexpr uid_t kNoId = static_cast<uid_t>(-1);
@@ -21,9 +33,10 @@ struct EntryMetadata {
   gid_t gid = 0;
   mode_t mode = 0;  // 07777
   struct timespec times[2] = {};
+  Privilege privilege = Privilege::kFull;
 
   // The entry's numbers are within CheckNumbers().
-  static EntryMetadata Of(const tar::Entry& entry);
+  static EntryMetadata Of(const tar::Entry& entry, Privilege privilege);
   [[nodiscard]] bool keeps_owner() const { return uid != kNoId && gid != kNoId; }
   // An id that cannot be given is any.
   [[nodiscard]] bool OwnedBy(uid_t user, gid_t group) const {

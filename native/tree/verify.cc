@@ -150,7 +150,7 @@ Result<void> Verifier::CheckContent(const tarsplit::Entry& entry) {
 Result<void> Verifier::Compare() {
   SegmentHasher hasher(*tar_);
   LS_ASSIGN(const std::unique_ptr<tarsplit::TarView> tar, tarsplit::TarView::Open(request_.tar_split_path, &hasher));
-  EntryCheck check(*files_, request_.whiteouts, names_, inodes_, problems_);
+  EntryCheck check(*files_, request_.whiteouts, request_.privilege, names_, inodes_, problems_);
   tarsplit::TarView::Item item;
   for (;;) {
     if (cancel_.cancelled()) return Cancelled();

@@ -7,6 +7,7 @@
 
 #include "hash/sha256.h"
 #include "sys/control.h"
+#include "tree/entry_metadata.h"
 #include "tree/whiteouts.h"
 
 namespace layerstore::tree {
@@ -19,6 +20,7 @@ struct VerifyRequest {
   std::string tar_split_path;
   std::string directory;
   Whiteouts whiteouts = Whiteouts::kOverlay;
+  Privilege privilege = Privilege::kFull;  // of whoever made the tree
   hash::Sha256Digest diff_id{};
   uint64_t bytes_per_second = 0;  // 0: no budget
 };

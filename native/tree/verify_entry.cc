@@ -195,7 +195,7 @@ Result<void> EntryCheck::Xattrs(const tar::Entry& header, const LayerReader::Pla
                                 bool seen, Doubts& doubts) {
   LS_ASSIGN(const std::vector<Xattr> found, ListXattrs(place.directory, place.name));
   for (const auto& [name, value] : header.xattrs) {
-    if (!IsKeptXattr(name, st.st_mode)) continue;
+    if (!IsKeptXattr(name, IsStandIn(header, st) ? TypeBits(header.type) : st.st_mode, privilege_)) continue;
     const auto at =
         std::find_if(found.begin(), found.end(), [&name = name](const Xattr& xattr) { return xattr.name == name; });
     if (at == found.end()) {
@@ -249,6 +249,13 @@ Result<void> EntryCheck::HardLink(const tar::Entry& header, const struct stat& s
   return {};
 }
 
+// Whether an empty file has the name of a device that its maker had no right to make.
+bool EntryCheck::IsStandIn(const tar::Entry& header, const struct stat& st) const {
+  const mode_t type = TypeBits(header.type);
+  return privilege_ != Privilege::kFull && (type == S_IFCHR || type == S_IFBLK) && S_ISREG(st.st_mode) &&
+         st.st_size == 0;
+}
+
 // What a file is, as against what is set on it. Nothing more is said of one of another type.
 Result<void> EntryCheck::Nature(const tarsplit::TarView::Item& item, const LayerReader::Place& place,
                                 const struct stat& st, Doubts& doubts) {
@@ -257,6 +264,7 @@ Result<void> EntryCheck::Nature(const tarsplit::TarView::Item& item, const Layer
     doubts.nature.push_back({header.name, what, std::move(expected), std::move(found), false});
   };
   const mode_t type = TypeBits(header.type);
+  if (IsStandIn(header, st)) return {};
   if ((st.st_mode & S_IFMT) != type) {
     add("type", DescribeType(type), DescribeType(st.st_mode));
     return {};
@@ -284,11 +292,12 @@ Result<void> EntryCheck::Attributes(const tar::Entry& header, const LayerReader:
   // An ACL decides what the mode's group bits are.
   const bool acl = std::any_of(header.xattrs.begin(), header.xattrs.end(),
                                [](const auto& pair) { return pair.first == kAccessAcl; });
-  const mode_t compared = acl ? 07000 : 07777;
-  if (!S_ISLNK(st.st_mode) && ((static_cast<mode_t>(header.mode) ^ st.st_mode) & compared) != 0) {
-    add("mode", Octal(static_cast<uint64_t>(header.mode) & 07777), Octal(st.st_mode & 07777), false);
+  const mode_t compared = static_cast<mode_t>(acl ? 07000 : 07777) & ~BitsOfMaker(S_ISDIR(st.st_mode), privilege_);
+  const EntryMetadata made = EntryMetadata::Of(header, privilege_);
+  if (!S_ISLNK(st.st_mode) && ((made.mode ^ st.st_mode) & compared) != 0) {
+    add("mode", Octal(made.mode), Octal(st.st_mode & 07777), false);
   }
-  if (!EntryMetadata::Of(header).OwnedBy(st.st_uid, st.st_gid))
+  if (!made.OwnedBy(st.st_uid, st.st_gid))
     add("owner", Owner(header.uid, header.gid), Owner(st.st_uid, st.st_gid), false);
   if (!HoldsTime(header, st.st_mtim)) {
     add("mtime", Time(header.mtime_seconds, header.mtime_nanoseconds), Time(st.st_mtim.tv_sec, st.st_mtim.tv_nsec),

@@ -44,9 +44,14 @@ std::string DescribeType(mode_t mode);
 
 class EntryCheck {
  public:
-  EntryCheck(LayerReader& files, Whiteouts whiteouts, const EntryNames& names, std::unordered_set<uint64_t>& inodes,
-             std::vector<TreeProblem>& problems)
-      : files_(files), whiteouts_(whiteouts), names_(names), inodes_(inodes), problems_(problems) {}
+  EntryCheck(LayerReader& files, Whiteouts whiteouts, Privilege privilege, const EntryNames& names,
+             std::unordered_set<uint64_t>& inodes, std::vector<TreeProblem>& problems)
+      : files_(files),
+        whiteouts_(whiteouts),
+        privilege_(privilege),
+        names_(names),
+        inodes_(inodes),
+        problems_(problems) {}
 
   // Adds what is wrong to the problems and the inode to the set. Entries in the order of the tar: of several that lead
   // to one inode the last one says what it is.
@@ -73,6 +78,7 @@ class EntryCheck {
                           Doubts& doubts);
   Result<void> Xattrs(const tar::Entry& header, const LayerReader::Place& place, const struct stat& st, bool seen,
                       Doubts& doubts);
+  [[nodiscard]] bool IsStandIn(const tar::Entry& header, const struct stat& st) const;
   void LostLink(const tar::Entry& header, const std::string& clean);
   Result<void> HardLink(const tar::Entry& header, const struct stat& st);
   void Add(const std::string& path, std::string what, std::string expected, std::string found, bool cosmetic = false) {
@@ -81,6 +87,7 @@ class EntryCheck {
 
   LayerReader& files_;
   Whiteouts whiteouts_;
+  Privilege privilege_;
   const EntryNames& names_;
   std::unordered_set<uint64_t>& inodes_;
   std::vector<TreeProblem>& problems_;

@@ -190,7 +190,7 @@ Result<bool> Applier::Make(const tar::Entry& entry, const EntryPath& path) {
     case NameKind::kFile:
       break;
   }
-  if (!tree::EntryMetadata::Of(entry).keeps_owner()) ignored_owners_++;
+  if (!tree::EntryMetadata::Of(entry, request_.privilege).keeps_owner()) ignored_owners_++;
   switch (entry.type) {
     case tar::Type::kRegular:
     case tar::Type::kContiguous:
@@ -213,7 +213,7 @@ Result<bool> Applier::Make(const tar::Entry& entry, const EntryPath& path) {
 Result<bool> Applier::MakeFile(const tar::Entry& entry, const EntryPath& path) {
   LS_ASSIGN(Parent parent, FindParent(path.parent()));
   const std::string name(path.base());
-  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry);
+  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
   flags_ = {metadata.mode & kCreateBits, parent.setgid, false};
   const mode_t mode = flags_.made_mode;
   constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
@@ -274,10 +274,12 @@ Result<void> Applier::Write(std::span<const uint8_t> data, const BlockQueue::Ref
 Result<void> Applier::End(const tar::Entry& entry) {
   if (!file_.valid()) return {};
   if (behind_) {
-    return writer_.Add({std::move(file_), std::exchange(pieces_, {}), tree::EntryMetadata::Of(entry), flags_, path_});
+    return writer_.Add({std::move(file_), std::exchange(pieces_, {}),
+                        tree::EntryMetadata::Of(entry, request_.privilege), flags_, path_});
   }
   if (entry.sparse && ftruncate(file_.get(), static_cast<off_t>(entry.size)) != 0) return SysError("ftruncate", path_);
-  LS_TRY(tree::ApplyToFd(file_.get(), entry, tree::EntryMetadata::Of(entry), creator_, flags_, path_, ignored_xattrs_));
+  LS_TRY(tree::ApplyToFd(file_.get(), entry, tree::EntryMetadata::Of(entry, request_.privilege), creator_, flags_,
+                         path_, ignored_xattrs_));
   file_.reset();
   return {};
 }
@@ -290,7 +292,7 @@ Result<void> Applier::NextBlock() {
 Result<bool> Applier::MakeDirectory(const tar::Entry& entry, const EntryPath& path) {
   LS_ASSIGN(Parent parent, FindParent(path.parent()));
   const std::string name(path.base());
-  tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry);
+  tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
   DirectoryEnd end;
   end.path = path_;
   end.mtime = metadata.times[1];
@@ -346,7 +348,7 @@ Result<bool> Applier::MakeDirectory(const tar::Entry& entry, const EntryPath& pa
 }
 
 Result<bool> Applier::MakeNode(const tar::Entry& entry, const EntryPath& path) {
-  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry);
+  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
   mode_t type = 0;
   dev_t device = 0;
   if (entry.type == tar::Type::kSymlink) {
@@ -371,7 +373,10 @@ Result<bool> Applier::MakeNode(const tar::Entry& entry, const EntryPath& path) {
   const std::string name(path.base());
   const auto make = [&] {
     if (type == 0) return symlinkat(entry.link_name.c_str(), parent.fd, name.c_str());
-    return mknodat(parent.fd, name.c_str(), type | metadata.mode, device);
+    const int made = mknodat(parent.fd, name.c_str(), type | metadata.mode, device);
+    if (made == 0 || errno != EPERM || type == S_IFIFO || metadata.privilege == tree::Privilege::kFull) return made;
+    // An empty file stands in for the device: runtimes mount the machine's own on it.
+    return mknodat(parent.fd, name.c_str(), S_IFREG | metadata.mode, 0);
   };
   const char* syscall = type == 0 ? "symlinkat" : "mknodat";
   if (make() != 0) {

@@ -80,7 +80,7 @@ Result<bool> Applier::MakeHardLink(const tar::Entry& entry, const EntryPath& pat
 // As in Docker the link's header speaks of the file too; most say what the file has already.
 Result<bool> Applier::AlignLink(const tar::Entry& entry, const Parent& parent, const std::string& name,
                                 const struct stat& info) {
-  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry);
+  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
   const bool same = metadata.OwnedBy(info.st_uid, info.st_gid) && entry.xattrs.empty() &&
                     (S_ISLNK(info.st_mode) || (info.st_mode & 07777) == metadata.mode) &&
                     info.st_mtim.tv_sec == metadata.times[1].tv_sec &&
@@ -126,7 +126,7 @@ Result<bool> Applier::MakeWhiteout(const tar::Entry& entry, const EntryPath& pat
     return SysError("fstatat", path_);
   }
   if (mknodat(parent.fd, name.c_str(), S_IFCHR, 0) != 0) return SysError("mknodat", path_);
-  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry);
+  const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
   const bool owner = !metadata.OwnedBy(creator_.uid, creator_.gid);
   if (owner && fchownat(parent.fd, name.c_str(), metadata.uid, metadata.gid, AT_SYMLINK_NOFOLLOW) != 0) {
     return SysError("fchownat", path_);

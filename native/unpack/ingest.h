@@ -12,6 +12,7 @@
 #include "hash/sha256.h"
 #include "sys/control.h"
 #include "sys/stream.h"
+#include "tree/entry_metadata.h"
 #include "tree/whiteouts.h"
 
 namespace layerstore::unpack {
@@ -36,6 +37,7 @@ struct UnpackLimits {
 struct IngestRequest {
   std::string directory = {};  // exists; becomes the layer's tree
   tree::Whiteouts whiteouts = tree::Whiteouts::kOverlay;
+  tree::Privilege privilege = tree::Privilege::kFull;
   std::string tar_split_path = {};    // gzip file made 0600 with O_EXCL; empty: no record
   bool hash_blob = false;             // SHA-256 of the source's bytes too
   bool force_component_walk = false;  // tests: as if the kernel had no openat2

@@ -1,17 +1,17 @@
 /** From words to a command with its options: pure, everything wrong is a UsageError. */
 import { parseArgs } from 'node:util';
 import type { Command, CommandOptions, GlobalOptions } from './command.js';
+import { defaultRoot } from './default-root.js';
 import { UsageError } from './usage-error.js';
 import { Values, type RawValues } from './values.js';
 import { defined } from '../util/defined.js';
-
-export const DEFAULT_ROOT = '/var/lib/layerstore';
 
 export const GLOBAL_OPTIONS = {
   root: { type: 'string' },
   driver: { type: 'string' },
   engine: { type: 'string' },
   durability: { type: 'string' },
+  'storage-opt': { type: 'string', multiple: true },
   json: { type: 'boolean' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'v' },
@@ -35,8 +35,9 @@ export function parseArguments(
   commands: readonly Command[],
   env: Readonly<Record<string, string | undefined>>,
 ): Parsed {
-  const words = expandAlias(given);
-  const at = commandIndex(words);
+  const expanded = expandAlias(given);
+  const at = commandIndex(expanded);
+  const words = keepVerbatim(expanded, at, commands);
   const command = at === -1 ? undefined : commands.find(({ name }) => name === words[at]);
   const options: CommandOptions = { ...GLOBAL_OPTIONS, ...command?.options };
   const { values: raw, positionals } = parse(words, options, command?.name ?? 'layerstore');
@@ -64,9 +65,9 @@ export function parseArguments(
     kind: 'run',
     command,
     options: {
-      root: values.text('root') ?? env['LAYERSTORE_ROOT'] ?? DEFAULT_ROOT,
+      root: values.text('root') ?? env['LAYERSTORE_ROOT'] ?? defaultRoot(env),
       json: values.flag('json'),
-      ...defined({ driver, engine, durability }),
+      ...defined({ driver, engine, durability, driverOptions: driverOptionsOf(values) }),
     },
     positionals: rest,
     values,
@@ -83,6 +84,26 @@ function commandIndex(words: readonly string[]): number {
     if (name in GLOBAL_OPTIONS && GLOBAL_OPTIONS[name as keyof typeof GLOBAL_OPTIONS].type === 'string') i++;
   }
   return -1;
+}
+
+/** Puts `--` before the arguments of a command that passes them on; options before the first of them are its own. */
+function keepVerbatim(words: readonly string[], at: number, commands: readonly Command[]): readonly string[] {
+  const command = at === -1 ? undefined : commands.find(({ name }) => name === words[at]);
+  const next = words[at + 1];
+  if (command?.verbatim !== true || next === undefined || next.startsWith('-')) return words;
+  return [...words.slice(0, at + 1), '--', ...words.slice(at + 1)];
+}
+
+function driverOptionsOf(values: Values): Record<string, string> | undefined {
+  const given = values.list('storage-opt');
+  if (given.length === 0) return undefined;
+  return Object.fromEntries(
+    given.map((text) => {
+      const equals = text.indexOf('=');
+      if (equals < 1) throw new UsageError(`--storage-opt takes KEY=VALUE, not "${text}"`);
+      return [text.slice(0, equals), text.slice(equals + 1)];
+    }),
+  );
 }
 
 function expandAlias(words: readonly string[]): readonly string[] {

@@ -11,6 +11,8 @@ export interface GlobalOptions {
   engine?: 'native' | 'js';
   durability?: 'strict' | 'relaxed';
   json: boolean;
+  /** `--storage-opt`, for the driver. */
+  driverOptions?: Readonly<Record<string, string>>;
 }
 
 export type CommandOptions = NonNullable<ParseArgsConfig['options']>;
@@ -44,6 +46,8 @@ export interface Command {
   readonly options?: CommandOptions;
   /** Least and most positional arguments. */
   readonly positionals: readonly [number, number];
+  /** All that follows the name is a program with its own options. */
+  readonly verbatim?: boolean;
   /** What the arguments name, for shell completion. */
   readonly completes: readonly ('file' | 'rw' | 'layer' | 'image')[];
   /** Gives the exit code; nothing is 0. */

@@ -1,10 +1,12 @@
 /** Help texts, made from the commands themselves. */
-import { ALIASES, DEFAULT_ROOT } from './arguments.js';
+import { ALIASES } from './arguments.js';
+import { SYSTEM_ROOT } from './default-root.js';
 import type { Command } from './command.js';
 
 const GLOBAL_HELP = `Options of every command:
   --root DIR                    data root; else LAYERSTORE_ROOT, else
-                                ${DEFAULT_ROOT}
+                                ${SYSTEM_ROOT}, or below
+                                XDG_DATA_HOME without root
   --driver overlay2|vfs         default: what the root has, else the best
   --engine native|js            default: native where the addon loads
   --durability strict|relaxed   default: strict

@@ -8,7 +8,7 @@ import type { Assembled, Change, DiffGetter, Engine, TarSource, TreeProblem } fr
 import { LayerStoreError } from '../errors.js';
 import type { LoggerLike } from '../util/logger.js';
 import type { Driver, ExactLayer, ExactTarOptions, MountSpecification, TreeRoot, Unlink } from './driver.js';
-import { RecordedTars, ReproducedTars, type ExactTars } from './exact-tar.js';
+import { RecordedTars, type RecordedTree, ReproducedTars, type ExactTars } from './exact-tar.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -33,6 +33,11 @@ export function adaptDriver(driver: GraphDriver, context: AdaptContext): Driver 
   return new AdaptedDriver(driver, context);
 }
 
+/** A driver of somebody's own makes layers as it likes; with fewer rights than root has, it says so by no mark of ours. */
+function treeOf({ whiteouts }: GraphDriver): RecordedTree | undefined {
+  return whiteouts === undefined ? undefined : { whiteouts, privilege: 'full', ownersShifted: false };
+}
+
 class AdaptedDriver implements Driver {
   readonly #own: GraphDriver;
   readonly #context: AdaptContext;
@@ -43,7 +48,7 @@ class AdaptedDriver implements Driver {
     this.#context = context;
     this.#tars = own.capabilities.reproducesExactDiffs
       ? new ReproducedTars((id, parent) => own.diff(id, parent))
-      : new RecordedTars(context.engine, (id) => own.diffGetter(id), own.whiteouts);
+      : new RecordedTars(context.engine, (id) => own.diffGetter(id), treeOf(own));
   }
 
   get name(): string {

@@ -1,5 +1,5 @@
 /** What every driver here is opened with. */
-import type { Engine } from '../engine/engine.js';
+import type { Engine, Privilege } from '../engine/engine.js';
 import type { LoggerLike } from '../util/logger.js';
 
 export interface DriverContext {
@@ -13,6 +13,10 @@ export interface DriverContext {
   /** Mounts a `volatile` RW layer that another boot left unclean. */
   readonly acceptVolatile: boolean;
   readonly logger: LoggerLike;
+  /** What the layers of this root are made with. */
+  readonly privilege: Privilege;
+  /** This process is outside of the user namespace that made the layers: owners on disk are not those of the records. */
+  readonly ownersShifted: boolean;
   /** Why this driver was chosen, for `status()`. */
   readonly reason: string;
 }

@@ -5,7 +5,15 @@
 import { createHash } from 'node:crypto';
 import { Transform, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { Assembled, AssembleRequest, DiffGetter, Engine, TreeProblem, WhiteoutForm } from '../engine/engine.js';
+import type {
+  Assembled,
+  AssembleRequest,
+  DiffGetter,
+  Engine,
+  Privilege,
+  TreeProblem,
+  WhiteoutForm,
+} from '../engine/engine.js';
 import { compressTo } from '../engine/js/compression.js';
 import { LayerStoreError } from '../errors.js';
 import { raceAbort } from '../util/abort.js';
@@ -16,17 +24,25 @@ import { recordedEntries, tarEntries, type LayerEntry } from './layer-entries.js
 
 export type ExactTars = Pick<Driver, 'exactTar' | 'exactTarTo' | 'exactTarSize' | 'entries' | 'verify'>;
 
+/** How the layers in the directories of a driver were made. */
+export interface RecordedTree {
+  readonly whiteouts: WhiteoutForm;
+  readonly privilege: Privilege;
+  /** Owners on disk are not compared with those of the record. */
+  readonly ownersShifted: boolean;
+}
+
 /** From files and record, by the engine. */
 export class RecordedTars implements ExactTars {
   readonly #engine: Engine;
   readonly #getter: (id: string) => Promise<DiffGetter>;
-  readonly #whiteouts: WhiteoutForm | undefined;
+  readonly #tree: RecordedTree | undefined;
 
-  /** `whiteouts`: how they lie in the getter's directory; `undefined` where there is none to compare with the record. */
-  constructor(engine: Engine, getter: (id: string) => Promise<DiffGetter>, whiteouts: WhiteoutForm | undefined) {
+  /** `tree`: `undefined` where there is none to compare with the record. */
+  constructor(engine: Engine, getter: (id: string) => Promise<DiffGetter>, tree: RecordedTree | undefined) {
     this.#engine = engine;
     this.#getter = getter;
-    this.#whiteouts = whiteouts;
+    this.#tree = tree;
   }
 
   async exactTar(layer: ExactLayer): Promise<Readable> {
@@ -59,11 +75,13 @@ export class RecordedTars implements ExactTars {
   }
 
   async verify(layer: ExactLayer, options: VerifyOptions): Promise<TreeProblem[]> {
-    const whiteouts = this.#whiteouts;
-    if (whiteouts === undefined) return drain(await this.exactTar(layer), options.signal);
+    const tree = this.#tree;
+    if (tree === undefined) return drain(await this.exactTar(layer), options.signal);
     const request = await this.#request(layer);
     try {
-      return await this.#engine.verifyTree({ ...request, ...options, whiteouts });
+      const { ownersShifted, ...made } = tree;
+      const problems = await this.#engine.verifyTree({ ...request, ...options, ...made });
+      return ownersShifted ? problems.filter(({ what }) => what !== 'owner') : problems;
     } finally {
       await request.tree.close();
     }

@@ -19,6 +19,12 @@ export interface Overlay2Options {
   readonly mountOptions: ReadonlyMap<string, string | undefined>;
 }
 
+/** Options of a store's driver, checked. */
+export interface DriverOptions extends Overlay2Options {
+  /** Owners that a plain user cannot set are left out, and so is all else that privilege `none` lacks. */
+  readonly ignoreChownErrors: boolean;
+}
+
 const CHOICES: Readonly<Record<string, readonly string[]>> = {
   metacopy: ['on', 'off'],
   redirect_dir: ['on', 'off', 'follow', 'nofollow'],
@@ -72,9 +78,10 @@ function splitOnce(text: string, at: string): [string, string | undefined] {
 }
 
 /** Checks the driver options of a store, for any driver: ERR_INVALID_ARGUMENT for a key or value that is not known. */
-export function parseDriverOptions(options: Readonly<Record<string, string>>): Overlay2Options {
+export function parseDriverOptions(options: Readonly<Record<string, string>>): DriverOptions {
   let size: number | undefined;
   let mountOptions = new Map<string, string | undefined>();
+  let ignoreChownErrors = false;
   for (const [key, value] of Object.entries(options)) {
     if (typeof value !== 'string') throw invalidArgument(`the driver option "${key}" is no text: give it as a string`);
     switch (key.toLowerCase()) {
@@ -84,14 +91,35 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): O
       case 'overlay2.mountopt':
         mountOptions = parseMountOptions(value);
         break;
+      case 'ignore_chown_errors':
+        if (value !== 'true' && value !== 'false')
+          throw invalidArgument(`ignore_chown_errors is ${quote(value)}: give "true" or "false"`);
+        ignoreChownErrors = value === 'true';
+        break;
       default:
         throw invalidArgument(
-          `the driver option ${quote(key)} is not known: there are "overlay2.size" and "overlay2.mountopt"`,
+          `the driver option ${quote(key)} is not known: there are "overlay2.size", "overlay2.mountopt" and "ignore_chown_errors"`,
         );
     }
   }
   // As in Docker 0 is no limit.
-  return { ...(size === undefined || size === 0 ? {} : { size }), mountOptions };
+  return { ...(size === undefined || size === 0 ? {} : { size }), mountOptions, ignoreChownErrors };
+}
+
+/** ERR_INVALID_ARGUMENT for mount options that the kernel refuses together with `userxattr`. */
+export function checkUserXattr(chosen: Overlay2Options['mountOptions']): void {
+  const redirect = chosen.get('redirect_dir');
+  const refused =
+    chosen.get('metacopy') === 'on'
+      ? 'metacopy=on'
+      : redirect !== undefined && redirect !== 'nofollow'
+        ? `redirect_dir=${redirect}`
+        : undefined;
+  if (refused !== undefined) {
+    throw invalidArgument(
+      `overlay2.mountopt has "${refused}", which the kernel does not take for a root whose layers are made without being root: omit it`,
+    );
+  }
 }
 
 /** The size an RW layer asks for, `undefined` for none. */

@@ -1,11 +1,11 @@
 /**
  * A real overlay mount in a scratch directory: the only honest answer to whether overlay2 works here. It tries what the
- * driver relies on: whiteouts that overlayfs makes and reads, opaque directories by `trusted.*` attributes, and names
+ * driver relies on: whiteouts that overlayfs makes and reads, opaque directories by an attribute of its, and names
  * that vanish from a listing (which they do only where the file system tells the type of each entry).
  */
 import { lstat, mkdtemp, readdir, stat, unlink } from 'node:fs/promises';
 import { LayerStoreError, systemError } from '../errors.js';
-import type { BatchOp, Engine, MountTier } from '../engine/engine.js';
+import type { BatchOp, Engine, MountTier, WhiteoutForm } from '../engine/engine.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { hasErrno } from './files.js';
 import { scratchPrefix } from './leftovers.js';
@@ -23,8 +23,10 @@ export async function probeOverlay(
   engine: Engine,
   directory: string,
   options: readonly string[],
+  whiteouts: Exclude<WhiteoutForm, 'plain'>,
   logger: LoggerLike,
 ): Promise<ProbeResult> {
+  const opaque = whiteouts === 'overlay' ? 'trusted.overlay.opaque' : 'user.overlay.opaque';
   let scratch: string | undefined;
   let mounted = false;
   try {
@@ -32,7 +34,7 @@ export async function probeOverlay(
       throw systemError(error, 'make a scratch directory');
     });
     const target = `${scratch}/merged`;
-    await engine.batch(scratchTree(scratch));
+    await engine.batch(scratchTree(scratch, opaque));
     const tier = await engine.mountOverlay({
       upper: `${scratch}/diff`,
       work: `${scratch}/work`,
@@ -41,7 +43,7 @@ export async function probeOverlay(
       options,
     });
     mounted = true;
-    const why = await whatFails(scratch, target);
+    const why = await whatFails(scratch, target, opaque);
     return why === undefined ? { works: true, tier } : { works: false, why };
   } catch (error) {
     if (hasErrno(error, ...NO_ANSWER)) throw error;
@@ -51,7 +53,7 @@ export async function probeOverlay(
   }
 }
 
-function scratchTree(scratch: string): BatchOp[] {
+function scratchTree(scratch: string, opaque: string): BatchOp[] {
   const directories = ['diff', 'work', 'merged', 'near', 'far', 'near/opaque', 'far/opaque'];
   return [
     ...directories.map((name): BatchOp => ({ op: 'mkdir', path: `${scratch}/${name}`, mode: 0o755 })),
@@ -62,11 +64,11 @@ function scratchTree(scratch: string): BatchOp[] {
       data: '',
     })),
     { op: 'mknod', path: `${scratch}/near/hidden`, mode: 0o020000, major: 0, minor: 0 },
-    { op: 'setxattr', path: `${scratch}/near/opaque`, name: 'trusted.overlay.opaque', value: Buffer.from('y') },
+    { op: 'setxattr', path: `${scratch}/near/opaque`, name: opaque, value: Buffer.from('y') },
   ];
 }
 
-async function whatFails(scratch: string, target: string): Promise<string | undefined> {
+async function whatFails(scratch: string, target: string, opaque: string): Promise<string | undefined> {
   await unlink(`${target}/removed`);
   const whiteout = await lstat(`${scratch}/diff/removed`);
   if (!whiteout.isCharacterDevice() || whiteout.rdev !== 0)
@@ -75,7 +77,7 @@ async function whatFails(scratch: string, target: string): Promise<string | unde
   if (names.includes('hidden'))
     return 'whiteouts made by the driver hide nothing: the file system gives no entry types (d_type)';
   if (names.includes('removed')) return 'removed files stay listed: the file system gives no entry types (d_type)';
-  if ((await readdir(`${target}/opaque`)).length > 0) return 'the attribute trusted.overlay.opaque hides nothing';
+  if ((await readdir(`${target}/opaque`)).length > 0) return `the attribute ${opaque} hides nothing`;
   return undefined;
 }
 

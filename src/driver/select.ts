@@ -1,6 +1,6 @@
 /** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
 import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
-import type { BatchOp, Engine } from '../engine/engine.js';
+import type { BatchOp, Engine, Privilege } from '../engine/engine.js';
 import { defined } from '../util/defined.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -13,9 +13,10 @@ import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-s
 import type { GraphDriver } from './graph-driver.js';
 import { isLayerID } from './layer-id.js';
 import { isScratch } from './leftovers.js';
-import { mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
+import { checkUserXattr, mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
 import { Overlay2Driver, refuseSize } from './overlay2/driver.js';
 import { Layout, LINK_DIRECTORY } from './overlay2/layout.js';
+import { inUserNamespace, readPrivilege, whiteoutsOf, writePrivilege } from './privilege.js';
 import { probeOverlay, sameFileSystem } from './probe.js';
 import { VfsDriver, vfsHome } from './vfs/driver.js';
 
@@ -56,6 +57,15 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
     );
   }
   const parsed = parseDriverOptions(driverOptions);
+  const withState = await driversWithState(options.root);
+  const namespace = await inUserNamespace();
+  const privilege = await privilegeOf(options.root, withState, namespace, parsed.ignoreChownErrors);
+  if (privilege === 'namespace' && !namespace && !options.readOnly) {
+    throw new LayerStoreError(
+      'ERR_NOT_SUPPORTED',
+      `the layers below "${options.root}" belong to a user namespace: change them there (\`layerstore unshare\`), or open the root with readOnly`,
+    );
+  }
   const context = (reason: string): DriverContext => ({
     root: options.root,
     engine: options.engine,
@@ -63,15 +73,17 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
     readOnly: options.readOnly,
     acceptVolatile: options.acceptVolatile ?? false,
     logger: options.logger,
+    privilege,
+    ownersShifted: privilege === 'namespace' && !namespace,
     reason,
   });
   const vfs = (reason: string): Promise<Driver> => {
-    const [unused] = Object.keys(driverOptions);
+    const [unused] = Object.keys(driverOptions).filter((key) => key.toLowerCase() !== 'ignore_chown_errors');
     if (unused === undefined) return openVfs(context(reason));
     throw invalidArgument(`the driver option "${unused}" means nothing to the driver vfs (${reason}): leave it away`);
   };
   const overlay2 = async (reason: string): Promise<Driver> => {
-    const opened = await tryOverlay2(context(reason), parsed);
+    const opened = await tryOverlay2(context(reason), namespace, parsed);
     if (typeof opened !== 'string') return opened;
     throw new LayerStoreError(
       'ERR_NOT_SUPPORTED',
@@ -81,7 +93,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
 
   if (driver === 'overlay2') return overlay2('asked for');
   if (driver === 'vfs') return vfs('asked for');
-  const [found, ...more] = await driversWithState(options.root);
+  const [found, ...more] = withState;
   if (more.length > 0) {
     throw invalidArgument(
       `"${options.root}" holds layers of several drivers (${[found, ...more].join(', ')}): say which one to use`,
@@ -95,10 +107,32 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
       `"${options.root}" holds layers of the driver ${found}, which this package does not have: choose another root, or a driver by name`,
     );
   }
-  const opened = await tryOverlay2(context('the root was empty, and a trial mount of overlayfs worked'), parsed);
+  const opened = await tryOverlay2(
+    context('the root was empty, and a trial mount of overlayfs worked'),
+    namespace,
+    parsed,
+  );
   if (typeof opened !== 'string') return opened;
   options.logger.info({ root: options.root, why: opened }, 'overlay2 does not work here: using vfs');
   return vfs(`the root was empty, and overlay2 does not work: ${opened}`);
+}
+
+/** What the layers under a root are made with: as the root says, else, where it has none yet, as this process can. */
+async function privilegeOf(
+  root: string,
+  withState: readonly string[],
+  namespace: boolean,
+  ignoreChownErrors: boolean,
+): Promise<Privilege> {
+  const marked = await readPrivilege(root);
+  if (marked !== undefined) return marked;
+  const ignore = ignoreChownErrors && (namespace || process.geteuid?.() !== 0);
+  if (withState.length === 0) return ignore ? 'none' : namespace ? 'namespace' : 'full';
+  if (!ignore) return 'full';
+  throw new LayerStoreError(
+    'ERR_INVALID_ARGUMENT',
+    `cannot begin to ignore owners: "${root}" holds layers that have theirs; choose another root, or omit ignore_chown_errors`,
+  );
 }
 
 /** Drivers that have layers under `root`. */
@@ -112,9 +146,18 @@ async function driversWithState(root: string): Promise<string[]> {
 }
 
 /** The driver, or why it does not work here. */
-async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Promise<Driver | string> {
-  const { root, engine, readOnly } = context;
+async function tryOverlay2(
+  context: DriverContext,
+  namespace: boolean,
+  parsed: Overlay2Options,
+): Promise<Driver | string> {
+  const { root, engine, readOnly, privilege } = context;
   const layout = new Layout(root);
+  const user = privilege !== 'full';
+  if (!user && !readOnly && namespace) {
+    return 'its layers have attributes of trusted.*, which no user namespace can set or see: open it as root of the machine, or choose another root';
+  }
+  if (user) checkUserXattr(parsed.mountOptions);
   const known = await kernelFileSystems();
   const [index, metacopy, redirects] = await Promise.all(
     ['index', 'metacopy', 'redirect_dir'].map((name) => overlayParameter(name)),
@@ -125,19 +168,29 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
     ...(pinned && redirects !== undefined ? ['redirect_dir'] : []),
     ...(pinned && metacopy !== undefined ? ['metacopy'] : []),
   ];
-  const profile = mountProfile(parsed.mountOptions, index !== undefined, switchedOff);
+  // With userxattr the kernel has both off, and refuses to be told so.
+  const profile = user
+    ? mountProfile(new Map([...parsed.mountOptions, ['userxattr', undefined]]), index !== undefined)
+    : mountProfile(parsed.mountOptions, index !== undefined, switchedOff);
   let tier = 'none tried';
   if (!readOnly) {
-    const probe = await probeOverlay(engine, await scratchHome(context, layout.home), profile.writable, context.logger);
+    const probe = await probeOverlay(
+      engine,
+      await scratchHome(context, layout.home),
+      profile.writable,
+      whiteoutsOf(context),
+      context.logger,
+    );
     if (!probe.works) return probe.why;
     tier = probe.tier;
+    await writePrivilege(context);
     await makeHome(context, layout);
   } else if ((await kindOf(layout.home)) === undefined && !known.has('overlay')) {
     return 'the kernel knows no overlayfs';
   }
   const home = (await kindOf(layout.home)) === undefined ? root : layout.home;
   if (parsed.size !== undefined && !readOnly) await refuseSize(home);
-  const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' && !pinned ? 'on' : 'off');
+  const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' && !pinned && !user ? 'on' : 'off');
   return new Overlay2Driver(context, {
     profile,
     ...defined({ size: parsed.size }),
@@ -149,8 +202,9 @@ async function tryOverlay2(context: DriverContext, parsed: Overlay2Options): Pro
       ['Using metacopy', String(usesMetacopy === 'on')],
       // Differences are read from the upper directory whatever the mount options are.
       ['Native Overlay Diff', 'true'],
-      ['userxattr', 'false'],
+      ['userxattr', String(user)],
       ['Mount tier', tier],
+      ['Privilege', privilege],
       ...engineStatus(engine),
     ],
   });
@@ -160,13 +214,19 @@ async function openVfs(context: DriverContext): Promise<Driver> {
   const { root, engine, readOnly } = context;
   const home = vfsHome(root);
   if (!readOnly) {
+    await makeOwnDirectory(root);
+    await writePrivilege(context);
     await prepare(context, [
       { op: 'mkdir', path: home.slice(0, home.lastIndexOf('/')), mode: 0o710, existOk: true },
       { op: 'mkdir', path: home, mode: 0o710, existOk: true },
     ]);
   }
   const place = (await kindOf(home)) === undefined ? root : home;
-  return new VfsDriver(context, [['Backing Filesystem', await backingFileSystem(place)], ...engineStatus(engine)]);
+  return new VfsDriver(context, [
+    ['Backing Filesystem', await backingFileSystem(place)],
+    ['Privilege', context.privilege],
+    ...engineStatus(engine),
+  ]);
 }
 
 async function makeHome(context: DriverContext, layout: Layout): Promise<void> {
@@ -189,13 +249,15 @@ async function scratchHome(context: DriverContext, home: string): Promise<string
   const { root } = context;
   const own = `${root}/layerstore`;
   const directory = (await kindOf(home)) !== undefined && !(await sameFileSystem(root, home)) ? home : own;
-  if (directory === own) {
-    await makeDirectory(own, 0o700).catch((error: unknown) => {
-      throw systemError(error, 'make the directory', 'check that the root is a directory and writable');
-    });
-  }
+  if (directory === own || context.privilege !== 'full') await makeOwnDirectory(root);
   for (const name of (await namesIn(directory)).filter(isScratch)) await removeScratch(context, `${directory}/${name}`);
   return directory;
+}
+
+async function makeOwnDirectory(root: string): Promise<void> {
+  await makeDirectory(`${root}/layerstore`, 0o700).catch((error: unknown) => {
+    throw systemError(error, 'make the directory', 'check that the root is a directory and writable');
+  });
 }
 
 /** Removes what a process that died left of its trial mount. */

@@ -29,7 +29,11 @@ export abstract class TreeDriver {
   /** `home`: a directory on the file system that holds the trees. */
   protected constructor(context: DriverContext, home: string, whiteouts: WhiteoutForm) {
     this.context = context;
-    this.#tars = new RecordedTars(context.engine, (id) => this.diffGetter(id), whiteouts);
+    this.#tars = new RecordedTars(context.engine, (id) => this.diffGetter(id), {
+      whiteouts,
+      privilege: context.privilege,
+      ownersShifted: context.ownersShifted,
+    });
     this.#sync = new GroupSync(() => context.engine.syncFs([home]));
   }
 

@@ -83,6 +83,15 @@ export interface UnpackLimits {
  */
 export type WhiteoutForm = 'overlay' | 'overlay-user' | 'plain';
 
+/**
+ * What the maker of a layer may do with files. `full`: root of the machine. `namespace`: root of a user namespace, where no
+ * device can be made (an empty file stands in for it) and no attribute of `trusted.` or `security.` but capabilities can be
+ * set. `none`: a plain user; owners, setuid and setgid bits and capabilities are left out, too, and the maker may always
+ * read what it made. What is left out is kept by the record alone: the tar still comes back exactly, and `verifyTree` goes
+ * by the same rules.
+ */
+export type Privilege = 'full' | 'namespace' | 'none';
+
 /** Where the gzipped tar-split record goes: a file the engine makes itself (0600, fails if it is there), or a stream of plain JSON lines. */
 export type TarSplitTarget = { path: string } | { writer: Writable };
 
@@ -90,6 +99,8 @@ export interface IngestRequest {
   /** An existing directory that becomes the layer's tree. */
   directory: string;
   whiteouts: WhiteoutForm;
+  /** Default: `full`. */
+  privilege?: Privilege;
   tarSplit?: TarSplitTarget;
   /** Checked against the bytes as they come, compressed ones where compressed: ERR_DIGEST_MISMATCH. */
   blob?: { digest: Digest; size: number };
@@ -116,10 +127,11 @@ export interface IngestResult {
   blobDigest?: Digest;
   /**
    * Extended attributes of files that were not set, still given back on export: those of overlayfs itself, of namespaces that
-   * xattr(7) does not name, `user.` of links and special files, and what the file system does not have.
+   * xattr(7) does not name, `user.` of links and special files, what the file system does not have, and what the maker had
+   * no {@link Privilege} for.
    */
   ignoredXattrs: number;
-  /** Files with a uid or gid of -1 (4294967295), which the kernel gives to no file: it stays that of the unpacking process. */
+  /** Files with a uid or gid of -1 (4294967295), which the kernel gives to no file, and all where the privilege is `none`: their owner is the unpacking process. */
   ignoredOwners: number;
 }
 
@@ -228,6 +240,8 @@ export interface VerifyTreeRequest {
   tarSplit: { path: string } | Readable;
   tree: DiffGetter;
   whiteouts: WhiteoutForm;
+  /** Of who made the tree; default: `full`. */
+  privilege?: Privilege;
   diffID: DiffID;
   /** Bytes a second; absent: as fast as the disk gives. */
   bytesPerSecond?: number;

@@ -6,7 +6,7 @@ import { UsageError } from '../usage-error.js';
 
 export const containerd: Command = {
   name: 'containerd',
-  summary: "serve the store as containerd's snapshotter and differ, until SIGTERM",
+  summary: "serve the store as containerd's snapshotter and differ",
   usage: '--address SOCKET [--content DIR] [--containerd SOCKET] [--no-reuse]',
   details: `Takes the packages @grpc/grpc-js and @grpc/proto-loader. --content is containerd's root, where blobs are read
 without passing through containerd; those that cannot be read there are asked for on --containerd, its own socket. With

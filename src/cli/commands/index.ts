@@ -24,6 +24,7 @@ import { report } from './report.js';
 import { rm } from './rm.js';
 import { save } from './save.js';
 import { tag } from './tag.js';
+import { unshare } from './unshare.js';
 import { verify } from './verify.js';
 
 export const commands: readonly Command[] = [
@@ -51,6 +52,7 @@ export const commands: readonly Command[] = [
   info,
   df,
   containerd,
+  unshare,
   bench,
   completion(() => commands),
 ];

@@ -7,6 +7,7 @@ import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
 import { defined } from '../../util/defined.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
+import { whiteoutsOf } from '../privilege.js';
 import { NO_STEPS } from '../../engine/batch-types.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
@@ -125,7 +126,14 @@ export class Commits {
   async #restoreWhiteouts(id: string, rwID: string): Promise<void> {
     const removed = this.#layout.removedWhiteoutsTar(rwID);
     if ((await kindOf(removed)) !== 'file') return;
-    await this.#context.engine.ingest({ path: removed }, { directory: this.#layout.diff(id), whiteouts: 'overlay' });
+    await this.#context.engine.ingest(
+      { path: removed },
+      {
+        directory: this.#layout.diff(id),
+        whiteouts: whiteoutsOf(this.#context),
+        privilege: this.#context.privilege,
+      },
+    );
   }
 
   async #takeBack(id: string, rwID: string, consume: boolean): Promise<void> {

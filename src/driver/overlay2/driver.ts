@@ -1,6 +1,6 @@
 /** overlay2: layers are directories in Docker's layout; a mount stacks them by overlayfs. */
 import { invalidArgument, LayerStoreError } from '../../errors.js';
-import type { DiffGetter, TarSource, TreeStack } from '../../engine/engine.js';
+import type { DiffGetter, TarSource, TreeStack, WhiteoutForm } from '../../engine/engine.js';
 import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
 import type { Driver, MountSpecification, TreeRoot, Unlink } from '../driver.js';
@@ -16,6 +16,7 @@ import type {
 } from '../graph-driver.js';
 import { checkLayerID, isLayerID } from '../layer-id.js';
 import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
+import { explained, whiteoutsOf } from '../privilege.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
@@ -47,11 +48,9 @@ export interface Overlay2Setup {
   readonly found: readonly (readonly [string, string])[];
 }
 
-const WHITEOUTS = 'overlay';
-
 export class Overlay2Driver extends TreeDriver implements Driver {
   readonly name = 'overlay2';
-  readonly whiteouts = WHITEOUTS;
+  readonly whiteouts: WhiteoutForm;
   readonly capabilities: DriverCapabilities = {
     independentDiffs: true,
     reproducesExactDiffs: false,
@@ -70,7 +69,9 @@ export class Overlay2Driver extends TreeDriver implements Driver {
   /** The home directory and `l/` exist, unless the store is open read-only. */
   constructor(context: DriverContext, setup: Overlay2Setup) {
     const layout = new Layout(context.root);
-    super(context, layout.home, WHITEOUTS);
+    const whiteouts = whiteoutsOf(context);
+    super(context, layout.home, whiteouts);
+    this.whiteouts = whiteouts;
     this.#setup = setup;
     this.#layout = layout;
     this.#layers = new LayerMetadataCache(layout, !context.readOnly);
@@ -112,7 +113,15 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     // overlayfs must not find its upper directory changed under a mount: there the tar is applied through the mount.
     const mounted = this.#mounts.writable(id);
     const directory = mounted ? this.#layout.merged(id) : this.#layout.diff(id);
-    return this.context.engine.ingest(source, { ...options, directory, whiteouts: mounted ? 'plain' : WHITEOUTS });
+    return explained(
+      this.context.privilege,
+      this.context.engine.ingest(source, {
+        ...options,
+        directory,
+        whiteouts: mounted ? 'plain' : this.whiteouts,
+        privilege: this.context.privilege,
+      }),
+    );
   }
 
   async get(id: string, mountLabel = ''): Promise<string> {
@@ -346,7 +355,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
       uppers.push(this.#layout.diff(lower.id));
       lower = lower.next;
     }
-    const stack = (directories: readonly string[]): TreeStack => ({ directories, whiteouts: WHITEOUTS });
+    const stack = (directories: readonly string[]): TreeStack => ({ directories, whiteouts: this.whiteouts });
     if (parent === undefined) return { upper: stack(uppers) };
     if (lower === undefined) {
       throw invalidArgument(`"${parent}" is no layer below "${id}": name one that is, or none`);

@@ -17,6 +17,7 @@ import type {
   DriverLeftover,
   LiveMount,
 } from '../graph-driver.js';
+import { explained } from '../privilege.js';
 import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
 import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
@@ -94,7 +95,15 @@ export class VfsDriver extends TreeDriver implements Driver {
     this.writable(`unpack into the layer "${id}"`);
     const directory = await this.#existing(id);
     await this.#staleScratch();
-    return this.context.engine.ingest(source, { ...options, directory, whiteouts: WHITEOUTS });
+    return explained(
+      this.context.privilege,
+      this.context.engine.ingest(source, {
+        ...options,
+        directory,
+        whiteouts: WHITEOUTS,
+        privilege: this.context.privilege,
+      }),
+    );
   }
 
   async get(id: string): Promise<string> {

@@ -17,7 +17,7 @@ import { formatValue } from '../../util/quote.js';
 import { decode, type Decoded } from './compression.js';
 import { Crc64, crc64 } from './crc64.js';
 import * as fs from './fs.js';
-import { checkDevice, checkLinkTarget, checkNumbers, entryPath, nameKind, NO_ID } from './names.js';
+import { checkDevice, checkLinkTarget, checkNumbers, entryPath, nameKind, NO_ID, setByMaker } from './names.js';
 import { SourceReader } from './source.js';
 import { SplitWriter } from './tar-split.js';
 import { TreeRoot } from './tree-root.js';
@@ -76,6 +76,7 @@ class IngestJob {
     this.#meter = new TarMeter(source, request, limits);
     this.#writer = new TreeWriter(root, {
       whiteouts: request.whiteouts,
+      privilege: request.privilege ?? 'full',
       onImplied: () => {
         this.#meter.countImplied();
       },
@@ -141,6 +142,7 @@ class IngestJob {
     const path = entryPath(entry.name, this.#limits, entry.offset);
     const kind = nameKind(path, entry.offset);
     checkNumbers(entry);
+    Object.assign(entry, setByMaker(entry, this.#request.privilege ?? 'full'));
     switch (kind.kind) {
       case 'whiteout':
         return this.#notInTree(tar, entry, await this.#writer.whiteout(kind.target, entry));

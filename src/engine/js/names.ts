@@ -4,6 +4,7 @@ import { badTar, overLimit, shown } from '../../tar/errors.js';
 import { isHeaderOnly } from '../../tar/header.js';
 import { pathDepth, treePath } from '../../tar/path.js';
 import type { TarEntry } from '../../tar/reader.js';
+import type { Privilege } from '../engine.js';
 import type { CompleteLimits } from '../limits.js';
 
 /** {@link treePath} of a name in an archive that is unpacked: its length and depth within the limits, without a NUL. */
@@ -116,14 +117,37 @@ export type XattrTarget = 'file' | 'directory' | 'link' | 'special';
 /**
  * Whether an attribute of an archive is set; all others are counted, and kept for export only. Told by name and type
  * alone, so that ingest and verify of either engine decide the same: the four namespaces of xattr(7), `user.` on files and
- * directories, ACLs not on links, and nothing of overlayfs.
+ * directories, ACLs not on links, and nothing of overlayfs; without full privilege no `trusted.`, and of `security.` the
+ * capabilities alone, which take a namespace of one's own at least.
  */
-export function isKeptXattr(name: string, target: XattrTarget): boolean {
+export function isKeptXattr(name: string, target: XattrTarget, privilege: Privilege): boolean {
   if (/^(trusted|user)\.overlay\./.test(name)) return false;
   if (name === ACCESS_ACL) return target !== 'link';
   if (name === DEFAULT_ACL) return target === 'directory';
   if (/^user\../s.test(name)) return target === 'file' || target === 'directory';
-  return /^(trusted|security)\../s.test(name);
+  if (privilege === 'full') return /^(trusted|security)\../s.test(name);
+  return privilege === 'namespace' && name === 'security.capability';
+}
+
+/**
+ * Owner and mode as a maker of this privilege sets them. Who cannot give files away leaves setuid and setgid bits out, which
+ * would mean another user, and can read what it made.
+ */
+export function setByMaker(entry: TarEntry, privilege: Privilege): { uid: number; gid: number; mode: number } {
+  const { uid, gid, mode, type } = entry;
+  if (privilege !== 'none') return { uid, gid, mode };
+  const bits = bitsOfMaker(type === '5', privilege);
+  return { uid: NO_ID, gid: NO_ID, mode: (mode & ~bits) | (bits & 0o700) };
+}
+
+/** Bits of a mode that are the maker's business and not the archive's. */
+export function bitsOfMaker(directory: boolean, privilege: Privilege): number {
+  return privilege === 'none' ? 0o6000 | (directory ? 0o700 : 0o400) : 0;
+}
+
+/** Whether an empty file may stand in for what an entry names: a device that the maker had no right to make. */
+export function mayStandIn(type: string, privilege: Privilege): boolean {
+  return privilege !== 'full' && (type === '3' || type === '4');
 }
 
 export const ACCESS_ACL = 'system.posix_acl_access';

@@ -9,10 +9,10 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import { badTar, shown } from '../../tar/errors.js';
 import type { TarTime } from '../../tar/header.js';
 import type { TarEntry } from '../../tar/reader.js';
-import type { WhiteoutForm } from '../engine.js';
+import type { Privilege, WhiteoutForm } from '../engine.js';
 import { chmodEntry, makeNodeAt } from './directory.js';
 import * as fs from './fs.js';
-import { DEFAULT_ACL, isKeptXattr, NO_ID, type XattrTarget } from './names.js';
+import { DEFAULT_ACL, isKeptXattr, mayStandIn, NO_ID, type XattrTarget } from './names.js';
 import { removeDirectory } from './remove.js';
 import type { Place, TreeRoot, WalkRules } from './tree-root.js';
 import { setSupportedXattrs, type Xattr, type XattrItem } from './xattr.js';
@@ -25,6 +25,7 @@ const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | const
 
 export interface TreeWriterOptions {
   whiteouts: WhiteoutForm;
+  privilege: Privilege;
   /** An entry of this layer is about to go: its path, and what to hand to node:fs where it is a file with content. */
   onReplaced: (path: string, content: Buffer | undefined, size: number) => Promise<void>;
   /** A directory was made that no entry named so far. */
@@ -197,9 +198,17 @@ export class TreeWriter {
   node(path: string, entry: TarEntry): Promise<void> {
     const type = entry.type === '3' ? constants.S_IFCHR : entry.type === '4' ? constants.S_IFBLK : constants.S_IFIFO;
     return this.#at(path, async (place) => {
-      await this.#creating('make the node', place, () =>
-        makeNodeAt(place.directory, place.name, type | (entry.mode & 0o7777), entry.major, entry.minor),
-      );
+      const make = (kind: number): Promise<void> =>
+        makeNodeAt(place.directory, place.name, kind | (entry.mode & 0o7777), entry.major, entry.minor);
+      await this.#creating('make the node', place, async () => {
+        try {
+          await make(type);
+        } catch (error) {
+          if (errnoOf(error) !== 'EPERM' || !mayStandIn(entry.type, this.#options.privilege)) throw error;
+          // Runtimes mount the machine's own device on it.
+          await fs.close(await fs.open(place.path, CREATE, 0o600));
+        }
+      });
       await this.#metadataByPath(place, entry, 'special');
     });
   }
@@ -550,7 +559,7 @@ export class TreeWriter {
 
   /** Those that are set on a file of this kind. */
   #kept(xattrs: readonly Xattr[], target: XattrTarget): readonly Xattr[] {
-    const kept = xattrs.filter(([name]) => isKeptXattr(name, target));
+    const kept = xattrs.filter(([name]) => isKeptXattr(name, target, this.#options.privilege));
     this.#ignoredXattrs += xattrs.length - kept.length;
     return kept;
   }

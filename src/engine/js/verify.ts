@@ -7,14 +7,24 @@ import { ByteReader } from '../../tar/byte-reader.js';
 import { shown } from '../../tar/errors.js';
 import { treePath } from '../../tar/path.js';
 import { TarReader, type TarEntry } from '../../tar/reader.js';
-import type { TreeProblem, VerifyTreeRequest } from '../engine.js';
+import type { Privilege, TreeProblem, VerifyTreeRequest } from '../engine.js';
 import { deviceNumbers } from './copy.js';
 import { Crc64 } from './crc64.js';
 import * as fs from './fs.js';
 import { isOverlayXattr, isWhiteout, LayerDirectory } from './layer-directory.js';
-import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, nameKind, NO_ID, type NameKind } from './names.js';
+import {
+  ACCESS_ACL,
+  DEFAULT_ACL,
+  isKeptXattr,
+  mayStandIn,
+  nameKind,
+  NO_ID,
+  setByMaker,
+  bitsOfMaker,
+  type NameKind,
+} from './names.js';
 import { readSplitEntries } from './tar-split.js';
-import { hasXattrKind, type Xattr } from './xattr.js';
+import { hasXattrKind } from './xattr.js';
 import { defined } from '../../util/defined.js';
 
 /** See {@link Engine.verifyTree}. */
@@ -358,9 +368,19 @@ class Verification {
       this.#report(path, 'link', shown(entry.linkName), 'another file');
   }
 
+  /** Whether an empty file has the name of a device that its maker had no right to make. */
+  #isStandIn({ type }: TarEntry, stat: BigIntStats): boolean {
+    return stat.isFile() && stat.size === 0n && mayStandIn(type, this.#privilege);
+  }
+
+  get #privilege(): Privilege {
+    return this.#request.privilege ?? 'full';
+  }
+
   /** What a file is, as against what is set on it. Nothing more is said of one of another type. */
   async #nature(path: string, entry: TarEntry, stat: BigIntStats): Promise<TreeProblem[]> {
     const kind = kindOf(stat);
+    if (this.#isStandIn(entry, stat)) return [];
     if (kind !== describe(entry.type)) return [problemAt(path, 'type', describe(entry.type), kind)];
     if (entry.type === '2') {
       const link = (await this.#layer.root.at(path, (place) => fs.readlink(place.path))).toString('latin1');
@@ -380,33 +400,35 @@ class Verification {
   async #attributes(path: string, entry: TarEntry, stat: BigIntStats, seen: boolean): Promise<TreeProblem[]> {
     const problems: TreeProblem[] = [];
     // An ACL decides what the mode's group bits are.
-    const compared = entry.xattrs.some(([name]) => name === ACCESS_ACL) ? 0o7000 : 0o7777;
+    const told = entry.xattrs.some(([name]) => name === ACCESS_ACL) ? 0o7000 : 0o7777;
+    const compared = told & ~bitsOfMaker(stat.isDirectory(), this.#privilege);
     const mode = Number(stat.mode) & 0o7777;
-    if (!stat.isSymbolicLink() && ((mode ^ entry.mode) & compared) !== 0)
-      problems.push(problemAt(path, 'mode', octal(entry.mode & 0o7777), octal(mode)));
+    const made = setByMaker(entry, this.#privilege);
+    if (!stat.isSymbolicLink() && ((mode ^ made.mode) & compared) !== 0)
+      problems.push(problemAt(path, 'mode', octal(made.mode & 0o7777), octal(mode)));
     const owners = [Number(stat.uid), Number(stat.gid)] as const;
-    const wanted = [entry.uid >>> 0, entry.gid >>> 0] as const;
+    const wanted = [made.uid >>> 0, made.gid >>> 0] as const;
     if (wanted.some((id, index) => id !== NO_ID && id !== owners[index]))
       problems.push(problemAt(path, 'owner', wanted.join(':'), owners.join(':')));
     if (!fs.holdsTime(entry.mtime, stat.mtimeNs))
       problems.push({ ...problemAt(path, 'mtime', decimalTime(entry), decimal(stat.mtimeNs)), cosmetic: true });
-    return [...problems, ...(await this.#xattrs(path, entry.xattrs, stat, seen))];
+    return [...problems, ...(await this.#xattrs(path, entry, stat, seen))];
   }
 
-  async #xattrs(path: string, expected: readonly Xattr[], stat: BigIntStats, seen: boolean): Promise<TreeProblem[]> {
+  async #xattrs(path: string, entry: TarEntry, stat: BigIntStats, seen: boolean): Promise<TreeProblem[]> {
     const target = stat.isDirectory()
       ? 'directory'
-      : stat.isFile()
+      : stat.isFile() && !this.#isStandIn(entry, stat)
         ? 'file'
         : stat.isSymbolicLink()
           ? 'link'
           : 'special';
     const real = new Map((await this.#layer.xattrs(path)).filter(([name]) => !isOverlayXattr(name)));
     const problems: TreeProblem[] = [];
-    for (const [name, value] of expected) {
+    for (const [name, value] of entry.xattrs) {
       const have = real.get(name);
       real.delete(name);
-      if (!isKeptXattr(name, target) || have?.equals(value) === true) continue;
+      if (!isKeptXattr(name, target, this.#privilege) || have?.equals(value) === true) continue;
       if (have === undefined && (mayBeAbsent(name, value) || !(await this.#fileSystemHas(path, name)))) continue;
       const found = have === undefined ? 'nothing' : `${name}=${have.toString('hex')}`;
       problems.push(problemAt(path, 'xattr', `${name}=${value.toString('hex')}`, found));

@@ -11,6 +11,7 @@ import type {
   DeferredTeardown,
   MountEntry,
   MountTier,
+  Privilege,
   TreeProblem,
   TreeUsage,
   UnpackLimits,
@@ -63,6 +64,7 @@ export interface CancelToken {
 export interface NativeIngestRequest {
   directory: string;
   whiteouts: WhiteoutForm;
+  privilege: Privilege;
   /** A gzip file that is made (0600, must not be there); absent: no record. */
   tarSplit: string | undefined;
   hashBlob: boolean;
@@ -133,6 +135,7 @@ export interface NativeVerifyRequest {
   tarSplit: string;
   directory: string;
   whiteouts: WhiteoutForm;
+  privilege: Privilege;
   diffID: string;
   /** 0: no budget. */
   bytesPerSecond: number;

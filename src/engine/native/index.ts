@@ -129,11 +129,14 @@ class NativeEngine implements Engine {
   }
 
   async verifyTree(request: VerifyTreeRequest): Promise<TreeProblem[]> {
-    const { tarSplit, tree, whiteouts, diffID, bytesPerSecond = 0, signal } = request;
+    const { tarSplit, tree, whiteouts, privilege = 'full', diffID, bytesPerSecond = 0, signal } = request;
     const { directory } = tree;
     if (!('path' in tarSplit) || directory === undefined) return (await import('../js/verify.js')).verifyTree(request);
     const problems = await runNative(this.#binding, { action: 'verify the layer', signal }, (token) =>
-      this.#binding.verifyTree({ tarSplit: tarSplit.path, directory, whiteouts, diffID, bytesPerSecond }, token),
+      this.#binding.verifyTree(
+        { tarSplit: tarSplit.path, directory, whiteouts, privilege, diffID, bytesPerSecond },
+        token,
+      ),
     );
     return problems.map((problem) => ({ ...problem, path: insideLayer(problem.path) }));
   }

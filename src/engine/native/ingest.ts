@@ -26,6 +26,7 @@ export async function ingest(binding: Binding, source: TarSource, request: Inges
       const job = new binding.Ingest({
         directory: request.directory,
         whiteouts: request.whiteouts,
+        privilege: request.privilege ?? 'full',
         tarSplit,
         hashBlob: request.hashBlob === true || request.blob !== undefined,
         limits,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DEFAULT_ROOT, parseArguments } from '../../../src/cli/arguments.js';
+import { parseArguments } from '../../../src/cli/arguments.js';
+import { SYSTEM_ROOT } from '../../../src/cli/default-root.js';
 import { commands } from '../../../src/cli/commands/index.js';
 import { commandHelp, overview } from '../../../src/cli/help.js';
 import { UsageError } from '../../../src/cli/usage-error.js';
@@ -23,7 +24,7 @@ test('the root comes from --root, then LAYERSTORE_ROOT, then the default', () =>
     assert.ok(parsed.kind === 'run');
     return parsed.options.root;
   };
-  assert.equal(rootOf('ls'), DEFAULT_ROOT);
+  assert.equal(rootOf('ls'), SYSTEM_ROOT);
   assert.equal(rootOf('ls', { LAYERSTORE_ROOT: '/env' }), '/env');
   assert.equal(rootOf('--root /given ls', { LAYERSTORE_ROOT: '/env' }), '/given');
 });
@@ -90,4 +91,29 @@ test('every command of the contract is there, with help and an example that name
     for (const line of help.split('\n')) assert.ok(line.length <= 110, `${name}: ${line}`);
   }
   for (const line of overview(commands).split('\n')) assert.ok(line.length <= 80, line);
+});
+
+test('all that follows "unshare" is a program with its own options', () => {
+  for (const [line, words] of [
+    ['unshare', []],
+    ['unshare sh -c x', ['sh', '-c', 'x']],
+    ['--root /r unshare -- podman --help', ['podman', '--help']],
+    ['unshare podman --root /x --json', ['podman', '--root', '/x', '--json']],
+  ] as const) {
+    const parsed = parse(line);
+    assert.ok(parsed.kind === 'run', line);
+    assert.deepEqual(parsed.positionals, words);
+    assert.equal(parsed.options.json, false);
+  }
+  assert.equal(parse('unshare --help').kind, 'help');
+});
+
+test('--storage-opt gives the driver its options', () => {
+  const parsed = parse('--storage-opt overlay2.mountopt=xino=off ls --storage-opt ignore_chown_errors=true');
+  assert.ok(parsed.kind === 'run');
+  assert.deepEqual(parsed.options.driverOptions, {
+    'overlay2.mountopt': 'xino=off',
+    ignore_chown_errors: 'true',
+  });
+  assert.throws(() => parse('ls --storage-opt size'), /takes KEY=VALUE, not "size"/);
 });

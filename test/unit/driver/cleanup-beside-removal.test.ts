@@ -33,7 +33,17 @@ function gather(): { logger: DriverContext['logger']; complaints: string[] } {
 
 function context(t: TestContext, engine: DriverContext['engine'], logger: DriverContext['logger']): DriverContext {
   const root = tempDir(t, 'driver');
-  return { root, engine, durability: 'relaxed', readOnly: false, acceptVolatile: false, logger, reason: 'a test' };
+  return {
+    root,
+    engine,
+    durability: 'relaxed',
+    readOnly: false,
+    acceptVolatile: false,
+    logger,
+    privilege: 'full',
+    ownersShifted: false,
+    reason: 'a test',
+  };
 }
 
 for (const engine of [loadNativeEngine(), createJsEngine()]) {

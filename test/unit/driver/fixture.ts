@@ -34,6 +34,8 @@ function prepare(t: TestContext): { root: string; engine: FakeEngine; logged: Lo
     (fields: object, message: string): void =>
       void logged.push({ level, fields, message });
   const context: DriverContext = {
+    privilege: 'full',
+    ownersShifted: false,
     root,
     engine: asEngine(engine),
     durability: 'relaxed',
