@@ -78,7 +78,7 @@ bool Applier::IsNoDirectory(const Error& error) {
 // A parent that is no directory, or a link into nothing: the archive is wrong, not the system.
 Error Applier::ParentError(Error error, std::string_view path) const {
   if (IsNoDirectory(error)) {
-    return DataError(Fault::kBadTar, "a parent is no directory", std::string(path));
+    return DataError(Fault::kBadTar, "a parent is not a directory", std::string(path));
   }
   return error;
 }

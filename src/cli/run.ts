@@ -106,7 +106,7 @@ export async function run(
     terminal,
     1,
     errorCode(failure),
-    failure instanceof Error ? failure.message : `a failure that is no error: ${formatValue(failure)}`,
+    failure instanceof Error ? failure.message : `a failure that is not an error: ${formatValue(failure)}`,
   );
 }
 

@@ -34,7 +34,7 @@ export async function requireDirectory(path: string): Promise<void> {
   if (kind === 'directory') return;
   throw new LayerStoreError(
     'ERR_LAYER_CORRUPT',
-    `cannot use "${path}": ${kind === undefined ? 'it is missing' : 'it is no directory, and a link is not followed'}; ` +
+    `cannot use "${path}": ${kind === undefined ? 'it is missing' : 'it is not a directory, and a link is not followed'}; ` +
       'repair the layer, or remove it and register it again',
     { path },
   );

@@ -83,7 +83,8 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): D
   let mountOptions = new Map<string, string | undefined>();
   let ignoreChownErrors = false;
   for (const [key, value] of Object.entries(options)) {
-    if (typeof value !== 'string') throw invalidArgument(`the driver option "${key}" is no text: give it as a string`);
+    if (typeof value !== 'string')
+      throw invalidArgument(`the driver option "${key}" is not a string: give it as a string`);
     switch (key.toLowerCase()) {
       case 'overlay2.size':
         size = parseSize(value, 'overlay2.size');

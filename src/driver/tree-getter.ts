@@ -67,7 +67,7 @@ export class TreeGetter implements DiffGetter {
   }
 
   async #check(file: FileHandle, name: Buffer): Promise<void> {
-    if (!(await file.stat()).isFile()) throw this.#gone(name, 'it is no regular file');
+    if (!(await file.stat()).isFile()) throw this.#gone(name, 'it is not a regular file');
     const where = await readlink(`/proc/self/fd/${file.fd}`, { encoding: 'buffer' });
     const top = Buffer.from(`${await realpath(this.directory)}/`);
     if (!where.subarray(0, top.length).equals(top)) {

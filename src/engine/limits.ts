@@ -45,25 +45,25 @@ const KEYS: readonly (keyof UnpackLimits)[] = [
   'minFreeBytes',
 ];
 
-/**
- * Refuses unknown keys, and values that are not whole numbers >= 0 (`Infinity` lifts a limit; a ratio may have a
- * fraction). Throws ERR_INVALID_ARGUMENT.
- */
-export function validateLimits(limits: UnpackLimits): void {
+/** The value of a limit, or ERR_INVALID_ARGUMENT: a whole number >= 0, or `Infinity` for none; a ratio may have a fraction. */
+export function checkLimit(name: string, value: unknown): number {
+  const whole = name === 'maxRatio' || Number.isSafeInteger(value) || value === Infinity;
+  if (typeof value === 'number' && value >= 0 && whole) return value;
+  throw invalidArgument(
+    `the limit "${name}" must be a whole number of 0 or more, or Infinity for none, not ${formatValue(value)}`,
+  );
+}
+
+/** Checks each value by {@link checkLimit} and refuses unknown names. Throws ERR_INVALID_ARGUMENT. */
+export function validateLimits(limits: unknown): void {
   if (typeof limits !== 'object' || limits === null) {
-    throw invalidArgument(`limits must be an object such as { maxBytes: 1e9 }, not ${typeof limits}`);
+    throw invalidArgument(`limits must be an object such as { maxBytes: 1e9 }, not ${formatValue(limits)}`);
   }
   for (const [key, value] of Object.entries(limits) as [string, unknown][]) {
     if (!(KEYS as readonly string[]).includes(key)) {
       throw invalidArgument(`unknown limit ${quote(key)}: known are ${KEYS.join(', ')}`);
     }
-    if (value === undefined) continue;
-    const whole = key === 'maxRatio' || Number.isSafeInteger(value) || value === Infinity;
-    if (typeof value !== 'number' || !(value >= 0) || !whole) {
-      throw invalidArgument(
-        `limit ${key} must be a whole number from 0 on, or Infinity for none, not ${formatValue(value)}`,
-      );
-    }
+    if (value !== undefined) checkLimit(key, value);
   }
 }
 

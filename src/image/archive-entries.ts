@@ -173,7 +173,7 @@ export class ArchiveNames<Content> {
       const slot = this.#slots.get(current) ?? this.#throughDirectoryLink(current);
       if (slot === undefined) return undefined;
       if ('content' in slot) return slot.content;
-      if ('other' in slot) throw badImage(`${quote(name)} in the archive is no regular file`);
+      if ('other' in slot) throw badImage(`${quote(name)} in the archive is not a regular file`);
       current = slot.link;
     }
     throw badImage(`${quote(name)} in the archive is a link that leads round in a circle`);

@@ -28,7 +28,7 @@ export function sha256(bytes: Uint8Array): Digest {
 export function readConfig(raw: Uint8Array, limits: ArchiveLimits): ConfigBlob {
   const parsed = asObject(parseJson(raw, 'the image configuration', limits), 'the image configuration');
   if (parsed['rootfs'] === undefined)
-    throw badImage('the image configuration has no "rootfs": it is no image, or one of a format before 2015');
+    throw badImage('the image configuration has no "rootfs": it is not an image, or one of a format before 2015');
   const rootfs = asObject(parsed['rootfs'], '"rootfs" of the image configuration');
   const type = optional(rootfs['type'], asString, '"rootfs.type" of the image configuration');
   if (type !== undefined && type !== 'layers')

@@ -107,7 +107,8 @@ function planLayer(config: ConfigBlob, index: number, file: string, sources: Jso
 
 function archiveName(text: string): ImageName {
   const name = tryParseName(text);
-  if (name?.tag === undefined) throw badImage(`the archive calls an image ${quote(text)}, which is no name with a tag`);
+  if (name?.tag === undefined)
+    throw badImage(`the archive calls an image ${quote(text)}, which is not a name with a tag`);
   return name;
 }
 

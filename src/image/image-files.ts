@@ -241,7 +241,7 @@ export class LayoutDirectory implements ImageFiles {
   async #size(name: string): Promise<number | undefined> {
     try {
       const stats = await stat(join(this.#path, name));
-      if (!stats.isFile()) throw badImage(`${quote(name)} in ${this.title} is no regular file`);
+      if (!stats.isFile()) throw badImage(`${quote(name)} in ${this.title} is not a regular file`);
       return stats.size;
     } catch (error) {
       if (hasErrno(error, 'ENOENT') || hasErrno(error, 'ENOTDIR')) return undefined;

@@ -1,6 +1,6 @@
-/** Defaults of {@link ImageLimits}: what an archive of a stranger may ask of memory, disk and patience. */
+/** Defaults of {@link ImageLimits}: how much memory, disk and time an archive may take. */
 import type { UnpackLimits } from '../engine/engine.js';
-import { invalidArgument } from '../errors.js';
+import { checkLimit } from '../engine/limits.js';
 import type { ImageLimits } from './types.js';
 
 export interface ArchiveLimits {
@@ -25,12 +25,7 @@ const DEFAULTS = {
 
 /** The limits of one load. Throws ERR_INVALID_ARGUMENT for a value that is no limit. */
 export function archiveLimits(limits: ImageLimits = {}): ArchiveLimits {
-  const pick = (key: keyof typeof DEFAULTS): number => {
-    const value = limits[key] ?? DEFAULTS[key];
-    if (typeof value !== 'number' || !(value >= 0))
-      throw invalidArgument(`limits.${key} must be a number of 0 or more`);
-    return value;
-  };
+  const pick = (key: keyof typeof DEFAULTS): number => checkLimit(key, limits[key] ?? DEFAULTS[key]);
   return {
     maxJsonBytes: pick('maxJsonBytes'),
     maxJsonDepth: pick('maxJsonDepth'),

@@ -167,7 +167,7 @@ class ManifestReader {
     const configDescriptor = readDescriptor(manifest['config'], `"config" of ${what}`);
     if (!CONFIG_TYPES.has(configDescriptor.mediaType)) {
       throw badImage(
-        `${what} is no container image: its configuration is of type ${quote(configDescriptor.mediaType)}`,
+        `${what} is not a container image: its configuration is of type ${quote(configDescriptor.mediaType)}`,
       );
     }
     const entries = optional(manifest['layers'], asArray, `"layers" of ${what}`) ?? [];
@@ -190,7 +190,7 @@ class ManifestReader {
 function readLayer(entry: unknown, what: string): Descriptor {
   const layer = readDescriptor(entry, what);
   if (!LAYER_TYPE.test(layer.mediaType))
-    throw badImage(`${what} is of type ${quote(layer.mediaType)}, which is no layer of files`);
+    throw badImage(`${what} is of type ${quote(layer.mediaType)}, which is not a layer of files`);
   return layer;
 }
 

@@ -37,7 +37,7 @@ export async function pushImage(
 ): Promise<Descriptor> {
   const { compression, signal } = options;
   if (compression !== undefined && compression !== 'gzip' && compression !== 'zstd')
-    throw invalidArgument(`${quote(String(compression))} is no compression for a registry: "gzip" or "zstd"`);
+    throw invalidArgument(`${quote(String(compression))} is not a compression for a registry: "gzip" or "zstd"`);
   signal?.throwIfAborted();
   const chain = topChain(config);
   // A handle of our own: the image may be removed while it is sent.

@@ -191,5 +191,5 @@ function checkedID(id: string): string {
   } catch {
     // the same answer for every flaw
   }
-  throw invalidArgument(`${formatValue(id)} is no mount id: 64 hex digits, "-init" after them for an init layer`);
+  throw invalidArgument(`${formatValue(id)} is not a mount id: 64 hex digits, "-init" after them for an init layer`);
 }

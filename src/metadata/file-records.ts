@@ -142,7 +142,7 @@ function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: S
       loaded.broken.push({ kind: 'removing', what, why: cacheID.why, path, chainID: removing });
     return;
   }
-  const why = chainID === undefined ? 'its name is no digest' : 'it is no directory';
+  const why = chainID === undefined ? 'its name is not a digest' : 'it is not a directory';
   loaded.broken.push({ kind: 'layer', what, why, path, ...defined({ chainID }) });
 }
 
@@ -151,7 +151,7 @@ function loadMount(loaded: LoadedRecords, base: string, entry: Dirent, source: S
   const name = entry.name;
   const known: BrokenRecord = { kind: 'mount', what: `${MOUNTS}/${name}`, why: '', path, name };
   if (!entry.isDirectory()) {
-    loaded.broken.push({ ...known, why: 'it is no directory' });
+    loaded.broken.push({ ...known, why: 'it is not a directory' });
   } else if (!isMountName(name)) {
     loaded.broken.push({ ...known, why: 'its name is none that an RW layer can have' });
   } else {

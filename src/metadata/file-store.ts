@@ -113,7 +113,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
       const stat = await lstat(path);
       // Never through a link: readers open the file by this path.
       if (stat.isFile() && stat.size > 0) return path;
-      flaw = stat.isFile() ? 'is empty' : 'is no regular file';
+      flaw = stat.isFile() ? 'is empty' : 'is not a regular file';
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw systemError(error, `read the record of ${id}`);
       await this.#layerMustExist(id);
@@ -128,7 +128,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
   async replaceTarSplit(id: ChainID, transaction: Pick<MetadataTransaction, 'toString'>): Promise<void> {
     this.#place.mustWrite('repair a layer');
     if (!(transaction instanceof FileTransaction)) {
-      throw invalidArgument(`"${transaction.toString()}" is no transaction of this store`);
+      throw invalidArgument(`"${transaction.toString()}" is not a transaction of this store`);
     }
     await this.#layerMustExist(id);
     await transaction.giveTarSplit(id);
@@ -187,7 +187,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
     for (const entry of this.#place.entries(LAYERS)) {
       const id = entry.isDirectory() ? chainIDOf(entry.name) : undefined;
       if (id !== undefined) layers.push(id);
-      else this.#logger?.debug({ entry: entry.name }, 'an entry of the layer records is no layer');
+      else this.#logger?.debug({ entry: entry.name }, 'an entry of the layer records is not a layer');
     }
     const mounts = this.#place.entries(MOUNTS).filter((entry) => entry.isDirectory() && isMountName(entry.name));
     return { layers, mounts: mounts.map(({ name }) => name) };
@@ -262,7 +262,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
   #pathOf({ what }: BrokenRecord): string {
     const [directory = '', name = '', ...rest] = what.split('/');
     if (![LAYERS, MOUNTS, TEMPORARY].includes(directory) || ['', '.', '..'].includes(name) || rest.length > 0) {
-      throw invalidArgument(`"${what}" is no entry of the layer records`);
+      throw invalidArgument(`"${what}" is not an entry of the layer records`);
     }
     return this.#place.at(directory, name);
   }

@@ -61,7 +61,7 @@ export class FileTransaction implements MetadataTransaction {
     try {
       if (readCacheID(id) !== id) throw new Error('has blanks around it');
     } catch (cause) {
-      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `${formatValue(id)} is no driver id`, { cause });
+      throw new LayerStoreError('ERR_INVALID_ARGUMENT', `${formatValue(id)} is not a driver id`, { cause });
     }
     this.#set(LAYER_FILES.cacheID, id);
   }

@@ -72,7 +72,7 @@ class MemoryMetadataStore implements MetadataStore {
 
   async replaceTarSplit(id: ChainID, transaction: MetadataTransaction): Promise<void> {
     if (!(transaction instanceof MemoryTransaction)) {
-      throw invalidArgument(`"${transaction.toString()}" is no transaction of this store`);
+      throw invalidArgument(`"${transaction.toString()}" is not a transaction of this store`);
     }
     this.#layer(id).tarSplit = transaction.takeTarSplit();
   }

@@ -71,19 +71,19 @@ export function readDescriptor(text: string): Descriptor | undefined {
   if (value['digest'] === undefined || value['digest'] === '') return undefined;
   const { mediaType = '', digest, size = 0, urls, annotations, platform } = value;
   if (!isDigest(digest)) throw new InvalidRecordError('has a "digest" that is none');
-  if (typeof mediaType !== 'string') throw new InvalidRecordError('has a "mediaType" that is no text');
+  if (typeof mediaType !== 'string') throw new InvalidRecordError('has a "mediaType" that is not a string');
   if (!Number.isSafeInteger(size) || (size as number) < 0)
-    throw new InvalidRecordError('has a "size" that is no count of bytes');
+    throw new InvalidRecordError('has a "size" that is not a count of bytes');
   // JSON null is what Go writes nowhere and reads as absent.
   const known: Descriptor = { mediaType, digest: digest, size: size as number };
   if (urls !== undefined && urls !== null) {
     if (!Array.isArray(urls) || !urls.every((url) => typeof url === 'string'))
-      throw new InvalidRecordError('has "urls" that are no texts');
+      throw new InvalidRecordError('has "urls" that are not strings');
     known.urls = urls;
   }
   if (annotations !== undefined && annotations !== null) {
     if (!isObject(annotations) || !Object.values(annotations).every((text) => typeof text === 'string')) {
-      throw new InvalidRecordError('has "annotations" that are no texts');
+      throw new InvalidRecordError('has "annotations" that are not strings');
     }
     known.annotations = annotations as Record<string, string>;
   }

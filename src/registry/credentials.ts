@@ -125,7 +125,7 @@ async function askHelper(
       { cause },
     );
   // It is looked for in PATH; a name with a slash would be a path.
-  if (!/^[A-Za-z0-9_.-]{1,100}$/.test(name)) throw fail('its name in the configuration is no plain word');
+  if (!/^[A-Za-z0-9_.-]{1,100}$/.test(name)) throw fail('its name in the configuration is not a plain word');
   const child = spawn(`docker-credential-${name}`, ['get'], {
     env,
     stdio: ['pipe', 'pipe', 'ignore'],

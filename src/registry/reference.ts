@@ -63,7 +63,7 @@ export function parseName(text: string): ImageName {
   const name = typeof text === 'string' ? tryParseName(text) : undefined;
   if (name === undefined) {
     throw invalidArgument(
-      `${quote(String(text))} is no image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`,
+      `${quote(String(text))} is not an image name: write [HOST[:PORT]/]REPOSITORY[:TAG], the repository in lower case`,
     );
   }
   return name;

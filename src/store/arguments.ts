@@ -1,6 +1,7 @@
 /** Checks the arguments and options of openStore and of every operation. Drivers and engines check what only they know. */
 import { type ChainID, parseChainID, parseDiffID, parseDigest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
+import { validateLimits } from '../engine/limits.js';
 import { invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { isPlainName, PLAIN_NAME_RULE } from '../util/plain-name.js';
@@ -51,32 +52,6 @@ export function checkSignal(value: unknown): void {
   }
 }
 
-const LIMITS = [
-  'maxBytes',
-  'maxEntries',
-  'maxRatio',
-  'maxPathLength',
-  'maxPathDepth',
-  'maxHeaderBytes',
-  'maxXattrBytes',
-  'maxXattrs',
-  'maxLinkLength',
-  'maxWindow',
-  'maxKeptBytes',
-  'minFreeBytes',
-] as const;
-
-export function checkLimits(limits: unknown): void {
-  checkOptions(limits, 'limits', LIMITS);
-  for (const [name, value] of Object.entries((limits ?? {}) as Record<string, unknown>)) {
-    if (value !== undefined && (typeof value !== 'number' || !(value >= 0))) {
-      throw invalidArgument(
-        `limits: "${name}" must be a number of 0 or more (Infinity lifts it), not ${formatValue(value)}`,
-      );
-    }
-  }
-}
-
 const REGISTER_OPTIONS = ['signal', 'onProgress', 'diffID', 'limits', 'verifyExisting'] as const;
 
 /** The options of register, commit and applyDiff; `more` are keys of one of them alone. */
@@ -85,7 +60,7 @@ export function checkRegisterOptions(options: unknown, what: string, more: reado
   const given = (options ?? {}) as RegisterOptions;
   checkSignal(given.signal);
   checkFunction(given.onProgress, '"onProgress"');
-  checkLimits(given.limits);
+  if (given.limits !== undefined) validateLimits(given.limits);
   checkBoolean(given.verifyExisting, '"verifyExisting"');
   if (given.diffID !== undefined) parseDiffID(given.diffID);
   return given;
@@ -284,7 +259,7 @@ export function checkStoreOptions(options: unknown): StoreOptions {
   if (maxDepth !== undefined && !(Number.isSafeInteger(maxDepth) && maxDepth >= 1)) {
     throw invalidArgument(`"maxDepth" must be a whole number of 1 or more, not ${formatValue(maxDepth)}`);
   }
-  checkLimits(given.limits);
+  if (given.limits !== undefined) validateLimits(given.limits);
   checkBoolean(given.readOnly, '"readOnly"');
   checkBoolean(given.allowWritableRoot, '"allowWritableRoot"');
   checkBoolean(given.acceptVolatile, '"acceptVolatile"');

@@ -35,7 +35,7 @@ export const emptyLayer: Layer = Object.freeze({
   },
   async tarStreamFrom(ancestor?: ChainID) {
     if (ancestor !== undefined)
-      throw invalidArgument(`"${parseChainID(ancestor)}" is no ancestor of the empty layer: it has none`);
+      throw invalidArgument(`"${parseChainID(ancestor)}" is not an ancestor of the empty layer: it has none`);
     return stream();
   },
   async exportTo(target: { path: string } | { fd: number }, options?: ExportOptions): Promise<Exported> {

@@ -22,7 +22,7 @@ export async function tarStreamFrom(ctx: StoreContext, node: LayerNode, ancestor
   if (ancestor !== undefined) {
     let found = node.parent;
     while (found !== undefined && found.chainID !== ancestor) found = found.parent;
-    if (found === undefined) throw invalidArgument(`"${ancestor}" is no ancestor of layer "${node.chainID}"`);
+    if (found === undefined) throw invalidArgument(`"${ancestor}" is not an ancestor of layer "${node.chainID}"`);
     base = found.cacheID;
   }
   return guard(ctx, node.readers, () => ctx.driver.diff(node.cacheID, base));

@@ -125,7 +125,7 @@ class LayerHandle implements Layer {
     if (handle.#ctx !== ctx)
       throw notRetained(chainID, 'its handle is of another store, or of this one before a reopen');
     if (handle.#state === 'lent')
-      throw notRetained(chainID, 'what map() and parent give are no handles: get() gives one');
+      throw notRetained(chainID, 'what map() and parent give are not handles: get() gives one');
     if (handle.#state === 'released') throw notRetained(chainID, 'its handle was released before');
     if (handle.#views > 0) {
       throw new LayerStoreError(
@@ -146,7 +146,7 @@ class LayerHandle implements Layer {
 }
 
 function notRetained(chainID: ChainID | undefined, why: string): LayerStoreError {
-  const what = chainID === undefined ? 'this object is no handle on a layer' : `layer "${chainID}" is not retained`;
+  const what = chainID === undefined ? 'this object is not a handle on a layer' : `layer "${chainID}" is not retained`;
   return new LayerStoreError('ERR_LAYER_NOT_RETAINED', `${what}: ${why}`);
 }
 

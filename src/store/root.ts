@@ -111,7 +111,7 @@ async function writePID(path: string): Promise<void> {
   const file = await open(path, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     if (!(await file.stat()).isFile()) {
-      throw new LayerStoreError('ERR_SYSTEM', `cannot lock the data root: "${path}" is no regular file; remove it`, {
+      throw new LayerStoreError('ERR_SYSTEM', `cannot lock the data root: "${path}" is not a regular file; remove it`, {
         path,
       });
     }

@@ -128,7 +128,7 @@ class RWHandle implements RWLayer {
     if (typeof layer !== 'object' || layer === null || !(#node in layer)) {
       throw new LayerStoreError(
         'ERR_LAYER_NOT_RETAINED',
-        'this object is no handle on an RW layer: pass what createRWLayer() or getRWLayer() gave',
+        'this object is not a handle on an RW layer: pass what createRWLayer() or getRWLayer() gave',
       );
     }
     const handle: RWHandle = layer;

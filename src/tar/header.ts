@@ -162,7 +162,7 @@ export function numeric(block: Buffer, at: number, length: number, what: string,
 
 function int64(block: Buffer, at: number, length: number, what: string, offset: number): bigint {
   const value = (block[at]! & 0x80) === 0 ? octal(text(block, at, length, true)) : base256(block, at, length);
-  if (value === undefined) throw badTar(`the ${what} of a header is no number`, offset);
+  if (value === undefined) throw badTar(`the ${what} of a header is not a number`, offset);
   return BigInt(value);
 }
 

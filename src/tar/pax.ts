@@ -89,7 +89,7 @@ export function xattrsOf(records: PaxRecords): (readonly [name: string, value: B
  */
 export function integer(value: string, key: string, offset: number): number {
   const number = int64(value);
-  if (number === undefined) throw badTar(`the PAX record "${printable(key)}" is no number`, offset);
+  if (number === undefined) throw badTar(`the PAX record "${printable(key)}" is not a number`, offset);
   return Number(number);
 }
 
@@ -103,7 +103,7 @@ function int64(text: string): bigint | undefined {
 function time(value: string, key: string, offset: number): TarTime {
   const [, whole = '', fraction = ''] = /^([^.]*)(?:\.(\d*))?$/.exec(value) ?? [];
   const exact = int64(whole);
-  if (exact === undefined) throw badTar(`the PAX record "${printable(key)}" is no time`, offset);
+  if (exact === undefined) throw badTar(`the PAX record "${printable(key)}" is not a time`, offset);
   const seconds = Number(exact);
   const nanoseconds = Number(fraction.padEnd(9, '0').slice(0, 9));
   if (nanoseconds === 0 || !whole.startsWith('-')) return { seconds, nanoseconds };

@@ -17,11 +17,11 @@ export class TooLongError extends NotRegularError {}
 const REASONS: Readonly<Record<string, string>> = {
   ELOOP: 'is a symbolic link',
   EISDIR: 'is a directory',
-  ENOTDIR: 'lies below something that is no directory',
-  ENXIO: 'is no regular file',
-  ENODEV: 'is no regular file',
-  EINVAL: 'is no regular file',
-  EAGAIN: 'is no regular file',
+  ENOTDIR: 'lies below something that is not a directory',
+  ENXIO: 'is not a regular file',
+  ENODEV: 'is not a regular file',
+  EINVAL: 'is not a regular file',
+  EAGAIN: 'is not a regular file',
 };
 
 /** What an errno of open or read says about the kind of file; `undefined` for an errno that is about the machine. */
@@ -35,7 +35,7 @@ export async function readRegularFile(path: string, maxBytes: number): Promise<B
     const file = await open(path, READ_REGULAR);
     try {
       const { size, isFile } = await file.stat().then((stats) => ({ size: stats.size, isFile: stats.isFile() }));
-      if (!isFile) throw new NotRegularError('is no regular file');
+      if (!isFile) throw new NotRegularError('is not a regular file');
       if (size > maxBytes) throw tooLong(maxBytes);
       const content = await file.readFile();
       if (content.length > maxBytes) throw tooLong(maxBytes); // it grew meanwhile
@@ -62,7 +62,7 @@ export function readRegularFileSync(path: string, maxBytes: number): Buffer | un
         if (length > maxBytes) throw tooLong(maxBytes);
       }
       // A FIFO without a writer reads as empty.
-      if (length === 0 && !fstatSync(fd).isFile()) throw new NotRegularError('is no regular file');
+      if (length === 0 && !fstatSync(fd).isFile()) throw new NotRegularError('is not a regular file');
       return buffer.subarray(0, length);
     } finally {
       closeSync(fd);

@@ -358,7 +358,7 @@ export class Overlay2Driver extends TreeDriver implements Driver {
     const stack = (directories: readonly string[]): TreeStack => ({ directories, whiteouts: this.whiteouts });
     if (parent === undefined) return { upper: stack(uppers) };
     if (lower === undefined) {
-      throw invalidArgument(`"${parent}" is no layer below "${id}": name one that is, or none`);
+      throw invalidArgument(`"${parent}" is not a layer below "${id}": name one that is, or none`);
     }
     const base = { upper: stack(uppers), lower: stack(this.#layers.diffs(lower)) };
     // An init layer is no part of what its RW layer changes: a whiteout of a file that only it had would hide nothing.

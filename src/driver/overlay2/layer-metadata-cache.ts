@@ -198,7 +198,7 @@ export class LayerMetadataCache {
       target = await readlink(path);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) throw corrupt(path, 'a layer is stacked on it and it is gone');
-      if (hasErrno(error, 'EINVAL')) throw corrupt(path, 'it is no symbolic link');
+      if (hasErrno(error, 'EINVAL')) throw corrupt(path, 'it is not a symbolic link');
       throw systemError(error, 'read the link');
     }
     const id = linkTarget(target);

@@ -59,14 +59,14 @@ export function parseSplitEntry(line: string, position: number): SplitEntry {
   } catch (error) {
     throw badRecord(position, 'it is no JSON', error);
   }
-  if (typeof value !== 'object' || value === null) throw badRecord(position, 'it is no object');
+  if (typeof value !== 'object' || value === null) throw badRecord(position, 'it is not an object');
   const { type, name, name_raw: rawName, size, payload, position: stated } = value as Record<string, unknown>;
   if (stated !== position) throw badRecord(position, 'its position is another one');
   const bytes = payload === null || payload === undefined ? undefined : base64(payload, position);
   if (type === 2) return { type: 2, payload: bytes ?? Buffer.alloc(0) };
   if (type !== 1) throw badRecord(position, 'its type is unknown');
   if (size !== undefined && !(typeof size === 'number' && Number.isSafeInteger(size) && size >= 0))
-    throw badRecord(position, 'its size is no number');
+    throw badRecord(position, 'its size is not a number');
   let text = '';
   if (typeof rawName === 'string') text = base64(rawName, position).toString('latin1');
   else if (typeof name === 'string') text = Buffer.from(name).toString('latin1');
@@ -76,7 +76,7 @@ export function parseSplitEntry(line: string, position: number): SplitEntry {
 
 function base64(value: unknown, position: number): Buffer {
   if (typeof value !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(value) || value.length % 4 !== 0)
-    throw badRecord(position, 'its payload is no base64');
+    throw badRecord(position, 'its payload is not base64');
   return Buffer.from(value, 'base64');
 }
 

@@ -396,10 +396,10 @@ export class TreeWriter {
   #at<T>(path: string, task: (place: Place) => Promise<T>): Promise<T> {
     const unreachable = (error: unknown): never => {
       if (!isNoDirectory(error)) throw error;
-      throw new LayerStoreError('ERR_BAD_TAR', `the tar has "${shown(path)}" below something that is no directory`, {
+      throw new LayerStoreError('ERR_BAD_TAR', `the tar has "${shown(path)}" below something that is not a directory`, {
         cause: error,
         path: shown(path),
-        detail: 'a parent is no directory',
+        detail: 'a parent is not a directory',
       });
     };
     const reached = (place: Place): Promise<T> => {

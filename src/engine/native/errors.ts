@@ -27,7 +27,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENFILE: 'the system has no file descriptors left',
   ENOENT: 'check that the path is there',
   EISDIR: 'give a file, not a directory',
-  ENOTDIR: 'a component of the path is no directory',
+  ENOTDIR: 'a component of the path is not a directory',
   EIO: 'the disk reported an error: look at the kernel log',
   ENOMEM: 'the system is out of memory',
   ESTALE: 'the directories changed since this overlay was last mounted',

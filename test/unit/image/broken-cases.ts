@@ -150,7 +150,7 @@ export const CASES: Readonly<Record<string, Case>> = {
   },
   'a layer that is a device': {
     code: 'ERR_BAD_IMAGE',
-    message: /no regular file/,
+    message: /not a regular file/,
     archive: dockerWith(
       () => [{ Config: 'config.json', RepoTags: null, Layers: ['dev', '1.tar', '2.tar'] }],
       [[{ name: 'dev', type: 'character-device', devmajor: 1, devminor: 3 }]],
@@ -178,7 +178,7 @@ export const CASES: Readonly<Record<string, Case>> = {
   },
   'a tag that is no name': {
     code: 'ERR_BAD_IMAGE',
-    message: /no name/,
+    message: /not a name/,
     archive: dockerWith((Layers) => [{ Config: 'config.json', RepoTags: ['../../x:1'], Layers }]),
   },
   'the archive ends in a layer': {
@@ -291,14 +291,14 @@ export const CASES: Readonly<Record<string, Case>> = {
   },
   'an artifact that is no image': {
     code: 'ERR_BAD_IMAGE',
-    message: /no container image/,
+    message: /not a container image/,
     archive: withManifest((manifest) => {
       manifest['config'] = descriptor('{}', 'application/vnd.example+json');
     }),
   },
   'a layer of an unknown type': {
     code: 'ERR_BAD_IMAGE',
-    message: /no layer/,
+    message: /not a layer/,
     archive: withManifest((manifest) => {
       manifest['layers'] = [descriptor(layers[0] as Buffer, 'application/x-iso')];
     }),
