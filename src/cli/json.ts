@@ -90,6 +90,8 @@ export interface InfoJson {
   /** Absent where there is no store yet. */
   driver?: string;
   engine: 'native' | 'js';
+  /** Why it is not the native one, where that was not asked for. */
+  engineReason?: string;
   node: string;
   status: Record<string, string>;
   features: Record<string, string>;

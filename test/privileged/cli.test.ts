@@ -456,10 +456,11 @@ test('without the addon the commands work on JavaScript, say so in one line, and
   const info = cli.run(['--json', 'info'], undefined, hidden);
   assert.equal(info.code, 0, info.stderr);
   assert.match(info.stderr, said);
-  const shown = JSON.parse(info.stdout) as { engine: string; features: Record<string, string> };
+  const shown = JSON.parse(info.stdout) as { engine: string; engineReason: string; features: Record<string, string> };
+  assert.match(shown.engineReason, /LAYERSTORE_HIDE_ADDON/);
   assert.equal(shown.engine, 'js');
   assert.match(shown.features['fsopen'] ?? '', /only the native engine/);
-  assert.match(cli.run(['info'], undefined, hidden).stdout, /^engine +js$/m);
+  assert.match(cli.run(['info'], undefined, hidden).stdout, /^engine +js: [^\n]*LAYERSTORE_HIDE_ADDON/m);
 
   const refused = cli.run(['--engine', 'native', 'ls'], undefined, hidden);
   assert.equal(refused.code, 1);

@@ -19,12 +19,17 @@ export const info: Command = {
   async run(context) {
     const { root, engine: wanted = 'auto' } = context.options;
     const store = hasStore(root) ? await context.store('change') : undefined;
-    const engine = store?.engineName ?? (await openEngine({ engine: wanted })).name;
+    // Opened anew, to hear why it is not the native one.
+    let engineReason: string | undefined;
+    const logger = { warn: (fields: { reason?: string }) => (engineReason = fields.reason) };
+    const opened = (await openEngine({ engine: wanted, logger })).name;
+    const engine = store?.engineName ?? opened;
     const value: InfoJson = {
       version: packageVersion(),
       root,
       ...defined({ driver: store?.driverName }),
       engine,
+      ...defined({ engineReason }),
       node: process.version,
       status: Object.fromEntries((store?.driverStatus() ?? []).filter(([key]) => !REPEATED.test(key))),
       features: { ...(await engineFeatures(engine)) },
@@ -36,7 +41,7 @@ export const info: Command = {
           ['version', value.version],
           ['root', value.root],
           ['driver', value.driver ?? 'none: no store is there yet'],
-          ['engine', value.engine],
+          ['engine', engineReason === undefined ? engine : `${engine}: ${engineReason}`],
           ['node', value.node],
           ...Object.entries(value.status),
           ...Object.entries(value.features),
