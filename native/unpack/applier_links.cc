@@ -127,7 +127,8 @@ Result<bool> Applier::MakeWhiteout(const tar::Entry& entry, const EntryPath& pat
   }
   if (mknodat(parent.fd, name.c_str(), S_IFCHR, 0) != 0) return SysError("mknodat", path_);
   const tree::EntryMetadata metadata = tree::EntryMetadata::Of(entry, request_.privilege);
-  const bool owner = !metadata.OwnedBy(creator_.uid, creator_.gid);
+  // A setgid directory gave it its own group.
+  const bool owner = parent.setgid || !metadata.OwnedBy(creator_.uid, creator_.gid);
   if (owner && fchownat(parent.fd, name.c_str(), metadata.uid, metadata.gid, AT_SYMLINK_NOFOLLOW) != 0) {
     return SysError("fchownat", path_);
   }

@@ -67,6 +67,7 @@ const ODD: Record<string, TarEntry[]> = {
     directory('d'),
     file('d/h/i', 'x'),
   ],
+  'a whiteout in a setgid directory': [{ ...directory('d'), mode: 0o2755, gid: 5 }, whiteout('d/e')],
   'a whiteout, then the file': [file('.wh.a'), file('a', 'x')],
   'a whiteout, then a directory': [file('.wh.a'), directory('a'), file('a/x', '1')],
   'a whiteout, then something below': [file('.wh.a'), file('a/b', 'y')],
