@@ -5,6 +5,7 @@
 #include "binding/cancel_token.h"
 #include "binding/convert.h"
 #include "binding/environment.h"
+#include "binding/growing_file.h"
 #include "binding/push_source.h"
 #include "binding/requests.h"
 #include "sys/fd_io.h"
@@ -14,7 +15,7 @@
 namespace layerstore::binding {
 
 // What the object, the job and the messages of one registration share. `pending_write` and `started` are the JavaScript
-// thread's; `request` and `file` are fixed before the job starts; the rest is safe from any thread.
+// thread's; `request`, `file` and `growing` are fixed before the job starts; the rest is safe from any thread.
 class IngestState : public std::enable_shared_from_this<IngestState> {
  public:
   explicit IngestState(Environment& environment) : environment_(environment), source([this] { TellRoom(); }) {}
@@ -22,6 +23,7 @@ class IngestState : public std::enable_shared_from_this<IngestState> {
   void Cancel() {
     control.cancel.Cancel();
     source.Close();
+    growing_file.Close();
   }
   // JavaScript thread.
   void ResolveWrite(Napi::Env env) {
@@ -36,8 +38,11 @@ class IngestState : public std::enable_shared_from_this<IngestState> {
 
  public:
   unpack::IngestRequest request;
+  // A file, whole or growing; absent: `source`.
   std::optional<FileRange> file;
+  bool growing = false;
   PushSource source;
+  GrowingFile growing_file;
   Control control;
   bool started = false;
   napi_deferred pending_write = nullptr;
@@ -63,7 +68,7 @@ class IngestJob : public Job {
   void Refuse(Error error) override { result_.emplace(std::move(error)); }
   void Cancel() override { state_->Cancel(); }
   [[nodiscard]] sys::TaskClass task_class() const override {
-    return state_->file.has_value() ? sys::TaskClass::kBlocking : sys::TaskClass::kStreamBound;
+    return state_->file.has_value() && !state_->growing ? sys::TaskClass::kBlocking : sys::TaskClass::kStreamBound;
   }
   void Deliver(Napi::Env env) override {
     state_->ResolveWrite(env);
@@ -79,6 +84,10 @@ class IngestJob : public Job {
     if (state_->control.cancel.cancelled()) return DataError(Fault::kCancelled, {});
     if (!state_->file)
       return unpack::Ingest(state_->source, state_->request, state_->control.progress, state_->control.cancel);
+    if (state_->growing) {
+      LS_TRY(state_->growing_file.Open(state_->file->path));
+      return unpack::Ingest(state_->growing_file, state_->request, state_->control.progress, state_->control.cancel);
+    }
     LS_ASSIGN(const std::unique_ptr<sys::FdSource> source, OpenRange(*state_->file));
     return unpack::Ingest(*source, state_->request, state_->control.progress, state_->control.cancel);
   }
@@ -97,6 +106,7 @@ Napi::Function IngestObject::Define(Napi::Env env) {
                      {
                          InstanceMethod<&IngestObject::Start>("start"),
                          InstanceMethod<&IngestObject::Write>("write"),
+                         InstanceMethod<&IngestObject::Grow>("grow"),
                          InstanceMethod<&IngestObject::End>("end"),
                          InstanceMethod<&IngestObject::Fail>("fail"),
                          InstanceMethod<&IngestObject::Cancel>("cancel"),
@@ -110,6 +120,7 @@ IngestObject::IngestObject(const Napi::CallbackInfo& info)
   const Napi::Object source = guard.Object(info[0], "request");
   state_->request = ReadIngestRequest(guard, source);
   state_->file = ReadFileRange(guard, source);
+  state_->growing = guard.Flag(guard.Member(source, "growing"), "growing");
 }
 
 IngestObject::~IngestObject() {
@@ -142,8 +153,22 @@ Napi::Value IngestObject::Write(const Napi::CallbackInfo& info) {
   return Napi::Value(env, promise);
 }
 
-void IngestObject::End(const Napi::CallbackInfo&) { state_->source.End(); }
-void IngestObject::Fail(const Napi::CallbackInfo&) { state_->source.Fail(); }
+void IngestObject::Grow(const Napi::CallbackInfo& info) {
+  Guard guard(info.Env());
+  const uint64_t readable = guard.Count(info[0], "readable");
+  if (!guard.failed()) state_->growing_file.Grow(readable);
+}
+
+void IngestObject::End(const Napi::CallbackInfo&) {
+  state_->source.End();
+  state_->growing_file.End();
+}
+
+void IngestObject::Fail(const Napi::CallbackInfo&) {
+  state_->source.Fail();
+  state_->growing_file.Fail();
+}
+
 void IngestObject::Cancel(const Napi::CallbackInfo&) { state_->Cancel(); }
 
 Napi::Value IngestObject::ReadProgress(const Napi::CallbackInfo& info) {

@@ -1,4 +1,4 @@
-// Ingest of the contract: one registration, fed from a file or by JavaScript. JavaScript thread; the work runs as a
+// Ingest of the contract: one registration, fed from a file, from one that grows, or by JavaScript. JavaScript thread; the work runs as a
 // Job.
 #pragma once
 
@@ -22,6 +22,7 @@ class IngestObject : public Napi::ObjectWrap<IngestObject> {
  private:
   Napi::Value Start(const Napi::CallbackInfo& info);
   Napi::Value Write(const Napi::CallbackInfo& info);
+  void Grow(const Napi::CallbackInfo& info);
   void End(const Napi::CallbackInfo& info);
   void Fail(const Napi::CallbackInfo& info);
   void Cancel(const Napi::CallbackInfo& info);

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import type { ChainID, Digest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
+import { GrowingFile, type GrowingBytes } from '../engine/growing-file.js';
 import { invalidArgument, LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { Download } from '../registry/download.js';
@@ -186,7 +187,7 @@ class LayerFetches {
   /** A source that can be read again: it begins anew each time. */
   blob(file: string): Promise<TarSource> {
     const digest: Digest = `sha256:${file.slice(file.lastIndexOf('/') + 1)}`;
-    return Promise.resolve({ [Symbol.asyncIterator]: () => this.#bytes(digest) });
+    return Promise.resolve(new GrowingFile(() => this.#open(digest)));
   }
 
   /** All layers are in the store: their files go. */
@@ -209,12 +210,12 @@ class LayerFetches {
     return again;
   }
 
-  async *#bytes(digest: Digest): AsyncGenerator<Uint8Array> {
+  async #open(digest: Digest): Promise<GrowingBytes> {
     this.#started ??= this.#start();
     await this.#started;
     const entry = this.#downloads.get(digest);
     if (entry === undefined) throw new Error(`the blob ${digest} was not expected to be read`);
-    yield* entry.download.bytes();
+    return entry.download;
   }
 
   async #start(): Promise<void> {

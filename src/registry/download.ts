@@ -39,7 +39,6 @@ interface Part {
 
 /** What is written to the file in one go. */
 const WRITE_BYTES = 512 * 1024;
-const READ_BYTES = 512 * 1024;
 /** How far a file with holes gets between two notes of its state. */
 const STATE_BYTES = 4 * 1024 * 1024;
 /** So much further on, and earlier failures are forgotten. */
@@ -102,24 +101,17 @@ export class Download {
     return this.#running;
   }
 
-  /** The bytes from the beginning on, as they come. Can be read several times. Rejects as `run` does. */
-  async *bytes(): AsyncGenerator<Uint8Array> {
-    for (let position = 0; position < this.size;) {
-      const ready = Math.min(this.#contiguous - position, READ_BYTES);
-      if (ready > 0 && this.#file !== undefined) {
-        const chunk = Buffer.allocUnsafeSlow(ready);
-        const { bytesRead } = await this.#file.read(chunk, 0, ready, position);
-        if (bytesRead === 0) throw this.#changed('its file got shorter');
-        position += bytesRead;
-        yield chunk.subarray(0, bytesRead);
-      } else if (this.#settled) {
-        throw this.#error ?? new Error('the download is closed');
-      } else {
-        await this.#news;
-      }
+  /**
+   * Resolves when more than `position` bytes of the file, or all, are there: with their number. Rejects as `run` does, also
+   * where a download failed at its very end.
+   */
+  async readable(position: number): Promise<number> {
+    for (;;) {
+      if (this.#contiguous > position) return this.#contiguous;
+      if (this.#settled && this.#error !== undefined) throw this.#error;
+      if (this.#settled || (position > 0 && this.#contiguous === this.size)) return this.#contiguous;
+      await this.#news;
     }
-    // A complete file of a download that failed at its end is no success.
-    if (this.#settled && this.#error !== undefined) throw this.#error;
   }
 
   /** Stops what runs. The file stays, for the next time. */

@@ -71,6 +71,8 @@ export interface NativeIngestRequest {
   limits: Required<UnpackLimits>;
   /** The source is this file; absent: what `write` pushes. */
   path: string | undefined;
+  /** The file is still written: `grow` says how far it can be read, `end` that this was all. */
+  growing: boolean;
   /** A range of that file; absent: all of it. */
   offset: number | undefined;
   length: number | undefined;
@@ -88,11 +90,13 @@ export interface NativeIngestResult {
   ignoredOwners: number;
 }
 
-/** One registration. `start` once; then `write` one chunk at a time, and `end` or `fail`. */
+/** One registration. `start` once; then `write` one chunk at a time, or `grow`, and `end` or `fail`. */
 export interface Ingest {
   start(): Promise<NativeIngestResult>;
   /** Copies the chunk; the promise resolves when there is room again, `undefined` is returned where there is some already. */
   write(chunk: Uint8Array): Promise<void> | undefined;
+  /** Every byte of the growing file before `readable` is there and stays as it is. */
+  grow(readable: number): void;
   end(): void;
   /** The source failed: the registration ends with fault `sourceError`. */
   fail(): void;

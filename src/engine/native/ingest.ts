@@ -2,7 +2,9 @@
 import { stat } from 'node:fs/promises';
 import type { Digest, DiffID } from '../../digest.js';
 import { digestMismatch, invalidArgument, type LayerStoreError, systemError } from '../../errors.js';
+import { raceAbort } from '../../util/abort.js';
 import type { IngestRequest, IngestResult, TarSource } from '../engine.js';
+import type { GrowingBytes, GrowingFile } from '../growing-file.js';
 import { resolveLimitsFor } from '../limits.js';
 import type { Binding, Ingest, NativeIngestResult } from './binding.js';
 import { nativeError } from './errors.js';
@@ -21,7 +23,8 @@ export async function ingest(binding: Binding, source: TarSource, request: Inges
     signal?.throwIfAborted();
     const limits = await resolveLimitsFor(request.directory, request.limits);
     const file = 'file' in opened ? opened.file : undefined;
-    const totalBytes = file === undefined ? undefined : await sourceSize(file, request);
+    const growing = 'growing' in opened ? await openGrowing(opened.growing, signal) : undefined;
+    const totalBytes = file === undefined ? growing?.size : await sourceSize(file, request);
     const native = await withRecordFile(request.tarSplit, (tarSplit) => {
       const job = new binding.Ingest({
         directory: request.directory,
@@ -30,11 +33,13 @@ export async function ingest(binding: Binding, source: TarSource, request: Inges
         tarSplit,
         hashBlob: request.hashBlob === true || request.blob !== undefined,
         limits,
-        path: file?.path,
+        path: file?.path ?? growing?.path,
+        growing: growing !== undefined,
         offset: file?.offset,
         length: file?.length,
       });
-      return follow(job, 'chunks' in opened ? opened.chunks : undefined, request, totalBytes);
+      const feed = 'chunks' in opened ? chunkFeed(job, opened.chunks, request) : growing && growingFeed(job, growing);
+      return follow(job, feed, request, totalBytes);
     });
     checkExpectations(native, request);
     return toResult(native);
@@ -44,10 +49,49 @@ export async function ingest(binding: Binding, source: TarSource, request: Inges
   }
 }
 
+/** The file exists once a byte of it can be read. */
+async function openGrowing(source: GrowingFile, signal: AbortSignal | undefined): Promise<GrowingBytes> {
+  const bytes = await raceAbort(source.open(), signal);
+  await raceAbort(bytes.readable(0), signal);
+  return bytes;
+}
+
+/** Gives a job its next bytes; resolves with false when there are no more. */
+type Feed = () => Promise<boolean>;
+
+function chunkFeed(job: Ingest, chunks: ChunkSource, { blob }: IngestRequest): Feed {
+  const maxBytes = blob?.size ?? Infinity;
+  let taken = 0;
+  return async () => {
+    const { done, value } = await chunks.next();
+    if (done) return false;
+    if (!(value instanceof Uint8Array)) {
+      throw invalidArgument(
+        `a tar source must give Uint8Array chunks, and this one gave ${value === null ? 'null' : `a ${typeof value}`}; streams must have no encoding set`,
+      );
+    }
+    taken += value.length;
+    if (taken > maxBytes) throw sizeMismatch(`${taken} or more`, maxBytes);
+    await job.write(value);
+    return true;
+  };
+}
+
+function growingFeed(job: Ingest, bytes: GrowingBytes): Feed {
+  let told = 0;
+  return async () => {
+    const readable = await bytes.readable(told);
+    if (readable === told) return false;
+    told = readable;
+    job.grow(readable);
+    return true;
+  };
+}
+
 /** Runs a job to its end, with its signal, its listener and its source. */
 async function follow(
   job: Ingest,
-  chunks: ChunkSource | undefined,
+  feed: Feed | undefined,
   request: IngestRequest,
   totalBytes: number | undefined,
 ): Promise<NativeIngestResult> {
@@ -59,7 +103,7 @@ async function follow(
     const running = job.start();
     // It may have fired while the limits were worked out.
     if (signal?.aborted === true) job.cancel();
-    const result = chunks === undefined ? await running : await push(job, running, chunks, request);
+    const result = feed === undefined ? await running : await push(job, running, feed, request);
     progress.finish();
     return result;
   } catch (error) {
@@ -71,11 +115,11 @@ async function follow(
   }
 }
 
-/** Pushes a source into a job until either ends. An error of the source wins, unchanged, once the job has stopped. */
+/** Feeds a job until either ends. An error of the source wins, unchanged, once the job has stopped. */
 async function push(
   job: Ingest,
   running: Promise<NativeIngestResult>,
-  chunks: ChunkSource,
+  feed: Feed,
   request: IngestRequest,
 ): Promise<NativeIngestResult> {
   let wake: (() => void) | undefined;
@@ -85,28 +129,19 @@ async function push(
     wake?.();
   };
   running.then(settle, settle);
-  const maxBytes = request.blob?.size ?? Infinity;
-  let taken = 0;
   let failure: { error: unknown } | undefined;
   try {
     while (!settled) {
-      const step = await new Promise<{ done: boolean; value?: unknown } | undefined>((resolve, reject) => {
+      // A job that ends on its own does not wait for a source that gives nothing.
+      const more = await new Promise<boolean | undefined>((resolve, reject) => {
         wake = () => resolve(undefined);
-        chunks.next().then(resolve, reject);
+        feed().then(resolve, reject);
       });
-      if (step === undefined) break;
-      if (step.done) {
+      if (more === undefined) break;
+      if (!more) {
         job.end();
         break;
       }
-      if (!(step.value instanceof Uint8Array)) {
-        throw invalidArgument(
-          `a tar source must give Uint8Array chunks, and this one gave ${step.value === null ? 'null' : `a ${typeof step.value}`}; streams must have no encoding set`,
-        );
-      }
-      taken += step.value.length;
-      if (taken > maxBytes) throw sizeMismatch(`${taken} or more`, maxBytes);
-      await job.write(step.value);
     }
   } catch (error) {
     failure = { error };

@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { invalidArgument } from '../../errors.js';
 import type { TarSource } from '../engine.js';
+import { GrowingFile } from '../growing-file.js';
 
 /** Chunks of a source that passes through JavaScript. */
 export interface ChunkSource {
@@ -19,8 +20,11 @@ export interface FileSource {
 }
 
 /** Tells the kinds of source apart; ERR_INVALID_ARGUMENT for anything else. */
-export function openSource(source: TarSource): { file: FileSource } | { chunks: ChunkSource } {
+export function openSource(
+  source: TarSource,
+): { file: FileSource } | { chunks: ChunkSource } | { growing: GrowingFile } {
   if (typeof source === 'object' && source !== null) {
+    if (source instanceof GrowingFile) return { growing: source };
     if (isReadable(source)) return { chunks: fromReadable(source) };
     if (isWebStream(source)) return { chunks: fromWebStream(source) };
     if (isIterable(source)) return { chunks: fromIterable(source) };

@@ -6,6 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { describe, it, type TestContext } from 'node:test';
+import { GrowingFile } from '../../../src/engine/growing-file.js';
 import { Download, statePath, type DownloadProgress } from '../../../src/registry/download.js';
 import type { RangeSettings, RegistrySettings } from '../../../src/registry/settings.js';
 import { sha256, TestRegistry, type Fault } from '../../support/registry.js';
@@ -49,9 +50,14 @@ async function fixture(
   return { server, download, path, progress };
 }
 
+/** As whoever unpacks it reads it: while it comes. */
+function contentOf(download: Download): GrowingFile {
+  return new GrowingFile(async () => download);
+}
+
 /** What a reader got that began with the download. */
 async function readWhileItComes({ download }: Fixture): Promise<Buffer> {
-  const [bytes] = await Promise.all([buffer(download.bytes()), download.run()]);
+  const [bytes] = await Promise.all([buffer(contentOf(download)), download.run()]);
   return bytes;
 }
 
@@ -170,7 +176,7 @@ describe('a blob on its way', () => {
       );
       assert.equal(given.download.mixed, mixed);
       assert.equal(existsSync(statePath(given.path)), false, 'no note beside a whole file');
-      assert.deepEqual(await buffer(given.download.bytes()), BLOB, 'it can be read again');
+      assert.deepEqual(await buffer(contentOf(given.download)), BLOB, 'it can be read again');
     });
   }
 
@@ -216,7 +222,7 @@ describe('a blob on its way', () => {
   for (const { name, faults, code, requests } of failures) {
     it(name, async (t) => {
       const given = await fixture(t, { faults });
-      const reading = assert.rejects(buffer(given.download.bytes()), { code });
+      const reading = assert.rejects(buffer(contentOf(given.download)), { code });
       await assert.rejects(given.download.run(), { code });
       await reading;
       assert.equal(given.server.asked('GET', /\/blobs\//).length, requests);
@@ -229,7 +235,7 @@ describe('a blob on its way', () => {
       settings: { noProgressTimeout: 30_000 },
     });
     const run = given.download.run();
-    const reader = given.download.bytes();
+    const reader = contentOf(given.download)[Symbol.asyncIterator]();
     const first = (await reader.next()).value as Buffer;
     assert.deepEqual(first, BLOB.subarray(0, first.length));
     const reason = new Error('enough');
@@ -290,7 +296,7 @@ describe('a blob on its way', () => {
       onProgress: () => undefined,
     });
     t.after(() => download.close(new Error('the test is over')));
-    const [bytes] = await Promise.all([buffer(download.bytes()), download.run()]);
+    const [bytes] = await Promise.all([buffer(contentOf(download)), download.run()]);
     assert.deepEqual(bytes, BLOB);
     assert.match(server.asked('GET', /\/blobs\//)[0]?.range ?? '', /^bytes=[1-9]/, 'it goes on there');
   });
