@@ -51,19 +51,19 @@ export async function planOci(files: ImageFiles, wanted: Platform | undefined, l
   return { images, platforms: [...offered] };
 }
 
-/** The image of a manifest, or the one of an index that fits best. Its layers' descriptors are known. */
+/** The image of a manifest, or the one of an index that fits best, and its manifest. Its layers' descriptors are known. */
 export async function planManifest(
   documents: Documents,
   root: Descriptor,
   wanted: Platform | undefined,
   limits: ArchiveLimits,
-): Promise<PlannedImage> {
+): Promise<{ image: PlannedImage; manifest: Descriptor }> {
   const leaves = await new IndexWalk(documents, limits).leaves(root, 1);
   const reader = new ManifestReader(documents, limits);
   const offered = new Set<string>();
   const chosen = await choose(leaves, wanted, reader, offered);
   if (chosen === undefined) throw noImage(documents.title, 'its index', wanted, offered);
-  return { ...(await reader.image(chosen)), names: [] };
+  return { image: { ...(await reader.image(chosen)), names: [] }, manifest: chosen.descriptor };
 }
 
 async function checkLayoutVersion(files: ImageFiles, limits: ArchiveLimits): Promise<void> {

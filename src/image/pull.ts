@@ -60,14 +60,15 @@ export async function pullImage<T>(
   const caller: Caller = { signal, onRetry: (pause) => reports.pause(pause) };
   const manifest = await registry.manifest(name.digest ?? name.tag ?? 'latest', limits.maxJsonBytes, caller);
   const root: Descriptor = { mediaType: manifest.mediaType, digest: manifest.digest, size: manifest.bytes.length };
-  const planned = await planManifest(documentsOf(registry, manifest, caller), root, wanted, limits);
+  const documents = new RegistryDocuments(registry, manifest, caller);
+  const { image: planned, manifest: chosen } = await planManifest(documents, root, wanted, limits);
   refuseForeign(planned.config);
   refuseElsewhere(planned);
   const layer = await unpack(store, access, registry, planned, options, pins, reports);
   try {
     signal?.throwIfAborted();
     // Where it cannot be written, a push compresses again: no reason for a good pull to fail.
-    await note(store, access, registry, planned).catch(() => undefined);
+    await note(store, access, documents, planned, chosen).catch(() => undefined);
     return await record({
       config: planned.config,
       names: names ?? namesOf(name, manifest.digest),
@@ -92,16 +93,34 @@ function namesOf({ repository, tag, digest }: ImageName, found: Digest): ImageNa
 }
 
 /** Manifests are asked for as such; a configuration is a blob, which only the manifest that names it tells. */
-function documentsOf(registry: Registry, root: Manifest, caller: Caller): Documents {
-  return {
-    title: `${registry.host}/${registry.path}`,
-    read: async ({ digest, mediaType }, maxBytes) => {
-      if (digest === root.digest) return root.bytes;
-      if (/\.(?:index|manifest|manifest\.list)\.v[0-9]/.test(mediaType))
-        return (await registry.manifest(digest, maxBytes, caller)).bytes;
-      return registry.blob(digest, maxBytes, caller);
-    },
-  };
+class RegistryDocuments implements Documents {
+  readonly title: string;
+  readonly #registry: Registry;
+  readonly #caller: Caller;
+  /** All that were read: an index, and one manifest or a few. */
+  readonly #manifests: Map<Digest, Uint8Array>;
+
+  constructor(registry: Registry, root: Manifest, caller: Caller) {
+    this.title = `${registry.host}/${registry.path}`;
+    this.#registry = registry;
+    this.#caller = caller;
+    this.#manifests = new Map([[root.digest, root.bytes]]);
+  }
+
+  async read({ digest, mediaType }: Descriptor, maxBytes: number): Promise<Uint8Array> {
+    const known = this.#manifests.get(digest);
+    if (known !== undefined) return known;
+    if (!/\.(?:index|manifest|manifest\.list)\.v[0-9]/.test(mediaType))
+      return this.#registry.blob(digest, maxBytes, this.#caller);
+    const { bytes } = await this.#registry.manifest(digest, maxBytes, this.#caller);
+    this.#manifests.set(digest, bytes);
+    return bytes;
+  }
+
+  /** One that was read. */
+  manifest(digest: Digest): Uint8Array {
+    return this.#manifests.get(digest) as Uint8Array;
+  }
 }
 
 /** Layers that the manifest says to fetch from a URL of its choice are not fetched: what a registry serves is all we ask for. */
@@ -271,19 +290,18 @@ async function hasOtherDigest({ path, digest }: Download): Promise<boolean> {
   return `sha256:${hash.digest('hex')}` !== digest;
 }
 
-/** For the next push: these blobs are there already. */
-async function note(store: Store, access: RegistryAccess, registry: Registry, { layers }: PlannedImage): Promise<void> {
-  const repository = `${registry.host}/${registry.path}`;
-  const found = layers.flatMap(({ diffID, descriptor }) =>
-    descriptor === undefined
-      ? []
-      : [
-          {
-            diffID,
-            blob: { digest: descriptor.digest, size: descriptor.size, mediaType: descriptor.mediaType },
-            repository,
-          },
-        ],
-  );
-  await access.blobs.add(found, new Set([...store.map().values()].map(({ diffID }) => diffID)));
+/** For the next push: these blobs are there already, and so is the manifest. */
+async function note(
+  store: Store,
+  access: RegistryAccess,
+  documents: RegistryDocuments,
+  { config, layers }: PlannedImage,
+  { digest: manifest, mediaType }: Descriptor,
+): Promise<void> {
+  const blobs = layers.map(({ diffID, descriptor }) => {
+    const { digest, size, mediaType: type } = descriptor as Descriptor;
+    return { diffID, blob: { digest, size, mediaType: type }, repository: documents.title };
+  });
+  const pulled = { image: config.id, mediaType, bytes: documents.manifest(manifest) };
+  await access.blobs.add({ blobs, manifest: pulled }, new Set([...store.map().values()].map(({ diffID }) => diffID)));
 }

@@ -1,6 +1,7 @@
 /**
  * Pushing: layers are compressed once and remembered by their digests; what the registry has is not sent, what it has in
- * another repository is taken over, everything else goes up in one streaming request. The manifest comes last.
+ * another repository is taken over, everything else goes up in one streaming request. The manifest comes last: the one that the
+ * image was pulled by where the registry has all of its blobs, else one of our own.
  */
 import type { FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,7 +20,7 @@ import { quote } from '../util/quote.js';
 import { BlobReports } from './blob-progress.js';
 import { topChain, type ConfigBlob } from './config.js';
 import { attempt } from './errors.js';
-import type { LayerBlob } from './layer-blobs.js';
+import type { LayerBlob, PulledManifest } from './layer-blobs.js';
 import { blobOf, imageManifest, LAYER_TYPES, MANIFEST_TYPE } from './save-plan.js';
 import type { RegistryAccess } from './pull.js';
 import { layersOf } from './save.js';
@@ -44,12 +45,15 @@ export async function pushImage(
   const top = chain === undefined ? undefined : await store.get(chain);
   try {
     await using registry = await Registry.open(locationOf(target), access.settings, 'push');
-    const push = new Push(store, access, registry, options);
+    const pulled = compression === undefined ? await access.blobs.manifestOf(config.id) : undefined;
+    const push = new Push(store, access, registry, pulled, options);
     const layers = await push.layers(layersOf(top));
     await push.config(config);
-    const manifest = Buffer.from(imageManifest(config, layers));
-    await registry.putManifest(target.tag ?? 'latest', MANIFEST_TYPE, manifest, push.caller);
-    return { mediaType: MANIFEST_TYPE, ...blobOf(manifest) };
+    const unchanged = pulled !== undefined && pulled.layers.every((digest, index) => digest === layers[index]?.digest);
+    const manifest = Buffer.from(unchanged ? pulled.text : imageManifest(config, layers));
+    const mediaType = unchanged ? pulled.mediaType : MANIFEST_TYPE;
+    await registry.putManifest(target.tag ?? 'latest', mediaType, manifest, push.caller);
+    return { mediaType, ...blobOf(manifest) };
   } finally {
     if (top !== undefined) await releaseAndLog(store, top);
   }
@@ -60,14 +64,23 @@ class Push {
   readonly #store: Store;
   readonly #access: RegistryAccess;
   readonly #registry: Registry;
+  /** Digests of the layers that the image was pulled with. */
+  readonly #pulled: ReadonlySet<Digest>;
   readonly #options: PushOptions;
   readonly #reports: BlobReports;
   readonly #repository: string;
 
-  constructor(store: Store, access: RegistryAccess, registry: Registry, options: PushOptions) {
+  constructor(
+    store: Store,
+    access: RegistryAccess,
+    registry: Registry,
+    pulled: PulledManifest | undefined,
+    options: PushOptions,
+  ) {
     this.#store = store;
     this.#access = access;
     this.#registry = registry;
+    this.#pulled = new Set(pulled?.layers);
     this.#options = options;
     this.#reports = new BlobReports(options.onProgress);
     this.#repository = `${registry.host}/${registry.path}`;
@@ -86,7 +99,7 @@ class Push {
     if (!this.#store.readOnly) {
       const found = [...byDiffID].map(([diffID, blob]) => ({ diffID, blob, repository: this.#repository }));
       const known = new Set([...this.#store.map().values()].map(({ diffID }) => diffID));
-      await blobs.add(found, known).catch(() => undefined); // without the note the next push compresses again
+      await blobs.add({ blobs: found, manifest: undefined }, known).catch(() => undefined); // without the note the next push compresses again
     }
     return layers.map(({ diffID }) => byDiffID.get(diffID) as PushedBlob);
   }
@@ -146,12 +159,13 @@ class Push {
     return { mediaType, digest, size };
   }
 
-  /** What is known of the layer's compressed forms, in OCI's media types; only of the compression that was asked for. */
+  /** What is known of the layer's compressed forms, in OCI's media types, the pulled one first; only of the compression that was asked for. */
   async #known({ diffID, descriptor }: Layer): Promise<LayerBlob[]> {
     const noted = await this.#access.blobs.of(diffID);
     const own = descriptor === undefined ? [] : [{ ...descriptor, repositories: [] }];
     const blobs = [...noted, ...own.filter(({ digest }) => noted.every((blob) => blob.digest !== digest))];
     const { compression } = this.#options;
+    blobs.sort((a, b) => Number(this.#pulled.has(b.digest)) - Number(this.#pulled.has(a.digest)));
     return blobs.flatMap(({ digest, size, mediaType, repositories }) => {
       const type = ociType(mediaType);
       if (type === undefined || (compression !== undefined && type !== LAYER_TYPES[compression])) return [];

@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { openImages, type Images, type RegistryOptions } from '../../src/image/index.js';
 import { openStore } from '../../src/store/open.js';
 import type { Store } from '../../src/store/types.js';
+import { startProxy, useProxies } from '../support/proxy.js';
 import { tempDir } from '../support/temp.js';
 import { oci, sampleConfig, sampleLayers, sha256, tar } from '../unit/image/archives.js';
 import { randomData } from './random-data.js';
@@ -122,6 +123,20 @@ describe('docker-registry and skopeo', () => {
     await restarted;
     assert.equal(image.id, layout.id);
     assert.ok((await store.verify()).ok);
+  });
+
+  it('through a tunnel of the proxy that the environment names, with TLS to the registry itself', async (t) => {
+    const server = await startServer(t, 'tls');
+    const layout = await layoutDirectory(t);
+    const directory = tempDir(t, 'skopeo');
+    const there = `${server.host}/team/app:1`;
+    await run('skopeo', ['copy', ...flags('dest', server, directory), `oci:${layout.path}`, `docker://${there}`]);
+    const proxy = await startProxy(t);
+    useProxies(t, { https_proxy: `http://${proxy.host}` });
+    const { images } = await openClient(t, server);
+    assert.equal((await images.pull(there)).id, layout.id);
+    const tunnels = [...new Set(proxy.log.map(({ method, target }) => `${method} ${target}`))];
+    assert.deepEqual(tunnels, [`CONNECT ${server.host}`]);
   });
 
   it('the command line', async (t) => {

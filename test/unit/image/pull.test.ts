@@ -5,10 +5,12 @@ import { readdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { openImages, type BlobProgress, type Images, type RegistryOptions } from '../../../src/image/index.js';
 import { openStore } from '../../../src/store/open.js';
 import type { Store } from '../../../src/store/types.js';
+import { runUntilItSpeaks } from '../../support/other-process.js';
 import { sha256, TestRegistry, type Fault } from '../../support/registry.js';
 import { tempDir } from '../../support/temp.js';
 import { CONFIG, descriptor, INDEX, LAYER, MANIFEST, sampleConfig, sampleLayers, tar } from './archives.js';
@@ -191,6 +193,59 @@ describe('pull', () => {
     assert.deepEqual(partials(root), []);
   });
 
+  for (const engine of ['native', 'js'] as const) {
+    it(`goes on where a killed process had got to: ${engine}`, async (t) => {
+      const server = await TestRegistry.start(t);
+      const { blobs, id } = await publish(server, { layers: [await tar([['big', randomBytes(4 * 1024 * 1024)]])] });
+      const big = blobs[0] as Buffer;
+      const path = new RegExp(`/blobs/${sha256(big)}`);
+      server.faults.push({ method: 'GET', path, stallAfter: 2 * 1024 * 1024 });
+      const root = join(tempDir(t, 'pull'), 'root');
+      const options = { ...OPTIONS, engine, root };
+      const registry = { hosts: { [server.host]: { plainHTTP: true } } };
+      const reference = `${server.host}/team/app:1`;
+      const killed = await runUntilItSpeaks(`
+        import { openStore, openImages } from ${JSON.stringify(new URL('../../../src/index.ts', import.meta.url).href)};
+        const store = await openStore(${JSON.stringify(options)});
+        const images = await openImages(store, { registry: ${JSON.stringify(registry)} });
+        await images.pull(${JSON.stringify(reference)}, {
+          onProgress: ({ transferred }) => { if (transferred >= 1024 * 1024) console.log(transferred); },
+        });
+      `);
+      await killed.kill();
+
+      await using store = await openStore(options);
+      const images = await openImages(store, { registry });
+      assert.equal(store.map().size, 0);
+      const left = (await store.gc({ dryRun: true })).items.filter(({ kind }) => kind === 'partial');
+      assert.equal(left.length, 1, 'its bytes are listed');
+      assert.deepEqual(images.list(), []);
+      const before = server.log.length;
+      assert.equal((await images.pull(reference)).id, id);
+      const asked = server.log.slice(before).filter(({ url }) => path.test(url));
+      assert.deepEqual(asked.length, 1);
+      assert.ok(Number(/^bytes=([0-9]+)-$/.exec(asked[0]?.range ?? '')?.[1]) >= 1024 * 1024, asked[0]?.range);
+      assert.ok((await store.verify()).ok);
+      assert.deepEqual(partials(root), []);
+    });
+  }
+
+  it('fetches as many blobs at once as it may', async (t) => {
+    const { server, images, reference } = await fixture(t, { concurrency: 2 });
+    const layers = await Promise.all([1, 2, 3, 4].map((number) => tar([[`noise${number}`, randomBytes(200_000)]])));
+    const { blobs } = await publish(server, { layers });
+    const path = new RegExp(blobs.map(sha256).join('|'));
+    server.faults.push({ method: 'GET', path, stallAfter: 100, times: 4 });
+    const controller = new AbortController();
+    const reason = new Error('seen enough');
+    const pull = assert.rejects(images.pull(reference, { signal: controller.signal }), reason);
+    while (server.asked('GET', path).length < 2) await sleep(5);
+    await sleep(100); // a third one would come in this time
+    assert.equal(server.asked('GET', path).length, 2);
+    controller.abort(reason);
+    await pull;
+  });
+
   it('begins again where a partial file holds other bytes', async (t) => {
     const { server, store, images, root, reference } = await fixture(t);
     const { blobs, id } = await publish(server);
@@ -221,6 +276,11 @@ describe('pull', () => {
       name: 'a blob with other bytes',
       code: 'ERR_DIGEST_MISMATCH',
       faults: [{ ...BLOBS, path: /\/blobs\//, flip: 9, times: 100 }],
+    },
+    {
+      name: 'a configuration with other bytes',
+      code: 'ERR_DIGEST_MISMATCH',
+      faults: [{ ...BLOBS, path: /\/blobs\//, flip: 0, times: 1 }],
     },
     {
       name: 'layers at other places',
@@ -367,6 +427,46 @@ describe('push', () => {
       assert.ok((await readFile(join(root, 'layerstore', 'blobs.json'))).length > 100);
     }
   });
+
+  for (const docker of [false, true]) {
+    it(`of an unchanged image keeps its digest: ${docker ? "Docker's" : "OCI's"} manifest`, async (t) => {
+      const { server, store, images, root, reference } = await fixture(t);
+      const { id, manifest } = await publish(server, { docker });
+      await images.pull(reference);
+      const pulled = server.manifests.get('team/app')?.get('1');
+      const pushed = await images.push(reference, `${server.host}/team/copy:2`);
+      assert.equal(pushed.digest, sha256(manifest));
+      assert.deepEqual(server.manifests.get('team/copy')?.get('2'), pulled, 'its media type too');
+
+      // Where a compression is asked for, the manifest is ours.
+      const own = await images.push(reference, `${server.host}/team/copy:3`, { compression: 'gzip' });
+      assert.equal(own.mediaType, MANIFEST);
+      // Of OCI's form it is the same text here.
+      assert.equal(own.digest === pushed.digest, !docker);
+
+      // A registry that has nothing gets a whole image, whatever its manifest.
+      const other = await TestRegistry.start(t);
+      await images.push(id, `${other.host}/team/app:1`);
+      assert.equal((await images.pull(`${other.host}/team/app:1`)).id, id);
+
+      await store.close();
+      const notes = join(root, 'layerstore', 'blobs.json');
+      const text = await readFile(notes, 'utf8');
+      for (const [change, digest] of [
+        [(value: string) => value, pushed.digest],
+        [(value: string) => value.replaceAll(`"${id}":`, `"${sha256('another')}":`), undefined],
+        [(value: string) => value.replace(/"text":"/, '"text":"x'), undefined],
+      ] as const) {
+        await writeFile(notes, change(text));
+        await using again = await openStore({ root, ...OPTIONS });
+        const hosts = { [server.host]: { plainHTTP: true } };
+        const opened = await openImages(again, { registry: { hosts, credentials: async () => undefined } });
+        const found = await opened.push(reference, `${server.host}/team/third:1`);
+        if (digest !== undefined) assert.equal(found.digest, digest);
+        else assert.equal(found.mediaType, MANIFEST);
+      }
+    });
+  }
 
   it('says where it cannot know where to', async (t) => {
     const { server, images, reference } = await fixture(t);
