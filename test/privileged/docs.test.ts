@@ -6,6 +6,7 @@
  *   archive with the name debian:12) and `oci-layout/`, against the compiled package;
  * - `ts no-run` says that a block is only compiled;
  * - paths below `/var/lib/` and `/run/` are moved into that directory;
+ * - `localhost:5000` is a registry that has `base/debian:12`;
  * - the blocks of a page in docs/guides/ are one program, in the order of the page;
  * - the blocks of the README run twice in one directory, as a reader who tries again does;
  * - a block that imports nothing from `layerstore` is a fragment: what it names of the package is imported, and `store`,
@@ -19,6 +20,7 @@ import { after, describe, test } from 'node:test';
 import ts from 'typescript';
 import type * as Api from '../../src/index.js';
 import { buildTar } from '../../src/testing/index.js';
+import { runUntilItSpeaks } from '../support/other-process.js';
 import { makeTempDir, removeTempDir } from '../support/temp.js';
 
 const top = resolve(import.meta.dirname, '../..');
@@ -26,6 +28,13 @@ const top = resolve(import.meta.dirname, '../..');
 const api = (await import(join(top, 'dist/index.js'))) as typeof Api;
 const scratch = makeTempDir('docs');
 after(() => removeTempDir(scratch));
+
+// In a process of its own: this one waits for the programs that it runs.
+const registry = await runUntilItSpeaks(`
+  import { TestRegistry } from ${JSON.stringify(new URL('../support/registry.ts', import.meta.url).href)};
+  console.log((await TestRegistry.start({ after: () => undefined })).host);
+`);
+after(() => registry.kill());
 
 // A block that calls the suites runs tests of its own; they are to print text, not to report to the runner of this file.
 const { NODE_TEST_CONTEXT: _context, ...rest } = process.env;
@@ -86,7 +95,7 @@ const GIVEN: readonly (readonly [string, string, readonly string[]])[] = [
 
 /** A module that stands alone: fragments get their imports and what they take for granted. */
 function complete(code: string): string {
-  const moved = code.replaceAll(/(['"`])\/(var\/lib|run)\//g, '$1./$2/');
+  const moved = code.replaceAll(/(['"`])\/(var\/lib|run)\//g, '$1./$2/').replaceAll('localhost:5000', registry.said);
   if (/from 'layerstore'/.test(code)) return moved;
   const uses = (name: string): boolean => new RegExp(`(?<![.\\w'/-])${name}(?![\\w'-])(?!:)`).test(moved);
   const declares = (name: string): boolean =>
@@ -150,6 +159,7 @@ async function prepare(): Promise<string> {
   const images = await openImages(store);
   await images.load({ path: join(template, 'debian.tar') });
   await images.save('debian:12', { path: `${join(template, 'oci-layout')}/` }, { format: 'oci' });
+  await images.push('debian:12', `${registry.said}/base/debian:12`);
   await store.close();
   return template;
 }
@@ -237,14 +247,14 @@ describe('commands in pages', () => {
   const scripts = (JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')) as { scripts: Record<string, string> })
     .scripts;
   const help = execFileSync(process.execPath, [join(top, 'dist/cli/main.js'), '--help'], { encoding: 'utf8' });
-  const commands = [...help.matchAll(/^ {2}([a-z]+) {2}/gm)].map((match) => match[1]);
+  const commands = [...help.matchAll(/^ {2}([a-z][a-z-]*) {2}/gm)].map((match) => match[1]);
 
   for (const { where, code } of pages.flatMap((file) => blocks(file, 'sh'))) {
     test(`${where} names what there is`, () => {
       for (const line of code.split('\n')) {
         const script = /\bnpm (?:run )?(start|test|[a-z]+:?[a-z]*)\b/.exec(line)?.[1];
         if (script !== undefined && !['install', 'ci', 'pack'].includes(script)) assert.ok(script in scripts, line);
-        const command = /\blayerstore ((?:--[a-z]+ [^ ]+ |--json )*)([a-z]+)\b/.exec(line)?.[2];
+        const command = /\blayerstore ((?:--[a-z]+ [^ ]+ |--json )*)([a-z][a-z-]*)/.exec(line)?.[2];
         if (command !== undefined && !/npm install|cd layerstore/.test(line))
           assert.ok(commands.includes(command) || command === 'help', line);
         const file = /\bnode ((?:--import tsx )?)([\w/.-]+\.(?:mjs|ts))/.exec(line)?.[2];
