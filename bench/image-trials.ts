@@ -48,22 +48,39 @@ interface Peer {
   served: (archive: string) => Served;
 }
 
+/** A dockerd of its own each run, and what its client is told to do. */
+export function dockerd(command: readonly string[]): Served {
+  const client = (directory: string): string[] => ['/usr/bin/env', 'docker', '-H', `unix://${directory}/s`];
+  return {
+    server: (directory) => [
+      ...['dockerd', '--data-root', `${directory}/root`, '--exec-root', `${directory}/exec`],
+      ...['-H', `unix://${directory}/s`, '-p', `${directory}/pid`],
+      ...['--iptables=false', '--bridge=none', '--storage-driver', 'overlay2', '--log-level', 'error'],
+    ],
+    probe: (directory) => [...client(directory), 'version'],
+    work: (directory) => [...client(directory), ...command],
+  };
+}
+
+/** A containerd of its own each run, and what ctr is told to do. */
+export function containerd(command: readonly string[]): Served {
+  return {
+    prepare: (directory) =>
+      writeFile(join(directory, 'config.toml'), 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'),
+    server: (directory) => [
+      ...['containerd', '--config', `${directory}/config.toml`, '--root', `${directory}/root`],
+      ...['--state', `${directory}/state`, '--address', `${directory}/s`, '--log-level', 'error'],
+    ],
+    probe: (directory) => ['ctr', '--address', `${directory}/s`, 'version'],
+    work: (directory) => ['/usr/bin/env', 'ctr', '--address', `${directory}/s`, ...command],
+  };
+}
+
 const PEERS: readonly Peer[] = [
   {
     name: 'docker load',
     programs: ['docker', 'dockerd'],
-    served: (archive) => {
-      const client = (directory: string): string[] => ['/usr/bin/env', 'docker', '-H', `unix://${directory}/s`];
-      return {
-        server: (directory) => [
-          ...['dockerd', '--data-root', `${directory}/root`, '--exec-root', `${directory}/exec`],
-          ...['-H', `unix://${directory}/s`, '-p', `${directory}/pid`],
-          ...['--iptables=false', '--bridge=none', '--storage-driver', 'overlay2', '--log-level', 'error'],
-        ],
-        probe: (directory) => [...client(directory), 'version'],
-        work: (directory) => [...client(directory), 'load', '-q', '-i', archive],
-      };
-    },
+    served: (archive) => dockerd(['load', '-q', '-i', archive]),
   },
   {
     name: 'podman load',
@@ -78,15 +95,6 @@ const PEERS: readonly Peer[] = [
   {
     name: 'ctr images import',
     programs: ['containerd', 'ctr'],
-    served: (archive) => ({
-      prepare: (directory) =>
-        writeFile(join(directory, 'config.toml'), 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'),
-      server: (directory) => [
-        ...['containerd', '--config', `${directory}/config.toml`, '--root', `${directory}/root`],
-        ...['--state', `${directory}/state`, '--address', `${directory}/s`, '--log-level', 'error'],
-      ],
-      probe: (directory) => ['ctr', '--address', `${directory}/s`, 'version'],
-      work: (directory) => ['/usr/bin/env', 'ctr', '--address', `${directory}/s`, 'images', 'import', archive],
-    }),
+    served: (archive) => containerd(['images', 'import', archive]),
   },
 ];

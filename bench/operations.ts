@@ -11,7 +11,7 @@ import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isLeftover } from '../src/driver/leftovers.js';
 import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLayer, type Store } from '../src/index.js';
-import { loadImage } from './image-operations.js';
+import { fetchBiggest, loadImage, pullImages } from './image-operations.js';
 import { openMany } from './many-layers.js';
 import { measure } from './meter.js';
 import type { Parameters, Setup } from './operation.js';
@@ -299,4 +299,6 @@ export const operations: Readonly<Record<string, Setup>> = {
   remove,
   releaseMany,
   loadImage,
+  pullImages,
+  fetchBiggest,
 };

@@ -9,6 +9,8 @@ import { endWorkers } from './contestants.js';
 import { FreshDisk } from './fresh-disk.js';
 import { ImageArchive } from './image-archive.js';
 import { imageTrials } from './image-trials.js';
+import { pullTrials } from './pull-trials.js';
+import { LocalRegistry } from './registry.js';
 import { describeInputs } from './inputs.js';
 import { barChart, markdownTable, TABLE_HEAD, tableRows } from './report.js';
 import { runTrial, type TrialResult } from './runner.js';
@@ -32,8 +34,10 @@ if (!Number.isSafeInteger(runs) || runs < 1) throw new Error(`--runs is "${value
 const scratch = await mkdtemp(join('/var/tmp', 'layerstore-bench-'));
 const started = performance.now();
 let disk: FreshDisk | undefined;
+let registry: LocalRegistry | undefined;
 const clean = async (): Promise<void> => {
   endWorkers();
+  registry?.close();
   await disk?.close();
   await rm(scratch, { recursive: true, force: true });
 };
@@ -51,7 +55,9 @@ async function main(): Promise<void> {
   disk = await FreshDisk.make(scratch, console.error);
   const maker = { scratch, disk: disk.path, engines: await enginesHere(), runs };
   const archive = new ImageArchive(scratch, process.env['LAYERSTORE_CORPUS'], inputs);
-  const trials = [...allTrials(maker, inputs), ...imageTrials(maker, archive)].filter(
+  registry = new LocalRegistry(scratch, archive);
+  const every = [...allTrials(maker, inputs), ...imageTrials(maker, archive), ...pullTrials(maker, archive, registry)];
+  const trials = every.filter(
     ({ name, group }) => values.only.length === 0 || values.only.some((word) => name.includes(word) || group === word),
   );
   if (trials.length === 0) throw new Error(`no trial matches ${values.only.join(', ')}; --list names them`);
