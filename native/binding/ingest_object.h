@@ -1,5 +1,5 @@
-// Ingest of the contract: one registration, fed from a file, from one that grows, or by JavaScript. JavaScript thread; the work runs as a
-// Job.
+// Ingest of the contract: one registration, fed from a file, from one that grows, or by JavaScript. JavaScript thread;
+// the work runs as a Job.
 #pragma once
 
 #include <napi.h>
