@@ -28,6 +28,16 @@ export interface PairOptions {
   readonly cri?: boolean;
 }
 
+/** `layerstore containerd` on a store; it serves when it resolves. */
+export async function startPlugin(root: string, socket: string, words: readonly string[] = []): Promise<Daemon> {
+  const all = ['--root', root, 'containerd', '--address', socket, ...words];
+  const plugin = new Daemon(process.execPath, [MAIN, ...all], { env: { NODE_OPTIONS: '' } });
+  await plugin.ready(async () => {
+    if (!plugin.said.includes('serving')) throw new Error('not yet');
+  });
+  return plugin;
+}
+
 /** containerd and our plugin. */
 export class Pair {
   readonly version: string;
@@ -83,21 +93,7 @@ export class Pair {
   }
 
   async startPlugin(): Promise<void> {
-    const words = [
-      '--root',
-      this.root,
-      'containerd',
-      '--address',
-      this.socket,
-      '--content',
-      this.content,
-      ...this.#more,
-    ];
-    const plugin = new Daemon(process.execPath, [MAIN, ...words], { env: { NODE_OPTIONS: '' } });
-    this.#plugin = plugin;
-    await plugin.ready(async () => {
-      if (!plugin.said.includes('serving')) throw new Error('not yet');
-    });
+    this.#plugin = await startPlugin(this.root, this.socket, ['--content', this.content, ...this.#more]);
   }
 
   async startContainerd(): Promise<void> {
@@ -141,11 +137,27 @@ export class Pair {
   /** containerd's own list of our snapshots, in order of name. */
   async snapshots(namespace = NAMESPACE): Promise<Snapshot[]> {
     const said = await this.ctrIn(namespace, 'snapshots', '--snapshotter', SNAPSHOTTER, 'ls');
-    const lines = said.split('\n').slice(1);
-    const rows = lines.map((line) => line.trim().split(/\s+/));
+    // By columns: the key of an extraction has a space in it.
+    const [head = '', ...rows] = said.split('\n');
+    const [parent, kind] = [head.indexOf('PARENT'), head.indexOf('KIND')];
     return rows
-      .map((row) => ({ name: row[0] ?? '', parent: row.length === 3 ? (row[1] ?? '') : '', kind: row.at(-1) ?? '' }))
+      .map((row) => ({
+        name: row.slice(0, parent).trim(),
+        parent: row.slice(parent, kind).trim(),
+        kind: row.slice(kind).trim(),
+      }))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** containerd tries a plugin that was away again after some seconds; a list without snapshots does not ask the plugin. */
+  async reconnected(): Promise<void> {
+    const snapshots = (...words: string[]): Promise<string> =>
+      this.ctr('snapshots', '--snapshotter', SNAPSHOTTER, ...words);
+    await this.containerd.ready(() => snapshots('prepare', 'probe'));
+    // Nothing keeps it, so a collection may have been faster.
+    await snapshots('rm', 'probe').catch((error: unknown) => {
+      if (!String(error).includes('does not exist')) throw error;
+    });
   }
 
   /** Removes every image, what clients that were killed had leased, and waits for containerd's garbage collection. */
@@ -194,6 +206,11 @@ function configuration(pair: Pair, scratch: string, cri: boolean): string {
       `platform = "linux/${process.arch === 'arm64' ? 'arm64' : 'amd64'}"`,
       `snapshotter = "${SNAPSHOTTER}"`,
       `differ = "${SNAPSHOTTER}-diff"`,
+      // For comparison.
+      '[[plugins."io.containerd.transfer.v1.local".unpack_config]]',
+      `platform = "linux/${process.arch === 'arm64' ? 'arm64' : 'amd64'}"`,
+      'snapshotter = "overlayfs"',
+      'differ = "walking"',
     );
   }
   if (cri && current) {

@@ -1,6 +1,6 @@
 /**
  * The Go programs of `go/`, built offline with Debian's packages: containerd's own snapshotter suite as a client of a
- * socket, and its overlayfs snapshotter behind one.
+ * socket, its overlayfs snapshotter behind one, and a client that measures calls.
  */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ const SOURCES = join(import.meta.dirname, 'go');
 const GO_PATH = '/usr/share/gocode';
 
 /** Builds one of them and gives its path. Go keeps what it compiled, so only the first build takes its time. */
-export function goProgram(t: Hooks, name: 'suite' | 'overlayfs'): string {
+export function goProgram(t: Hooks, name: 'suite' | 'overlayfs' | 'calls'): string {
   requirePeers('go');
   const directory = tempDir(t, `go-${name}`);
   const program = join(directory, name);
