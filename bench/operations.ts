@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isLeftover } from '../src/driver/leftovers.js';
+import { isLeftover } from '../src/driver/tree-removal.js';
 import { hashFile, openStore, type ChainID, type DiffID, type Layer, type RWLayer, type Store } from '../src/index.js';
 import { fetchBiggest, loadImage, pullImages } from './image-operations.js';
 import { openMany } from './many-layers.js';

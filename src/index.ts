@@ -13,9 +13,9 @@ export {
 export type { Brand, ChainID, DiffID, Digest } from './digest.js';
 
 export { openStore } from './store/open.js';
-export { emptyLayer } from './store/empty-layer.js';
-export { formatChange } from './store/format-change.js';
-export { hashFile } from './store/hash-file.js';
+export { emptyLayer } from './store/without-store.js';
+export { formatChange } from './store/without-store.js';
+export { hashFile } from './store/without-store.js';
 export { engineFeatures } from './engine/features.js';
 export { DEFAULT_LIMITS } from './engine/limits.js';
 export { openEngine } from './engine/select.js';

@@ -1,4 +1,4 @@
-// A layer's way in and out: what Ingest stored is given back byte for byte, damage is found and named, a seal is what
+// A layer's way in and out: what Ingest stored is given back byte for byte, damage is found and named, a commit is what
 // Ingest would have made of the same tar. Real layers are read where LAYERSTORE_CORPUS names a directory of them.
 
 #include "codec/decoder.h"

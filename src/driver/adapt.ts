@@ -8,7 +8,8 @@ import type { Assembled, Change, DiffGetter, Engine, TarSource, TreeProblem } fr
 import { LayerStoreError } from '../errors.js';
 import type { LoggerLike } from '../util/logger.js';
 import type { Driver, ExactLayer, ExactTarOptions, MountSpecification, TreeRoot, Unlink } from './driver.js';
-import { RecordedTars, type RecordedTree, ReproducedTars, type ExactTars } from './exact-tar.js';
+import { type ExactTars, RecordedTars, type RecordedTree, ReproducedTars } from './exact-tar.js';
+import { commitThroughTar, runAround } from './fallbacks.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -19,7 +20,6 @@ import type {
   LiveMount,
 } from './graph-driver.js';
 import type { LayerEntry } from './layer-entries.js';
-import { runAround } from './steps-around.js';
 
 export interface AdaptContext {
   /** The store's root. */
@@ -152,13 +152,7 @@ class AdaptedDriver implements Driver {
       return this.#own.commitDiff(id, parent, rwID, rwParent, { ...options, consume });
     }
     const { consume: _, ...apply } = options;
-    await this.#own.create(id, parent);
-    const tar = await this.#own.diff(rwID, rwParent);
-    try {
-      return await this.#own.applyDiff(id, parent, tar, apply);
-    } finally {
-      tar.destroy();
-    }
+    return commitThroughTar(this.#own, this.#context.logger, [id, parent], [rwID, rwParent], apply);
   }
 
   /** A commit took nothing then, so there is only the new layer to remove. */

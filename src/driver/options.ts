@@ -14,7 +14,7 @@ export interface MountProfile {
 
 export interface Overlay2Options {
   /** Default limit of each RW layer, bytes. */
-  readonly size?: number;
+  readonly size: number | undefined;
   /** From `overlay2.mountopt`, `key=value` or a flag; each once. */
   readonly mountOptions: ReadonlyMap<string, string | undefined>;
 }
@@ -104,7 +104,7 @@ export function parseDriverOptions(options: Readonly<Record<string, string>>): D
     }
   }
   // As in Docker 0 is no limit.
-  return { ...(size === undefined || size === 0 ? {} : { size }), mountOptions, ignoreChownErrors };
+  return { size: size === 0 ? undefined : size, mountOptions, ignoreChownErrors };
 }
 
 /** ERR_INVALID_ARGUMENT for mount options that the kernel refuses together with `userxattr`. */

@@ -4,11 +4,11 @@
  * that vanish from a listing (which they do only where the file system tells the type of each entry).
  */
 import { lstat, mkdtemp, readdir, stat, unlink } from 'node:fs/promises';
-import { LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine, MountTier, WhiteoutForm } from '../engine/engine.js';
+import { LayerStoreError, systemError } from '../errors.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { hasErrno } from './files.js';
-import { scratchPrefix } from './leftovers.js';
+import { scratchPrefix } from './tree-removal.js';
 
 export type ProbeResult = { works: true; tier: MountTier } | { works: false; why: string };
 

@@ -1,23 +1,21 @@
 /** Opens a store's driver: the one that is asked for, the one that has layers under the root, or the best that works. */
-import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import type { BatchOp, Engine, Privilege } from '../engine/engine.js';
-import { defined } from '../util/defined.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { formatValue } from '../util/quote.js';
 import { adaptDriver } from './adapt.js';
-import type { DriverContext } from './context.js';
+import { type DriverContext, isLayerID } from './context.js';
 import type { Driver } from './driver.js';
-import { hasDirectory, kindOf, namesIn } from './files.js';
 import { backingFileSystem, kernelFileSystems, overlayParameter } from './file-system.js';
+import { hasDirectory, kindOf, namesIn } from './files.js';
 import type { GraphDriver } from './graph-driver.js';
-import { isLayerID } from './layer-id.js';
-import { isScratch } from './leftovers.js';
 import { checkUserXattr, mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
 import { Overlay2Driver, refuseSize } from './overlay2/driver.js';
 import { Layout, LINK_DIRECTORY } from './overlay2/layout.js';
 import { inUserNamespace, readPrivilege, whiteoutsOf, writePrivilege } from './privilege.js';
 import { probeOverlay, sameFileSystem } from './probe.js';
+import { isScratch } from './tree-removal.js';
 import { VfsDriver, vfsHome } from './vfs/driver.js';
 
 export interface OpenDriverOptions {
@@ -193,7 +191,7 @@ async function tryOverlay2(
   const usesMetacopy = parsed.mountOptions.get('metacopy') ?? (metacopy === 'Y' && !pinned && !user ? 'on' : 'off');
   return new Overlay2Driver(context, {
     profile,
-    ...defined({ size: parsed.size }),
+    size: parsed.size,
     labels: known.has('selinuxfs'),
     found: [
       ['Backing Filesystem', await backingFileSystem(home)],

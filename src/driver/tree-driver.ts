@@ -3,7 +3,6 @@
  * one file system that all trees lie on, and the answers of a store that is open read-only.
  */
 import type { Readable } from 'node:stream';
-import { LayerStoreError } from '../errors.js';
 import type {
   Assembled,
   Change,
@@ -13,11 +12,11 @@ import type {
   TreeProblem,
   WhiteoutForm,
 } from '../engine/engine.js';
+import { LayerStoreError } from '../errors.js';
 import type { DriverContext } from './context.js';
 import type { ExactLayer, ExactTarOptions, Unlink, VerifyOptions } from './driver.js';
 import { RecordedTars } from './exact-tar.js';
 import type { LiveMount } from './graph-driver.js';
-import { GroupSync } from './group-sync.js';
 import type { LayerEntry } from './layer-entries.js';
 
 export abstract class TreeDriver {
@@ -99,4 +98,39 @@ export function idTaken(id: string, cause: unknown): LayerStoreError {
     `cannot make the layer "${id}": there is one of that id; choose another`,
     { cause },
   );
+}
+
+/**
+ * Group commit: concurrent requests share one sync. A request is served only by a sync that began after it was made, so
+ * whatever its caller wrote before is covered; at most one runs and one waits.
+ */
+export class GroupSync {
+  readonly #sync: () => Promise<void>;
+  #running: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+
+  constructor(sync: () => Promise<void>) {
+    this.#sync = sync;
+  }
+
+  /** Resolves when a sync that began now or later has ended; rejects with that sync's own failure. */
+  run(): Promise<void> {
+    if (this.#next !== undefined) return this.#next;
+    if (this.#running === undefined) return this.#start();
+    // The running one may have passed what this caller wrote: wait for one that has not begun.
+    this.#next = this.#running.then(
+      () => this.#start(),
+      () => this.#start(),
+    );
+    return this.#next;
+  }
+
+  #start(): Promise<void> {
+    this.#next = undefined;
+    const running = this.#sync().finally(() => {
+      if (this.#running === running) this.#running = undefined;
+    });
+    this.#running = running;
+    return running;
+  }
 }

@@ -1,14 +1,50 @@
 /**
- * Unlinks trees, each path by one caller at a time. Two at once get in each other's way: one finds a directory gone that
- * it has just opened and fails, and would be over before the tree is gone.
+ * How trees go: renamed at once to a name that begins with a dot, unlinked later. Such names are never a layer's id, Docker
+ * looks at none of them, and recovery finds them after a crash. Scratch of other kinds is named here too.
  */
 import { defined } from '../util/defined.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields } from '../util/logger.js';
+import { randomID } from '../util/random-id.js';
 import type { DriverContext } from './context.js';
 import type { DriverLeftover } from './graph-driver.js';
-import { removedID } from './leftovers.js';
 
+const REMOVING = /^\.removing-(.+)-[a-f0-9]{16}$/;
+const SCRATCH = '.probe-';
+
+/** A name for the directory of `id` while its files are unlinked; another one at each call, since an id may come again. */
+export function removingName(id: string): string {
+  return `.removing-${id}-${randomID(8)}`;
+}
+
+/** The id that a name of {@link removingName} stands for. */
+export function removedID(name: string): string | undefined {
+  return REMOVING.exec(name)?.[1];
+}
+
+/** Prefix of a probe's scratch directory, for `mkdtemp`. */
+export function scratchPrefix(): string {
+  return SCRATCH;
+}
+
+export function isScratch(name: string): boolean {
+  return name.startsWith(SCRATCH);
+}
+
+/** Where the native engine keeps files that a later entry of the same tar replaced, beside the tree while it unpacks. */
+export function isReplaced(name: string): boolean {
+  return /^\.replaced-[0-9]+$/.test(name);
+}
+
+/** Whether a crash left this behind: a half-removed layer, or a probe's scratch directory. */
+export function isLeftover(name: string): boolean {
+  return REMOVING.test(name) || isScratch(name);
+}
+
+/**
+ * Unlinks trees, each path by one caller at a time. Two at once get in each other's way: one finds a directory gone that
+ * it has just opened and fails, and would be over before the tree is gone.
+ */
 export class TreeRemoval {
   readonly #context: DriverContext;
   readonly #paths = new KeyedMutex();

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { LayerStoreError } from '../errors.js';
 import type { Digest } from '../digest.js';
 import { statePath } from '../registry/download.js';
-import type { Leftover } from '../store/context.js';
+import type { Leftover } from '../store/gc.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { attempt } from './errors.js';
 

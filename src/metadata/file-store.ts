@@ -49,13 +49,13 @@ export interface FileMetadataStoreOptions {
   /** `strict`: what a method resolved survives a power cut. `relaxed` skips the syncs, never the order. */
   durability: 'strict' | 'relaxed';
   /** Everything that would write is ERR_READ_ONLY. */
-  readOnly?: boolean;
-  logger?: { debug(fields: object, message: string): void };
+  readOnly: boolean;
+  logger: { debug(fields: object, message: string): void };
 }
 
 /** Opens, or makes, a layerdb. */
 export async function openFileMetadataStore(options: FileMetadataStoreOptions): Promise<FileMetadataStore> {
-  const { directory, engine, durability, readOnly = false } = options;
+  const { directory, engine, durability, readOnly } = options;
   const place = new RecordDirectory(directory, engine, durability === 'strict', readOnly);
   if (!readOnly) await place.prepare();
   return new FileMetadataStore(place, options);
@@ -187,7 +187,7 @@ export class FileMetadataStore implements MetadataStore, FullMetadataStore {
     for (const entry of this.#place.entries(LAYERS)) {
       const id = entry.isDirectory() ? chainIDOf(entry.name) : undefined;
       if (id !== undefined) layers.push(id);
-      else this.#logger?.debug({ entry: entry.name }, 'an entry of the layer records is not a layer');
+      else this.#logger.debug({ entry: entry.name }, 'an entry of the layer records is not a layer');
     }
     const mounts = this.#place.entries(MOUNTS).filter((entry) => entry.isDirectory() && isMountName(entry.name));
     return { layers, mounts: mounts.map(({ name }) => name) };

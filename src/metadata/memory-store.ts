@@ -1,18 +1,14 @@
-/** A metadata store in memory: for tests, and for stores whose layers are needed only as long as the process runs. */
+/**
+ * A metadata store in memory: for tests, and for stores whose layers are needed only as long as the process runs. It has
+ * what `MetadataStore` requires; `adapt.ts` completes it as it does any other.
+ */
 import { Readable, Writable } from 'node:stream';
 import { gunzipSync } from 'node:zlib';
 import type { ChainID, DiffID } from '../digest.js';
 import { parseChainID, parseDiffID } from '../digest.js';
 import { invalidArgument, LayerStoreError } from '../errors.js';
 import { mountName } from './layout.js';
-import type {
-  Descriptor,
-  LayerRecord,
-  LoadedRecords,
-  MetadataStore,
-  MetadataTransaction,
-  MountRecord,
-} from './metadata-store.js';
+import type { Descriptor, LayerRecord, MetadataStore, MetadataTransaction, MountRecord } from './metadata-store.js';
 import { corrupt } from './record-text.js';
 
 /** What a transaction gathers; the tar-split record as plain JSON lines. */
@@ -27,7 +23,6 @@ export function createMemoryMetadataStore(): MetadataStore {
 class MemoryMetadataStore implements MetadataStore {
   readonly #layers = new Map<ChainID, Entry>();
   readonly #mounts = new Map<string, Partial<MountRecord>>();
-  #removing: { chainID: ChainID; cacheID: string }[] = [];
 
   async startTransaction(): Promise<MetadataTransaction> {
     return new MemoryTransaction((id, draft) => this.#publish(id, draft));
@@ -89,11 +84,6 @@ class MemoryMetadataStore implements MetadataStore {
     this.#change(name, { parent: parseChainID(parent) });
   }
 
-  async setMount(name: string, record: MountRecord): Promise<void> {
-    mountName(name);
-    this.#mounts.set(name, { ...record });
-  }
-
   #change(name: string, change: Partial<MountRecord>): void {
     mountName(name);
     this.#mounts.set(name, { ...this.#mounts.get(name), ...change });
@@ -117,33 +107,9 @@ class MemoryMetadataStore implements MetadataStore {
     return { layers: [...this.#layers.keys()], mounts: [...this.#mounts.keys()] };
   }
 
-  async loadAll(): Promise<LoadedRecords> {
-    const loaded: LoadedRecords = { layers: [], mounts: [], removing: [...this.#removing], broken: [] };
-    for (const { tarSplit: _tarSplit, ...record } of this.#layers.values()) loaded.layers.push(structuredClone(record));
-    for (const [name, { id, ...record }] of this.#mounts) {
-      if (id === undefined)
-        loaded.broken.push({ kind: 'mount', what: `mounts/${name}`, why: '"mount-id" is missing', name });
-      else loaded.mounts.push({ name, id, ...record });
-    }
-    return loaded;
-  }
-
-  async markRemoving(id: ChainID): Promise<void> {
-    const { cacheID } = this.#layer(id);
-    this.#layers.delete(id);
-    this.#removing.push({ chainID: id, cacheID });
-  }
-
-  async listRemoving(): Promise<{ chainID: ChainID; cacheID: string }[]> {
-    return [...this.#removing];
-  }
-
   async remove(id: ChainID, cacheID?: string): Promise<void> {
-    const fits = (each: { cacheID: string }): boolean => cacheID === undefined || each.cacheID === cacheID;
-    const live = this.#layers.get(id);
-    if (!this.#removing.some((each) => each.chainID === id) && live !== undefined && fits(live))
-      this.#layers.delete(id);
-    this.#removing = this.#removing.filter((each) => each.chainID !== id || !fits(each));
+    const record = this.#layers.get(id);
+    if (cacheID === undefined || record?.cacheID === cacheID) this.#layers.delete(id);
   }
 
   async removeMount(name: string): Promise<void> {

@@ -87,9 +87,14 @@ export class LayerNode {
 }
 
 export class LayerMap implements Iterable<LayerNode> {
+  readonly #maxDepth: number;
   readonly #nodes = new Map<ChainID, LayerNode>();
   /** Removals whose record may still be on disk; publishing the same layer waits for them. */
   readonly #erasing = new Map<ChainID, Promise<void>>();
+
+  constructor(maxDepth: number) {
+    this.#maxDepth = maxDepth;
+  }
 
   get count(): number {
     return this.#nodes.size;
@@ -107,6 +112,20 @@ export class LayerMap implements Iterable<LayerNode> {
     const node = this.#nodes.get(chainID);
     if (node !== undefined) return node;
     throw missingLayer(chainID);
+  }
+
+  /** A pin on the parent; ERR_LAYER_DOES_NOT_EXIST, ERR_MAX_DEPTH_EXCEEDED where `count` more layers do not fit on it. */
+  pinParent(parent: ChainID | undefined, count: number): LayerNode | undefined {
+    const node = parent === undefined ? undefined : this.require(parent);
+    const depth = (node?.depth ?? 0) + count;
+    if (depth > this.#maxDepth) {
+      throw new LayerStoreError(
+        'ERR_MAX_DEPTH_EXCEEDED',
+        `a chain of ${depth} layers is too deep: the limit is ${this.#maxDepth}; squash the image or raise "maxDepth"`,
+      );
+    }
+    if (node !== undefined) node.pins += 1;
+    return node;
   }
 
   /** Synchronously: adds a layer whose parent is `parent`. */
@@ -237,4 +256,15 @@ export class RWMap implements Iterable<RWNode> {
     node.gone = true;
     if (node.parent !== undefined) node.parent.rwLayers -= 1;
   }
+}
+
+/** Every driver id that a record names. */
+export function recordedIDs(layers: LayerMap, rwLayers: RWMap): Set<string> {
+  const ids = new Set<string>();
+  for (const layer of layers) ids.add(layer.cacheID);
+  for (const rw of rwLayers) {
+    ids.add(rw.mountID);
+    if (rw.initID !== undefined) ids.add(rw.initID);
+  }
+  return ids;
 }

@@ -102,6 +102,8 @@ export class Lifecycle {
   readonly #root: string;
   readonly #readOnly: boolean;
   readonly #running = new Set<Promise<unknown>>();
+  /** Ends streams and views that are still open when the store closes. */
+  readonly #open = new Set<() => Promise<void>>();
   #closing: Promise<void> | undefined;
 
   constructor(root: string, readOnly: boolean) {
@@ -152,11 +154,21 @@ export class Lifecycle {
     return this.read(operation, work);
   }
 
-  /** Refuses new work, waits for what runs, then ends the rest by `finish`; the second caller waits for the first. */
+  /** Something outlives its operation: `end` is called when the store closes, unless it has {@link ended} before. */
+  opened(end: () => Promise<void>): void {
+    this.#open.add(end);
+  }
+
+  ended(end: () => Promise<void>): void {
+    this.#open.delete(end);
+  }
+
+  /** Refuses new work, waits for what runs, ends what is open, then the rest by `finish`; the second caller waits for the first. */
   close(finish: () => Promise<void>): Promise<void> {
     this.#closing ??= observed('close', this.#root, async () => {
       // What fails there is its caller's to hear, not ours.
       await Promise.allSettled(this.#running);
+      for (const end of [...this.#open]) await end();
       await finish();
     });
     return this.#closing;

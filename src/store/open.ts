@@ -4,27 +4,37 @@ import { openDriver } from '../driver/select.js';
 import type { Engine } from '../engine/engine.js';
 import { openEngine } from '../engine/select.js';
 import { LayerStoreError, systemError } from '../errors.js';
-import { openFileMetadataStore } from '../metadata/file-store.js';
 import { adaptMetadataStore, type Journal } from '../metadata/adapt.js';
+import { openFileMetadataStore } from '../metadata/file-store.js';
 import type { FullMetadataStore, MetadataStore } from '../metadata/metadata-store.js';
 import { defined } from '../util/defined.js';
-import { SingleFlight } from '../util/single-flight.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
-import { errorFields, silentLogger, type LoggerLike } from '../util/logger.js';
+import { errorFields, type LoggerLike, silentLogger } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
-import { withTimeout } from '../util/timeout.js';
 import { Rollback } from '../util/rollback.js';
+import { SingleFlight } from '../util/single-flight.js';
 import { TaskQueue } from '../util/task-queue.js';
+import { withTimeout } from '../util/timeout.js';
 import { checkStoreOptions } from './arguments.js';
-import { ownPaths, type StoreContext } from './context.js';
-import { Lifecycle, observed } from './lifecycle.js';
-import { checkFormatVersion, lockForWriting, prepareRoot } from './root.js';
+import { Commits } from './commit.js';
+import { Drafts } from './draft.js';
+import { Exports } from './export.js';
+import { DiskSpace } from './gc.js';
 import { Intents } from './intents.js';
-import { LayerMap, RWMap } from './layer-map.js';
-import { loadReadOnly, recover } from './recovery.js';
+import { LayerHandles } from './layer-handle.js';
+import { LayerMap, type LayerNode, RWMap } from './layer-map.js';
+import { Lifecycle, observed } from './lifecycle.js';
+import { Recovery } from './recovery.js';
 import { References } from './references.js';
-import { LayerStore } from './store.js';
+import { Registrations } from './register.js';
+import { Removals } from './removal.js';
+import { checkFormatVersion, lockForWriting, ownPaths, prepareRoot } from './root.js';
+import { RWHandles } from './rw-handle.js';
+import { RWLayers } from './rw-layers.js';
+import { LayerStore, type StoreParts } from './store.js';
+import { Trees } from './trees.js';
 import type { CloseOptions, Store, StoreOptions } from './types.js';
+import { Verification } from './verify.js';
 
 const DEFAULT_MAX_DEPTH = 125;
 /** Trees unlinked at once in the background: more would only fight over the same disk. */
@@ -56,11 +66,11 @@ export async function openStore(options: StoreOptions): Promise<Store> {
       logger.warn({ root, step, ...errorFields(error) }, 'a part of a store that was not opened cannot be closed');
     });
     try {
-      const ctx = await buildContext(given, root, logger, back);
-      if (ctx.readOnly) await loadReadOnly(ctx);
-      else await recover(ctx);
-      details.layers = ctx.layers.count;
-      return new LayerStore(ctx, (how) => shutDown(ctx, back, how));
+      const parts = await build(given, root, logger, back);
+      if (parts.readOnly) await parts.recovery.loadReadOnly();
+      else await parts.recovery.recover();
+      details.layers = parts.layers.count;
+      return new LayerStore(parts, (how) => shutDown(parts, back, how));
     } catch (error) {
       await back.run();
       throw error;
@@ -77,14 +87,15 @@ function requireLinux(): void {
   );
 }
 
-/** Opens the parts in order and pushes what closes each onto `back`. */
-async function buildContext(
-  given: StoreOptions,
-  root: string,
-  logger: LoggerLike,
-  back: Rollback,
-): Promise<StoreContext> {
-  const { durability = 'strict', readOnly = false } = given;
+/** All parts of an open store. */
+interface Built extends StoreParts {
+  readonly intents: Intents;
+  readonly background: TaskQueue;
+}
+
+/** Opens what needs closing, in order, and pushes what closes each onto `back`; then puts the store's own parts together. */
+async function build(given: StoreOptions, root: string, logger: LoggerLike, back: Rollback): Promise<Built> {
+  const { durability = 'strict', readOnly = false, limits, maxDepth = DEFAULT_MAX_DEPTH } = given;
   const own = ownPaths(root);
   await prepareRoot(root, { readOnly, allowWritableRoot: given.allowWritableRoot ?? false });
   const engine = await openEngine({ engine: given.engine ?? 'auto', logger });
@@ -119,39 +130,130 @@ async function buildContext(
   const background = new TaskQueue(DELETIONS_AT_ONCE, (error) => {
     logger.warn(errorFields(error), 'deleting in the background failed; the next cleanup tries again');
   });
-  const open: StoreContext['open'] = new Set();
   back.push('stop background work', () => background.close());
-  return {
-    root,
-    own,
+
+  const docker = [join(root, 'image', driver.name, 'imagedb'), join(root, 'buildkit')];
+  const references = new References(own.references, { sync, docker });
+  const lifecycle = new Lifecycle(root, readOnly);
+  const layers = new LayerMap(maxDepth);
+  const rwLayers = new RWMap();
+  const locks = new KeyedMutex();
+  const flights = new SingleFlight<LayerNode>();
+  const removals = new Removals({ layers, references, driver, metadata, intents, locks, background, logger });
+  const drafts = new Drafts({ layers, driver, metadata, intents, locks, background, durability, limits, logger });
+  const exports = new Exports({ driver, metadata, lifecycle, durability });
+  const handles = new LayerHandles({ driver, exports, lifecycle, logger });
+  const verification = new Verification({ layers, driver, metadata, drafts, exports, removals, locks, root });
+  const registrations = new Registrations({
+    layers,
+    flights,
+    engine,
+    driver,
+    drafts,
+    handles,
+    removals,
+    verification,
+  });
+  const rwHandles = new RWHandles({ driver, drafts, exports, handles, lifecycle, locks, logger });
+  const rw = new RWLayers({
+    layers,
+    rwLayers,
+    engine,
     driver,
     metadata,
-    engine,
-    durability,
-    maxDepth: given.maxDepth ?? DEFAULT_MAX_DEPTH,
-    limits: given.limits,
-    readOnly,
-    logger,
-    lifecycle: new Lifecycle(root, readOnly),
-    layers: new LayerMap(),
-    rwLayers: new RWMap(),
-    references: new References(own.references, { sync }),
-    referenceSources: [],
-    leftoverSources: [],
-    treeSources: [],
     intents,
-    locks: new KeyedMutex(),
-    flights: new SingleFlight(),
+    drafts,
+    removals,
+    rwHandles,
+    locks,
     background,
-    removing: new Set(),
-    trailing: new Set(),
-    open,
+    logger,
+  });
+  const commits = new Commits({
+    layers,
+    rwLayers,
+    flights,
+    driver,
+    intents,
+    drafts,
+    handles,
+    removals,
+    rw,
+    rwHandles,
+    locks,
+    logger,
+  });
+  const space = new DiskSpace({
+    layers,
+    rwLayers,
+    references,
+    driver,
+    metadata,
+    intents,
+    removals,
+    background,
+    own,
+    root,
+    logger,
+  });
+  const trees = new Trees({
+    root,
+    durability,
+    limits,
+    logger,
+    driver,
+    lifecycle,
+    layers,
+    flights,
+    drafts,
+    handles,
+    removals,
+    space,
+    background,
+  });
+  const recovery = new Recovery({
+    layers,
+    rwLayers,
+    references,
+    driver,
+    metadata,
+    intents,
+    removals,
+    background,
+    own,
+    logger,
+  });
+  return {
+    root,
+    readOnly,
+    durability,
+    engine,
+    driver,
+    logger,
+    lifecycle,
+    layers,
+    rwLayers,
+    references,
+    handles,
+    registrations,
+    removals,
+    rw,
+    rwHandles,
+    commits,
+    verification,
+    space,
+    recovery,
+    trees,
+    intents,
+    background,
   };
 }
 
 /** Stops what still unlinks; how many trees are left. Nothing is walked after an abort, when there is no time for that. */
-async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined): Promise<number> {
-  const { background, driver, intents } = ctx;
+async function stopRemovals(
+  { background, driver, intents, logger }: Built,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   const before = background.failed;
   await background.close();
   const stopped = background.failed - before;
@@ -161,7 +263,7 @@ async function stopRemovals(ctx: StoreContext, signal: AbortSignal | undefined):
     const left = signal?.aborted === true ? undefined : await driver.leftovers();
     return unfinished + (left?.length ?? stopped);
   } catch (error) {
-    ctx.logger.warn(errorFields(error), 'cannot tell what is left to be removed');
+    logger.warn(errorFields(error), 'cannot tell what is left to be removed');
     return Math.max(1, stopped);
   }
 }
@@ -209,16 +311,15 @@ async function makeOwnDirectory(path: string): Promise<void> {
 }
 
 /**
- * After the last operation: what is still read ends, files of removed and failed layers are unlinked to the end, or until
+ * After the last operation, when nothing is read any more: files of removed and failed layers are unlinked to the end, or until
  * the wait for that is over; then driver and lock are given back.
  */
-async function shutDown(ctx: StoreContext, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
-  for (const end of [...ctx.open]) await end();
-  await Promise.all(ctx.trailing); // there are no readers any more
-  await withTimeout(ctx.background.idle(), DELETION_PATIENCE, signal);
-  const pendingRemovals = ctx.readOnly ? 0 : await stopRemovals(ctx, signal);
+async function shutDown(parts: Built, back: Rollback, { signal, onPending }: CloseOptions): Promise<void> {
+  await parts.removals.trailed();
+  await withTimeout(parts.background.idle(), DELETION_PATIENCE, signal);
+  const pendingRemovals = parts.readOnly ? 0 : await stopRemovals(parts, signal);
   if (pendingRemovals > 0) {
-    ctx.logger.warn(
+    parts.logger.warn(
       { pendingRemovals },
       'files of removed or failed layers are still on disk: the next open goes on with them, and usage() counts them',
     );

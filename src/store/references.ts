@@ -1,15 +1,26 @@
 /**
- * Named references: they keep layers across restarts. All of them lie in one file that is replaced whole; changes that
- * come while it is written share the next write.
+ * What refers to layers from outside of the process. Named references keep layers across restarts: all of them lie in one
+ * file that is replaced whole, and changes that come while it is written share the next write. Beside the store Docker's
+ * images and its builder may share the root, and `image/` reads their records for us: where they are there and nobody can
+ * name all that they refer to, nothing may be deleted.
  */
-import type { ChainID } from '../digest.js';
-import { isDigest } from '../digest.js';
+import { stat } from 'node:fs/promises';
+import { type ChainID, isDigest } from '../digest.js';
 import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { writeFileAtomic } from '../util/atomic-file.js';
 import { defined } from '../util/defined.js';
+import { formatValue } from '../util/quote.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import type { Reference } from './types.js';
-import { formatValue } from '../util/quote.js';
+
+/** Names the chains that somebody beside this store refers to; rejects where it cannot name all of them. */
+export type ReferenceSource = () => Promise<Iterable<ChainID>>;
+
+export interface ExternalReferences {
+  readonly chains: ReadonlySet<ChainID>;
+  /** Why the set cannot be complete. */
+  readonly incomplete: string | undefined;
+}
 
 interface Entry {
   readonly name: string;
@@ -49,9 +60,39 @@ export class References {
   /** Why the list may lack some: then nothing counts as unreferenced. */
   #incomplete: string | undefined;
 
-  constructor(path: string, options: { sync: boolean }) {
+  readonly #docker: readonly string[];
+  readonly #sources: ReferenceSource[] = [];
+
+  /** `docker`: directories in which Docker's records lie where it shares the root. */
+  constructor(path: string, options: { sync: boolean; docker: readonly string[] }) {
     this.#path = path;
     this.#sync = options.sync;
+    this.#docker = options.docker;
+  }
+
+  addSource(source: ReferenceSource): void {
+    this.#sources.push(source);
+  }
+
+  /** What others refer to; nothing may be deleted where that is not complete, nor where the named ones are not. */
+  async external(): Promise<ExternalReferences> {
+    const chains = new Set<ChainID>();
+    if (this.#incomplete !== undefined) return { chains, incomplete: this.#incomplete };
+    if (this.#sources.length === 0) {
+      const docker = await firstThere(this.#docker);
+      const incomplete = `"${docker}" holds Docker's records and nothing reads them: call openImages(store) first`;
+      return { chains, incomplete: docker === undefined ? undefined : incomplete };
+    }
+    for (const source of this.#sources) {
+      try {
+        for (const chain of await source()) chains.add(chain);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        const incomplete = `what other records under the root refer to cannot be read completely: ${why}`;
+        return { chains, incomplete };
+      }
+    }
+    return { chains, incomplete: undefined };
   }
 
   get incomplete(): string | undefined {
@@ -271,4 +312,17 @@ function toEntry(item: unknown): Entry | undefined {
   const time = expires === undefined ? undefined : Date.parse(expires);
   if (time !== undefined && !Number.isFinite(time)) return undefined;
   return { name, chainID: chainID as ChainID, expires: time };
+}
+
+async function firstThere(paths: readonly string[]): Promise<string | undefined> {
+  for (const path of paths) {
+    try {
+      await stat(path);
+      return path;
+    } catch (error) {
+      // Not there is the usual case; anything else means that we cannot know.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return path;
+    }
+  }
+  return undefined;
 }

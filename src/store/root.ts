@@ -1,6 +1,6 @@
 /**
  * The data root: made with tight modes, and refused where others could change what is in it; locked for one writer; of a
- * format version that this code knows.
+ * format version that this code knows. Where the store's own state lies in it.
  */
 import { constants } from 'node:fs';
 import { chmod, mkdir, open, readdir, readFile, rename, stat } from 'node:fs/promises';
@@ -12,12 +12,33 @@ import type { LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { randomID } from '../util/random-id.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
-import type { OwnPaths } from './context.js';
 
 const ROOT_MODE = 0o710;
 const OTHERS_WRITE = 0o022;
 /** What lies below a root and must be as tight as itself. */
 const INSIDE = ['layerstore', 'image', 'overlay2', 'vfs'];
+
+/** Paths below `<root>/layerstore/`, the only paths that the store itself knows. */
+export interface OwnPaths {
+  readonly directory: string;
+  readonly lock: string;
+  readonly version: string;
+  readonly intents: string;
+  readonly references: string;
+  readonly quarantine: string;
+}
+
+export function ownPaths(root: string): OwnPaths {
+  const directory = join(root, 'layerstore');
+  return {
+    directory,
+    lock: join(directory, 'lock'),
+    version: join(directory, 'version'),
+    intents: join(directory, 'intents'),
+    references: join(directory, 'references.json'),
+    quarantine: join(directory, 'quarantine'),
+  };
+}
 
 export interface RootOptions {
   readOnly: boolean;

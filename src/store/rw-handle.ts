@@ -3,25 +3,28 @@
  * away. Mounting runs under the name's lock, so that mounts at once make one.
  */
 import type { Readable } from 'node:stream';
+import type { Driver } from '../driver/driver.js';
 import type { Change, TarSource } from '../engine/engine.js';
 import { digestMismatch, invalidArgument, LayerStoreError } from '../errors.js';
-import { errorFields } from '../util/logger.js';
+import type { KeyedMutex } from '../util/keyed-mutex.js';
+import { errorFields, type LoggerLike } from '../util/logger.js';
 import { checkBoolean, checkMountLabel, checkOptions, checkRegisterOptions, checkSource } from './arguments.js';
-import type { StoreContext } from './context.js';
-import { applyOptions, tellIgnored } from './draft.js';
-import { guard } from './export.js';
-import { lend } from './layer-handle.js';
+import type { Drafts } from './draft.js';
+import type { Exports } from './export.js';
+import type { LayerHandles } from './layer-handle.js';
 import type { RWNode } from './layer-map.js';
-import type { Operation, OperationDetails } from './lifecycle.js';
+import type { Lifecycle, Operation, OperationDetails } from './lifecycle.js';
 import { usingSources } from './source.js';
 import type { Layer, MountedPath, RegisterOptions, RWLayer } from './types.js';
 
 class RWHandle implements RWLayer {
-  readonly #ctx: StoreContext;
+  readonly #all: RWHandles;
+  readonly #parts: RWHandleParts;
   readonly #node: RWNode;
 
-  constructor(ctx: StoreContext, node: RWNode) {
-    this.#ctx = ctx;
+  constructor(all: RWHandles, parts: RWHandleParts, node: RWNode) {
+    this.#all = all;
+    this.#parts = parts;
     this.#node = node;
     node.owners.set(this, 0);
   }
@@ -32,7 +35,7 @@ class RWHandle implements RWLayer {
 
   get parent(): Layer | undefined {
     const { parent } = this.#node;
-    return parent === undefined ? undefined : lend(this.#ctx, parent);
+    return parent === undefined ? undefined : this.#parts.handles.lend(parent);
   }
 
   get mountCount(): number {
@@ -40,11 +43,11 @@ class RWHandle implements RWLayer {
   }
 
   mount(mountLabel?: string): Promise<string> {
-    return this.#write('mount', (node) => mountRW(this.#ctx, node, this, checkMountLabel(mountLabel)));
+    return this.#write('mount', (node) => this.#all.mount(node, this, checkMountLabel(mountLabel)));
   }
 
   unmount(): Promise<void> {
-    return this.#write('unmount', (node) => unmountRW(this.#ctx, node, this));
+    return this.#write('unmount', (node) => this.#all.unmount(node, this));
   }
 
   async mounted(mountLabel?: string): Promise<MountedPath> {
@@ -64,20 +67,20 @@ class RWHandle implements RWLayer {
     checkOptions(options, 'options of tarStream', ['sparse']);
     checkBoolean(options?.sparse, '"sparse"');
     return this.#read('tarStream', (node) =>
-      guard(this.#ctx, node.readers, () =>
+      this.#parts.exports.guard(node.readers, () =>
         options?.sparse === true
-          ? this.#ctx.driver.diff(node.mountID, node.belowID, { sparse: true })
-          : this.#ctx.driver.diff(node.mountID, node.belowID),
+          ? this.#parts.driver.diff(node.mountID, node.belowID, { sparse: true })
+          : this.#parts.driver.diff(node.mountID, node.belowID),
       ),
     );
   }
 
   size(): Promise<number> {
-    return this.#read('size', (node) => this.#ctx.driver.diffSize(node.mountID, node.belowID));
+    return this.#read('size', (node) => this.#parts.driver.diffSize(node.mountID, node.belowID));
   }
 
   changes(): Promise<Change[]> {
-    return this.#read('changes', (node) => this.#ctx.driver.changes(node.mountID, node.belowID));
+    return this.#read('changes', (node) => this.#parts.driver.changes(node.mountID, node.belowID));
   }
 
   async applyDiff(tar: TarSource, options?: RegisterOptions): Promise<number> {
@@ -88,12 +91,12 @@ class RWHandle implements RWLayer {
       const source = checkSource(tar);
       return this.#write('applyDiff', async (node, details) => {
         given.signal?.throwIfAborted();
-        const apply = applyOptions(this.#ctx, given, undefined);
-        const result = await this.#ctx.driver.applyDiff(node.mountID, node.belowID, source, apply);
+        const apply = this.#parts.drafts.applyOptions(given, undefined);
+        const result = await this.#parts.driver.applyDiff(node.mountID, node.belowID, source, apply);
         if (given.diffID !== undefined && result.diffID !== given.diffID) {
           throw digestMismatch('the diff id of the tar', result.diffID, given.diffID);
         }
-        tellIgnored(this.#ctx, details, node.name, result);
+        this.#parts.drafts.tellIgnored(details, node.name, result);
         details.bytes = result.size;
         return result.size;
       });
@@ -101,11 +104,11 @@ class RWHandle implements RWLayer {
   }
 
   metadata(): Promise<Record<string, string>> {
-    return this.#read('metadata', (node) => this.#ctx.driver.metadata(node.mountID));
+    return this.#read('metadata', (node) => this.#parts.driver.metadata(node.mountID));
   }
 
   async #read<T>(operation: Operation, work: (node: RWNode, details: OperationDetails) => Promise<T>): Promise<T> {
-    return this.#ctx.lifecycle.read(operation, async (details) => {
+    return this.#parts.lifecycle.read(operation, async (details) => {
       details.name = this.#node.name;
       if (!this.#node.owners.has(this)) throw releasedRW(this.#node.name);
       const leave = this.#node.readers.enter();
@@ -118,13 +121,13 @@ class RWHandle implements RWLayer {
   }
 
   async #write<T>(operation: Operation, work: (node: RWNode, details: OperationDetails) => Promise<T>): Promise<T> {
-    this.#ctx.lifecycle.check(operation);
-    this.#ctx.lifecycle.checkWritable(operation);
+    this.#parts.lifecycle.check(operation);
+    this.#parts.lifecycle.checkWritable(operation);
     return this.#read(operation, work);
   }
 
   /** The node of a live handle of this store's. */
-  static nodeOf(ctx: StoreContext, layer: unknown): RWNode {
+  static nodeOf(all: RWHandles, layer: unknown): RWNode {
     if (typeof layer !== 'object' || layer === null || !(#node in layer)) {
       throw new LayerStoreError(
         'ERR_LAYER_NOT_RETAINED',
@@ -132,7 +135,7 @@ class RWHandle implements RWLayer {
       );
     }
     const handle: RWHandle = layer;
-    if (handle.#ctx !== ctx) {
+    if (handle.#all !== all) {
       throw new LayerStoreError(
         'ERR_LAYER_NOT_RETAINED',
         `this handle on RW layer "${handle.name}" is of another store, or of this one before a reopen`,
@@ -143,71 +146,116 @@ class RWHandle implements RWLayer {
   }
 }
 
-/** Synchronously: a new handle on an RW layer. */
-export function createRWHandle(ctx: StoreContext, node: RWNode): RWLayer {
-  return new RWHandle(ctx, node);
+interface RWHandleParts {
+  readonly drafts: Drafts;
+  readonly driver: Driver;
+  readonly exports: Exports;
+  readonly handles: LayerHandles;
+  readonly lifecycle: Lifecycle;
+  readonly locks: KeyedMutex;
+  readonly logger: LoggerLike;
 }
 
-/** The RW layer of a live handle; ERR_LAYER_NOT_RETAINED for anything else. */
-export function rwNodeOf(ctx: StoreContext, layer: unknown): RWNode {
-  return RWHandle.nodeOf(ctx, layer);
-}
+export class RWHandles {
+  readonly #parts: RWHandleParts;
 
-export function mountRW(ctx: StoreContext, node: RWNode, owner: object, label: string | undefined): Promise<string> {
-  return ctx.locks.run(`rw:${node.name}`, async () => {
-    // The handle may have been released while this waited for its turn.
-    if (!node.owners.has(owner)) throw releasedRW(node.name);
-    const wanted = label ?? node.defaultLabel;
-    let path = node.path;
-    if (node.mountCount > 0 && path !== undefined) {
-      if (label !== undefined && node.label !== null && node.label !== label) {
-        throw invalidArgument(
-          `RW layer "${node.name}" is mounted ${node.label === undefined ? 'without a label' : `with the label "${node.label}"`}: ` +
-            `unmount it before it is mounted with "${label}"`,
+  constructor(parts: RWHandleParts) {
+    this.#parts = parts;
+  }
+
+  /** Synchronously: a new handle on an RW layer. */
+  create(node: RWNode): RWLayer {
+    return new RWHandle(this, this.#parts, node);
+  }
+
+  /** The RW layer of a live handle; ERR_LAYER_NOT_RETAINED for anything else. */
+  nodeOf(layer: unknown): RWNode {
+    return RWHandle.nodeOf(this, layer);
+  }
+
+  mount(node: RWNode, owner: object, label: string | undefined): Promise<string> {
+    return this.#parts.locks.run(`rw:${node.name}`, async () => {
+      // The handle may have been released while this waited for its turn.
+      if (!node.owners.has(owner)) throw releasedRW(node.name);
+      const wanted = label ?? node.defaultLabel;
+      let path = node.path;
+      if (node.mountCount > 0 && path !== undefined) {
+        if (label !== undefined && node.label !== null && node.label !== label) {
+          throw invalidArgument(
+            `RW layer "${node.name}" is mounted ${node.label === undefined ? 'without a label' : `with the label "${node.label}"`}: ` +
+              `unmount it before it is mounted with "${label}"`,
+          );
+        }
+        if (await this.#vanished(node)) path = undefined;
+      }
+      if (path === undefined) {
+        path = await this.#parts.driver.get(node.mountID, wanted);
+        node.label = wanted;
+        node.path = path;
+      }
+      node.mountCount += 1;
+      node.owners.set(owner, (node.owners.get(owner) ?? 0) + 1);
+      return path;
+    });
+  }
+
+  unmount(node: RWNode, owner: object): Promise<void> {
+    return this.#parts.locks.run(`rw:${node.name}`, async () => {
+      if (!node.owners.has(owner)) throw releasedRW(node.name);
+      if (node.mountCount === 0) {
+        throw new LayerStoreError(
+          'ERR_NOT_MOUNTED',
+          `RW layer "${node.name}" is not mounted: each mount() takes one unmount()`,
         );
       }
-      if (await vanished(ctx, node)) path = undefined;
-    }
-    if (path === undefined) {
-      path = await ctx.driver.get(node.mountID, wanted);
-      node.label = wanted;
-      node.path = path;
-    }
-    node.mountCount += 1;
-    node.owners.set(owner, (node.owners.get(owner) ?? 0) + 1);
-    return path;
-  });
-}
+      if (node.mountCount === 1) {
+        // A failed unmount, because a process uses the mount, keeps the count.
+        await this.#putLast(node);
+        node.path = undefined;
+        node.label = undefined;
+      }
+      node.mountCount -= 1;
+      disown(node, owner);
+    });
+  }
 
-export function unmountRW(ctx: StoreContext, node: RWNode, owner: object): Promise<void> {
-  return ctx.locks.run(`rw:${node.name}`, async () => {
-    if (!node.owners.has(owner)) throw releasedRW(node.name);
-    if (node.mountCount === 0) {
-      throw new LayerStoreError(
-        'ERR_NOT_MOUNTED',
-        `RW layer "${node.name}" is not mounted: each mount() takes one unmount()`,
+  async #putLast(node: RWNode): Promise<void> {
+    try {
+      await this.#parts.driver.put(node.mountID);
+    } catch (error) {
+      if (!(await this.#isMissing(node))) throw error;
+      this.#parts.logger.warn(
+        { name: node.name, path: node.path, ...errorFields(error) },
+        'a mount had vanished before its unmount',
       );
     }
-    if (node.mountCount === 1) {
-      // A failed unmount, because a process uses the mount, keeps the count.
-      await putLast(ctx, node);
-      node.path = undefined;
-      node.label = undefined;
-    }
-    node.mountCount -= 1;
-    disown(node, owner);
-  });
-}
+  }
 
-async function putLast(ctx: StoreContext, node: RWNode): Promise<void> {
-  try {
-    await ctx.driver.put(node.mountID);
-  } catch (error) {
-    if (!(await isMissing(ctx, node))) throw error;
-    ctx.logger.warn(
-      { name: node.name, path: node.path, ...errorFields(error) },
-      'a mount had vanished before its unmount',
+  /** Whether a counted mount is missing in the mount table; then the driver's count is taken back. */
+  async #vanished(node: RWNode): Promise<boolean> {
+    if (!(await this.#isMissing(node))) return false;
+    this.#parts.logger.warn(
+      { name: node.name, path: node.path },
+      'a mount has vanished behind the store and is made again',
     );
+    try {
+      await this.#parts.driver.put(node.mountID);
+    } catch (error) {
+      // There is nothing to unmount any more, which is what this is about.
+      this.#parts.logger.debug({ name: node.name, ...errorFields(error) }, 'the driver could not put a vanished mount');
+    }
+    return true;
+  }
+
+  /** Whether the kernel has no mount where the driver made one. Without a parent there is none. */
+  async #isMissing(node: RWNode): Promise<boolean> {
+    return node.belowID !== undefined && this.#parts.driver.mountVanished(node.mountID);
+  }
+
+  /** Whether the layer is in the mount table although its count is 0. */
+  async isInMountTable(node: RWNode): Promise<boolean> {
+    const live = await this.#parts.driver.liveMounts();
+    return live.some((mount) => mount.id === node.mountID || mount.id === node.initID);
   }
 }
 
@@ -225,30 +273,6 @@ function disown(node: RWNode, owner: object): void {
       break;
     }
   }
-}
-
-/** Whether a counted mount is missing in the mount table; then the driver's count is taken back. */
-async function vanished(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  if (!(await isMissing(ctx, node))) return false;
-  ctx.logger.warn({ name: node.name, path: node.path }, 'a mount has vanished behind the store and is made again');
-  try {
-    await ctx.driver.put(node.mountID);
-  } catch (error) {
-    // There is nothing to unmount any more, which is what this is about.
-    ctx.logger.debug({ name: node.name, ...errorFields(error) }, 'the driver could not put a vanished mount');
-  }
-  return true;
-}
-
-/** Whether the kernel has no mount where the driver made one. Without a parent there is none. */
-async function isMissing(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  return node.belowID !== undefined && ctx.driver.mountVanished(node.mountID);
-}
-
-/** Whether the layer is in the mount table although its count is 0. */
-export async function isInMountTable(ctx: StoreContext, node: RWNode): Promise<boolean> {
-  const live = await ctx.driver.liveMounts();
-  return live.some((mount) => mount.id === node.mountID || mount.id === node.initID);
 }
 
 export function releasedRW(name: string): LayerStoreError {

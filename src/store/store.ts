@@ -1,25 +1,32 @@
 /** The public object: checks arguments, then passes each call on to the file that knows. */
-import { parseChainID, type ChainID } from '../digest.js';
-import type { TarSource } from '../engine/engine.js';
+import * as check from './arguments.js';
+import { type ChainID, parseChainID } from '../digest.js';
+import type { Driver } from '../driver/driver.js';
+import type { Engine, TarSource } from '../engine/engine.js';
 import { invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
-import * as check from './arguments.js';
-import { registerChain } from './chain.js';
-import { commit, type CommitOptions } from './commit.js';
-import type { LeftoverSource, ReferenceSource, StoreContext } from './context.js';
-import type { Operation, OperationDetails } from './lifecycle.js';
-import { cleanup, gc, usage } from './gc.js';
-import { createHandle, lend, releaseHandle } from './layer-handle.js';
+import { errorFields, type LoggerLike } from '../util/logger.js';
+import { formatValue } from '../util/quote.js';
+import type { CommitOptions, Commits } from './commit.js';
+import type { DiskSpace, LeftoverSource } from './gc.js';
+import type { LayerHandles } from './layer-handle.js';
+import type { LayerMap, RWMap } from './layer-map.js';
+import type { Lifecycle, Operation, OperationDetails } from './lifecycle.js';
 import { noteLogger } from './log.js';
-import { loadReadOnly } from './recovery.js';
-import { checkExpiry, checkReferenceName, noSuchReference } from './references.js';
-import { registerLayer } from './register.js';
-import { removeUnheld } from './removal.js';
-import { repair, verify } from './verify.js';
-import { createRWHandle } from './rw-handle.js';
-import { createRWLayer, releaseRWLayer } from './rw-layers.js';
+import type { Recovery } from './recovery.js';
+import {
+  checkExpiry,
+  checkReferenceName,
+  noSuchReference,
+  type References,
+  type ReferenceSource,
+} from './references.js';
+import type { Registrations } from './register.js';
+import type { Removals } from './removal.js';
+import type { RWHandles } from './rw-handle.js';
+import type { RWLayers } from './rw-layers.js';
 import { usingSources } from './source.js';
-import { noteTrees } from './trees.js';
+import { noteTrees, type Trees } from './trees.js';
 import type {
   ChainLink,
   CleanupReport,
@@ -37,49 +44,72 @@ import type {
   VerifyOptions,
   VerifyReport,
 } from './types.js';
-import { errorFields } from '../util/logger.js';
-import { formatValue } from '../util/quote.js';
+import type { Verification } from './verify.js';
+
+/** What the public methods pass calls on to. */
+export interface StoreParts {
+  readonly root: string;
+  readonly readOnly: boolean;
+  readonly durability: 'strict' | 'relaxed';
+  readonly engine: Engine;
+  readonly driver: Driver;
+  readonly logger: LoggerLike;
+  readonly lifecycle: Lifecycle;
+  readonly layers: LayerMap;
+  readonly rwLayers: RWMap;
+  readonly references: References;
+  readonly handles: LayerHandles;
+  readonly registrations: Registrations;
+  readonly removals: Removals;
+  readonly rw: RWLayers;
+  readonly rwHandles: RWHandles;
+  readonly commits: Commits;
+  readonly verification: Verification;
+  readonly space: DiskSpace;
+  readonly recovery: Recovery;
+  readonly trees: Trees;
+}
 
 export class LayerStore implements Store {
-  readonly #ctx: StoreContext;
+  readonly #parts: StoreParts;
   readonly #shutdown: (how: CloseOptions) => Promise<void>;
   readonly #status: readonly (readonly [string, string])[];
 
   /** `shutdown` ends what the store was made of. */
-  constructor(ctx: StoreContext, shutdown: (how: CloseOptions) => Promise<void>) {
-    this.#ctx = ctx;
+  constructor(parts: StoreParts, shutdown: (how: CloseOptions) => Promise<void>) {
+    this.#parts = parts;
     this.#shutdown = shutdown;
-    noteLogger(this, ctx.logger);
-    noteTrees(this, ctx);
+    noteLogger(this, parts.logger);
+    noteTrees(this, parts.trees);
     this.#status = [
-      ['Engine', ctx.engine.name],
-      ['Kernel', ctx.engine.features().kernel],
-      ['Durability', ctx.durability],
+      ['Engine', parts.engine.name],
+      ['Kernel', parts.engine.features().kernel],
+      ['Durability', parts.durability],
     ];
   }
 
   get driverName(): string {
-    return this.#ctx.driver.name;
+    return this.#parts.driver.name;
   }
 
   get engineName(): 'native' | 'js' {
-    return this.#ctx.engine.name;
+    return this.#parts.engine.name;
   }
 
   get root(): string {
-    return this.#ctx.root;
+    return this.#parts.root;
   }
 
   get readOnly(): boolean {
-    return this.#ctx.readOnly;
+    return this.#parts.readOnly;
   }
 
   get durability(): 'strict' | 'relaxed' {
-    return this.#ctx.durability;
+    return this.#parts.durability;
   }
 
   get closed(): boolean {
-    return this.#ctx.lifecycle.closed;
+    return this.#parts.lifecycle.closed;
   }
 
   async register(tar: TarSource, parent?: ChainID, options?: RegisterOptions): Promise<Layer> {
@@ -88,7 +118,7 @@ export class LayerStore implements Store {
       const below = check.checkParent(parent);
       const given = check.checkRegisterOptions(options, 'register');
       return this.#write('register', (details) =>
-        this.#made(details, registerLayer(this.#ctx, source, below, { ...given, details })),
+        this.#made(details, this.#parts.registrations.register(source, below, { ...given, details })),
       );
     });
   }
@@ -105,7 +135,7 @@ export class LayerStore implements Store {
       const described = check.checkDescriptor(descriptor);
       const given = check.checkRegisterOptions(options, 'registerWithDescriptor');
       return this.#write('register', (details) =>
-        this.#made(details, registerLayer(this.#ctx, source, below, { ...given, details }, described)),
+        this.#made(details, this.#parts.registrations.register(source, below, { ...given, details }, described)),
       );
     });
   }
@@ -117,7 +147,7 @@ export class LayerStore implements Store {
       const given = check.checkChainOptions(options);
       return this.#write('registerChain', (details) => {
         details.layers = links.length;
-        return this.#made(details, registerChain(this.#ctx, links, below, { ...given, details }));
+        return this.#made(details, this.#parts.registrations.registerChain(links, below, { ...given, details }));
       });
     });
   }
@@ -126,13 +156,13 @@ export class LayerStore implements Store {
     const id = parseChainID(chainID);
     return this.#read('get', async (details) => {
       details.chainID = id;
-      return createHandle(this.#ctx, this.#ctx.layers.require(id));
+      return this.#parts.handles.create(this.#parts.layers.require(id));
     });
   }
 
   map(): ReadonlyMap<ChainID, Layer> {
-    this.#ctx.lifecycle.check('map');
-    return new Map([...this.#ctx.layers].map((node) => [node.chainID, lend(this.#ctx, node)]));
+    this.#parts.lifecycle.check('map');
+    return new Map([...this.#parts.layers].map((node) => [node.chainID, this.#parts.handles.lend(node)]));
   }
 
   async release(layer: Layer): Promise<LayerMetadata[]> {
@@ -140,9 +170,9 @@ export class LayerStore implements Store {
     return this.#read('release', async (details) =>
       this.#removed(
         details,
-        releaseHandle(this.#ctx, layer, async (node) => {
+        this.#parts.handles.release(layer, async (node) => {
           details.chainID = node.chainID;
-          return this.#ctx.readOnly ? [] : removeUnheld(this.#ctx, node);
+          return this.#parts.readOnly ? [] : this.#parts.removals.removeUnheld(node);
         }),
       ),
     );
@@ -157,49 +187,49 @@ export class LayerStore implements Store {
       details.chainID = id;
       details.name = as;
       // In the list from the first synchronous step on, so that no release comes in between.
-      this.#ctx.layers.require(id);
-      await this.#ctx.references.set(as, id, expires);
+      this.#parts.layers.require(id);
+      await this.#parts.references.set(as, id, expires);
     });
   }
 
   async dropReference(name: string): Promise<LayerMetadata[]> {
     const dropped = checkReferenceName(name);
     return this.#write('dropReference', async (details) => {
-      const reference = this.#ctx.references.find(dropped);
+      const reference = this.#parts.references.find(dropped);
       if (reference === undefined) throw noSuchReference(dropped);
       details.name = dropped;
       details.chainID = reference.chainID;
-      await this.#ctx.references.drop([dropped]);
-      const node = this.#ctx.layers.find(reference.chainID);
+      await this.#parts.references.drop([dropped]);
+      const node = this.#parts.layers.find(reference.chainID);
       if (node === undefined) return [];
       try {
-        return await this.#removed(details, removeUnheld(this.#ctx, node));
+        return await this.#removed(details, this.#parts.removals.removeUnheld(node));
       } catch (error) {
         // The reference is dropped, as asked. Its layer has no reference now and stays until it can be removed.
         const { chainID } = node;
-        this.#ctx.logger.error({ chainID, ...errorFields(error) }, 'an unreferenced layer stays; gc tries again');
+        this.#parts.logger.error({ chainID, ...errorFields(error) }, 'an unreferenced layer stays; gc tries again');
         return [];
       }
     });
   }
 
   references(): readonly Reference[] {
-    this.#ctx.lifecycle.check('references');
-    return this.#ctx.references.list();
+    this.#parts.lifecycle.check('references');
+    return this.#parts.references.list();
   }
 
   addReferenceSource(source: ReferenceSource): void {
-    this.#ctx.lifecycle.check('addReferenceSource');
+    this.#parts.lifecycle.check('addReferenceSource');
     if (typeof source !== 'function')
       throw invalidArgument(`a reference source must be a function, not ${formatValue(source)}`);
-    this.#ctx.referenceSources.push(source);
+    this.#parts.references.addSource(source);
   }
 
   addLeftoverSource(source: LeftoverSource): void {
-    this.#ctx.lifecycle.check('addLeftoverSource');
+    this.#parts.lifecycle.check('addLeftoverSource');
     if (typeof source !== 'function')
       throw invalidArgument(`a leftover source must be a function, not ${formatValue(source)}`);
-    this.#ctx.leftoverSources.push(source);
+    this.#parts.space.addLeftoverSource(source);
   }
 
   async createRWLayer(name: string, parent?: ChainID, options?: CreateRWLayerOptions): Promise<RWLayer> {
@@ -209,7 +239,7 @@ export class LayerStore implements Store {
     return this.#write('createRWLayer', (details) => {
       details.name = as;
       if (below !== undefined) details.parent = below;
-      return createRWLayer(this.#ctx, as, below, given);
+      return this.#parts.rw.create(as, below, given);
     });
   }
 
@@ -217,37 +247,39 @@ export class LayerStore implements Store {
     const wanted = check.checkRWName(name);
     return this.#read('getRWLayer', async (details) => {
       details.name = wanted;
-      return createRWHandle(this.#ctx, this.#ctx.rwLayers.require(wanted));
+      return this.#parts.rwHandles.create(this.#parts.rwLayers.require(wanted));
     });
   }
 
   async getMountID(name: string): Promise<string> {
     const wanted = check.checkRWName(name);
-    this.#ctx.lifecycle.check('getMountID');
-    return this.#ctx.rwLayers.require(wanted).mountID;
+    this.#parts.lifecycle.check('getMountID');
+    return this.#parts.rwLayers.require(wanted).mountID;
   }
 
   mounts(): ReadonlyMap<string, RWLayerInfo> {
-    this.#ctx.lifecycle.check('mounts');
-    return new Map([...this.#ctx.rwLayers].map((node) => [node.name, node.info()]));
+    this.#parts.lifecycle.check('mounts');
+    return new Map([...this.#parts.rwLayers].map((node) => [node.name, node.info()]));
   }
 
   async releaseRWLayer(layer: RWLayer): Promise<LayerMetadata[]> {
-    return this.#write('releaseRWLayer', (details) => this.#removed(details, releaseRWLayer(this.#ctx, layer)));
+    return this.#write('releaseRWLayer', (details) => this.#removed(details, this.#parts.rw.release(layer)));
   }
 
   async commit(layer: RWLayer, options?: CommitOptions): Promise<Layer> {
     const given: CommitOptions = check.checkRegisterOptions(options, 'commit', ['consume']);
     check.checkBoolean(given.consume, '"consume"');
     if (given.verifyExisting !== undefined) throw invalidArgument('"verifyExisting" needs a tar: commit() has none');
-    return this.#write('commit', (details) => this.#made(details, commit(this.#ctx, layer, { ...given, details })));
+    return this.#write('commit', (details) =>
+      this.#made(details, this.#parts.commits.commit(layer, { ...given, details })),
+    );
   }
 
   async verify(chainID?: ChainID, options?: VerifyOptions): Promise<VerifyReport> {
     const id = chainID === undefined ? undefined : parseChainID(chainID);
     const given = check.checkVerifyOptions(options);
     return this.#read('verify', async (details) => {
-      const report = await verify(this.#ctx, id, given);
+      const report = await this.#parts.verification.verify(id, given);
       details.layers = report.layers.length;
       return report;
     });
@@ -259,14 +291,14 @@ export class LayerStore implements Store {
       const source = check.checkSource(tar);
       return this.#write('repair', (details) => {
         details.chainID = id;
-        return repair(this.#ctx, id, source, { details });
+        return this.#parts.verification.repair(id, source, { details });
       });
     });
   }
 
   async cleanup(): Promise<CleanupReport> {
     return this.#write('cleanup', async (details) => {
-      const report = await cleanup(this.#ctx);
+      const report = await this.#parts.space.cleanup();
       details.bytes = report.bytes;
       return report;
     });
@@ -277,7 +309,7 @@ export class LayerStore implements Store {
     check.checkBoolean(options?.dryRun, '"dryRun"');
     const dryRun = options?.dryRun === true;
     const run = async (details: OperationDetails): Promise<GcReport> => {
-      const report = await gc(this.#ctx, dryRun);
+      const report = await this.#parts.space.gc(dryRun);
       details.bytes = report.bytes;
       details.removed = report.removed.length;
       return report;
@@ -286,19 +318,19 @@ export class LayerStore implements Store {
   }
 
   async usage(): Promise<StoreUsage> {
-    return this.#read('usage', () => usage(this.#ctx));
+    return this.#read('usage', () => this.#parts.space.usage());
   }
 
   async refresh(): Promise<void> {
     // A writer has seen everything, since it alone publishes.
     return this.#read('refresh', async () => {
-      if (this.#ctx.readOnly) await this.#ctx.locks.run('refresh', () => loadReadOnly(this.#ctx));
+      if (this.#parts.readOnly) await this.#parts.recovery.refresh();
     });
   }
 
   driverStatus(): readonly (readonly [string, string])[] {
-    this.#ctx.lifecycle.check('driverStatus');
-    const status = this.#ctx.driver.status();
+    this.#parts.lifecycle.check('driverStatus');
+    const status = this.#parts.driver.status();
     const said = new Set(status.map(([key]) => key));
     return [...status, ...this.#status.filter(([key]) => !said.has(key))];
   }
@@ -307,7 +339,7 @@ export class LayerStore implements Store {
     check.checkOptions(options, 'options of close', ['signal', 'onPending']);
     check.checkSignal(options.signal);
     check.checkFunction(options.onPending, '"onPending"');
-    return this.#ctx.lifecycle.close(() => this.#shutdown(options));
+    return this.#parts.lifecycle.close(() => this.#shutdown(options));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -315,11 +347,11 @@ export class LayerStore implements Store {
   }
 
   #read<T>(operation: Operation, work: (details: OperationDetails) => Promise<T>): Promise<T> {
-    return this.#ctx.lifecycle.read(operation, work);
+    return this.#parts.lifecycle.read(operation, work);
   }
 
   #write<T>(operation: Operation, work: (details: OperationDetails) => Promise<T>): Promise<T> {
-    return this.#ctx.lifecycle.write(operation, work);
+    return this.#parts.lifecycle.write(operation, work);
   }
 
   async #made(details: OperationDetails, making: Promise<Layer>): Promise<Layer> {

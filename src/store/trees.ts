@@ -10,16 +10,18 @@ import { createGunzip } from 'node:zlib';
 import type { ChainID } from '../digest.js';
 import type { Driver } from '../driver/driver.js';
 import type { ApplyResult } from '../driver/graph-driver.js';
-import { LayerStoreError, systemError } from '../errors.js';
 import type { TarSplitTarget, UnpackLimits } from '../engine/engine.js';
+import { LayerStoreError, systemError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
-import type { StoreContext } from './context.js';
-import { type Draft, fillDraft, publishDraft, syncData, withdraw } from './draft.js';
-import { createHandle } from './layer-handle.js';
-import type { LayerNode } from './layer-map.js';
-import { pinParent } from './register.js';
-import { unpin } from './removal.js';
+import type { SingleFlight } from '../util/single-flight.js';
+import type { TaskQueue } from '../util/task-queue.js';
+import { type Draft, type Drafts, newDraft } from './draft.js';
+import type { DiskSpace, TreeSource } from './gc.js';
+import type { LayerHandles } from './layer-handle.js';
+import type { LayerMap, LayerNode } from './layer-map.js';
+import type { Lifecycle } from './lifecycle.js';
+import type { Removals } from './removal.js';
 import type { Layer, Store } from './types.js';
 
 /** A tree that holds the differences of one tar, and nothing else. */
@@ -33,9 +35,6 @@ export interface FilledTree {
   readonly tarSplit: string;
   readonly descriptor: Descriptor | undefined;
 }
-
-/** Names the trees that somebody answers for. */
-export type TreeSource = () => Promise<Iterable<string>>;
 
 export interface StoreTrees {
   readonly root: string;
@@ -61,8 +60,8 @@ export interface StoreTrees {
 
 const known = new WeakMap<Store, StoreTrees>();
 
-export function noteTrees(store: Store, ctx: StoreContext): void {
-  known.set(store, new Trees(ctx));
+export function noteTrees(store: Store, trees: StoreTrees): void {
+  known.set(store, trees);
 }
 
 /** ERR_INVALID_ARGUMENT for anything but a store that `openStore` gave. */
@@ -72,84 +71,112 @@ export function treesOf(store: Store): StoreTrees {
   throw new LayerStoreError('ERR_INVALID_ARGUMENT', '"store" must be what openStore() gave');
 }
 
-class Trees implements StoreTrees {
-  readonly #ctx: StoreContext;
+interface TreesParts {
+  readonly root: string;
+  readonly durability: 'strict' | 'relaxed';
+  readonly limits: UnpackLimits | undefined;
+  readonly logger: LoggerLike;
+  readonly driver: Driver;
+  readonly lifecycle: Lifecycle;
+  readonly layers: LayerMap;
+  readonly flights: SingleFlight<LayerNode>;
+  readonly drafts: Drafts;
+  readonly handles: LayerHandles;
+  readonly removals: Removals;
+  readonly space: DiskSpace;
+  readonly background: TaskQueue;
+}
 
-  constructor(ctx: StoreContext) {
-    this.#ctx = ctx;
+export class Trees implements StoreTrees {
+  readonly #parts: TreesParts;
+
+  constructor(parts: TreesParts) {
+    this.#parts = parts;
   }
 
   get root(): string {
-    return this.#ctx.root;
+    return this.#parts.root;
   }
 
   get durability(): 'strict' | 'relaxed' {
-    return this.#ctx.durability;
+    return this.#parts.durability;
   }
 
   get limits(): UnpackLimits | undefined {
-    return this.#ctx.limits;
+    return this.#parts.limits;
   }
 
   get logger(): LoggerLike {
-    return this.#ctx.logger;
+    return this.#parts.logger;
   }
 
   get driver(): Driver {
-    return this.#ctx.driver;
+    return this.#parts.driver;
   }
 
   checkWritable(action: string): void {
-    this.#ctx.lifecycle.check(action);
-    this.#ctx.lifecycle.checkWritable(action);
+    this.#parts.lifecycle.check(action);
+    this.#parts.lifecycle.checkWritable(action);
   }
 
   treeOf(chainID: ChainID): string | undefined {
-    return this.#ctx.layers.find(chainID)?.cacheID;
+    return this.#parts.layers.find(chainID)?.cacheID;
   }
 
   async publish(tree: FilledTree): Promise<{ layer: Layer; id: string }> {
-    const ctx = this.#ctx;
-    const parent = pinParent(ctx, tree.parent, 1);
+    const { layers, drafts, flights, handles, removals } = this.#parts;
+    const parent = layers.pinParent(tree.parent, 1);
     // No event of the store tells of it.
-    const draft: Draft = { cacheID: tree.id, details: {} };
+    const draft = newDraft(tree.id, {});
     let node: LayerNode | undefined;
     try {
-      await fillDraft(ctx, draft, parent?.chainID, tree.descriptor, {}, async ({ tarSplit }) => {
+      await drafts.fill(draft, parent?.chainID, tree.descriptor, {}, async ({ tarSplit }) => {
         if (tarSplit !== undefined) await give(tree.tarSplit, tarSplit);
         return tree.result;
       });
-      await syncData(ctx, [tree.id]);
+      await drafts.sync([tree.id]);
       // A chain that makes the same layer has layers above it in the making, bound to its own directory: it goes first.
-      if (draft.record !== undefined) await ctx.flights.of(draft.record.chainID);
-      const published = await publishDraft(ctx, draft, parent);
+      if (draft.record !== undefined) await flights.of(draft.record.chainID);
+      const published = await drafts.publish(draft, parent);
       node = published.node;
       if (!published.fresh) await draft.tx?.cancel();
-      return { layer: createHandle(ctx, node), id: node.cacheID };
+      return { layer: handles.create(node), id: node.cacheID };
     } catch (error) {
-      await takeBack(ctx, draft);
+      await this.#takeBack(draft);
       throw error;
     } finally {
-      await unpin(ctx, node);
-      await unpin(ctx, parent);
+      await removals.unpin(node);
+      await removals.unpin(parent);
     }
   }
 
   sync(ids: readonly string[]): Promise<void> {
-    return syncData(this.#ctx, ids);
+    return this.#parts.drafts.sync(ids);
   }
 
   async discard(id: string): Promise<void> {
-    void this.#ctx.background.push(await this.#ctx.driver.detach(id));
+    void this.#parts.background.push(await this.#parts.driver.detach(id));
   }
 
   addTreeSource(source: TreeSource): void {
-    this.#ctx.treeSources.push(source);
+    this.#parts.space.addTreeSource(source);
   }
 
   atClose(end: () => Promise<void>): () => void {
-    this.#ctx.open.add(end);
-    return () => this.#ctx.open.delete(end);
+    this.#parts.lifecycle.opened(end);
+    return () => this.#parts.lifecycle.ended(end);
+  }
+
+  async #takeBack(draft: Draft): Promise<void> {
+    try {
+      await this.#parts.drafts.withdraw(draft);
+      await draft.tx?.cancel();
+    } catch (error) {
+      this.#parts.logger.warn(
+        { id: draft.cacheID, ...errorFields(error) },
+        'an unfinished record cannot be removed; the next cleanup tries again',
+      );
+    }
   }
 }
 
@@ -165,17 +192,5 @@ async function give(from: string, target: TarSplitTarget): Promise<void> {
     await rename(`${path}.new`, path);
   } catch (error) {
     throw systemError(error, 'copy a tar-split record');
-  }
-}
-
-async function takeBack(ctx: StoreContext, draft: Draft): Promise<void> {
-  try {
-    await withdraw(ctx, draft);
-    await draft.tx?.cancel();
-  } catch (error) {
-    ctx.logger.warn(
-      { id: draft.cacheID, ...errorFields(error) },
-      'an unfinished record cannot be removed; the next cleanup tries again',
-    );
   }
 }

@@ -15,7 +15,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { LayerStoreError } from '../../src/errors.js';
-import { formatChange } from '../../src/store/format-change.js';
+import { formatChange } from '../../src/store/without-store.js';
 import { bytesOf, COMBINATIONS, digestOf, NOTHING, prepare, remains } from './store-support.js';
 
 const code = (expected: string) => (error: unknown) => LayerStoreError.is(error) && error.code === expected;

@@ -2,19 +2,18 @@
  * An RW layer's changes become a read-only layer: copied and hashed in one pass, or, where the RW layer is given up,
  * renamed and hashed where they lie.
  */
-import { digestMismatch, invalidArgument } from '../../errors.js';
+import { NO_STEPS } from '../../engine/batch-types.js';
 import type { BatchOp, CommitTreeRequest } from '../../engine/engine.js';
+import { digestMismatch, invalidArgument } from '../../errors.js';
 import { defined } from '../../util/defined.js';
 import { errorFields } from '../../util/logger.js';
 import type { DriverContext } from '../context.js';
-import { whiteoutsOf } from '../privilege.js';
-import { NO_STEPS } from '../../engine/batch-types.js';
 import { hasErrno, kindOf, requireDirectory } from '../files.js';
 import type { ApplyOptions, ApplyResult } from '../graph-driver.js';
-import type { LayerMetadataCache, CommitMark } from './layer-metadata-cache.js';
+import { whiteoutsOf } from '../privilege.js';
+import type { CommitMark, LayerMetadataCache } from './layer-metadata-cache.js';
 import { creationSteps, type Layout, type Lower, newLinkID } from './layout.js';
-import type { OverlayMounts } from './mounts.js';
-import { active } from './table.js';
+import { active, type OverlayMounts } from './mounts.js';
 import type { Removal } from './removal.js';
 
 export type Difference = Pick<CommitTreeRequest, 'upper' | 'lower' | 'whiteoutsOf'>;

@@ -1,11 +1,12 @@
 /** overlay2: layers are directories in Docker's layout; a mount stacks them by overlayfs. */
-import { invalidArgument, LayerStoreError } from '../../errors.js';
-import type { DiffGetter, TarSource, TreeStack, WhiteoutForm } from '../../engine/engine.js';
-import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
+import type { DiffGetter, TarSource, TreeStack, WhiteoutForm } from '../../engine/engine.js';
+import { invalidArgument, LayerStoreError } from '../../errors.js';
+import { quote } from '../../util/quote.js';
+import { checkLayerID, type DriverContext, isLayerID } from '../context.js';
 import type { Driver, MountSpecification, TreeRoot, Unlink } from '../driver.js';
-import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import { missingForQuota, quotaFacts } from '../file-system.js';
+import { directoriesIn, hasErrno, kindOf } from '../files.js';
 import type {
   ApplyOptions,
   ApplyResult,
@@ -14,16 +15,14 @@ import type {
   DriverLeftover,
   LiveMount,
 } from '../graph-driver.js';
-import { checkLayerID, isLayerID } from '../layer-id.js';
 import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
-import { explained, whiteoutsOf } from '../privilege.js';
 import { type MountProfile, parseStorageOpt } from '../options.js';
+import { explained, whiteoutsOf } from '../privilege.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
-import { quote } from '../../util/quote.js';
-import { LayerMetadataCache, type CommitMark } from './layer-metadata-cache.js';
 import { Commits, type Difference } from './commit.js';
 import { Exchange } from './exchange.js';
+import { type CommitMark, LayerMetadataCache } from './layer-metadata-cache.js';
 import {
   creationSteps,
   Layout,
@@ -41,7 +40,7 @@ import { VolatileMarkers } from './volatile.js';
 export interface Overlay2Setup {
   readonly profile: MountProfile;
   /** Default limit of RW layers, bytes. */
-  readonly size?: number;
+  readonly size: number | undefined;
   /** SELinux is there. */
   readonly labels: boolean;
   /** Found at open, for `status()`. */

@@ -6,8 +6,7 @@ import { kindOf } from '../files.js';
 import type { MountProfile } from '../options.js';
 import type { LayerMetadataCache } from './layer-metadata-cache.js';
 import type { Layout, Lower } from './layout.js';
-import type { OverlayMounts } from './mounts.js';
-import { active } from './table.js';
+import { active, type OverlayMounts } from './mounts.js';
 
 export class Exchange {
   readonly #layout: Layout;

@@ -6,19 +6,19 @@
  * be real directories inside the driver's home.
  */
 import { readlink } from 'node:fs/promises';
-import { LayerStoreError, systemError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
+import { LayerStoreError, systemError } from '../../errors.js';
 import { mapConcurrent } from '../../util/concurrent.js';
-import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
-import { noSuchLayer } from '../layer-id.js';
 import { quote } from '../../util/quote.js';
+import { noSuchLayer } from '../context.js';
+import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
 import {
   corrupt,
   isLinkID,
   type Layout,
   linkTarget,
-  LOWER_ENTRY_BYTES,
   type Lower,
+  LOWER_ENTRY_BYTES,
   lowerPaths,
   MAX_LOWERS,
   parseLowerText,

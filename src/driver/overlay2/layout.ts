@@ -2,11 +2,11 @@
  * Docker's directory layout of overlay2 (moby, daemon/graphdriver/overlay2/overlay.go): paths, names, and the
  * steps that make a layer. No state, no I/O.
  */
-import { LayerStoreError } from '../../errors.js';
 import type { BatchOp } from '../../engine/engine.js';
+import { LayerStoreError } from '../../errors.js';
 import { quote } from '../../util/quote.js';
 import { randomBytes } from '../../util/random-id.js';
-import { isLayerID } from '../layer-id.js';
+import { isLayerID } from '../context.js';
 
 /** Name of the directory of short links; never a layer's id. */
 export const LINK_DIRECTORY = 'l';

@@ -4,21 +4,19 @@
  * and only where it is not the mount table is read.
  */
 import { rmdir, stat } from 'node:fs/promises';
-import { invalidArgument, LayerStoreError } from '../../errors.js';
 import type { MountEntry, MountTier, OverlayMount } from '../../engine/engine.js';
+import { invalidArgument, LayerStoreError } from '../../errors.js';
 import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
 import { quote } from '../../util/quote.js';
 import { Rollback } from '../../util/rollback.js';
-import type { DriverContext } from '../context.js';
+import { type DriverContext, isLayerID } from '../context.js';
 import { hasErrno, requireDirectory } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
-import { isLayerID } from '../layer-id.js';
 import { contextOption, type MountProfile } from '../options.js';
-import type { LayerMetadataCache, KnownLayer } from './layer-metadata-cache.js';
+import { DeferredTeardowns } from './deferred-teardown.js';
+import type { KnownLayer, LayerMetadataCache } from './layer-metadata-cache.js';
 import { type Layout, lowerPaths } from './layout.js';
-import { LingeringOverlays } from './lingering.js';
-import { active, isWritable, labelOf, LayerMounts } from './table.js';
 import type { VolatileMarkers } from './volatile.js';
 
 const TARGET_MODE = 0o700;
@@ -39,7 +37,7 @@ export class OverlayMounts {
   readonly #volatile: VolatileMarkers;
   readonly #mutex = new KeyedMutex();
   readonly #mounted = new Map<string, Mounted>();
-  readonly #lingering: LingeringOverlays;
+  readonly #teardowns: DeferredTeardowns;
   readonly #table: LayerMounts;
   #tier: MountTier | undefined;
 
@@ -55,7 +53,7 @@ export class OverlayMounts {
     this.#profile = profile;
     this.#layers = layers;
     this.#volatile = volatile;
-    this.#lingering = new LingeringOverlays(context, profile);
+    this.#teardowns = new DeferredTeardowns(context, profile);
     this.#table = new LayerMounts(layout, context);
   }
 
@@ -108,11 +106,11 @@ export class OverlayMounts {
         return;
       }
       // One call where nothing is odd; whatever is, is looked into step by step.
-      const keeper = held.writable ? this.#lingering.keeper : undefined;
+      const keeper = held.writable ? this.#teardowns.keeper : undefined;
       const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device, keeper);
       if (outcome !== undefined && outcome !== 'foreign') {
         this.#mounted.delete(id);
-        if (keeper !== undefined) await this.#lingering.add(id);
+        if (keeper !== undefined) await this.#teardowns.add(id);
         if (outcome === 'target-left') await this.#removeTarget(id);
         if (held.writable) await this.#volatile.finish(id);
         return;
@@ -163,12 +161,12 @@ export class OverlayMounts {
 
   /** Mounts stay as they are; what is left of those that are gone ends. */
   async close(): Promise<void> {
-    await this.#lingering.end();
+    await this.#teardowns.end();
   }
 
   /** Resolves when nothing is left of the layer's mounts that are gone, with which nothing can be written any more. */
   async ended(id: string): Promise<void> {
-    await this.#lingering.ended(id);
+    await this.#teardowns.ended(id);
   }
 
   /** Runs `work` while no `get` or `put` of `id` runs; ERR_ACTIVE_MOUNT where it is mounted. */
@@ -200,9 +198,9 @@ export class OverlayMounts {
 
   /** No directory of the stack is the upper one of an overlay that has yet to end: an init layer's may be below another's. */
   async #ended({ id, lower }: KnownLayer): Promise<void> {
-    if (this.#lingering.none) return;
-    await this.#lingering.ended(id);
-    for (let next = lower; next !== undefined; next = next.next) await this.#lingering.ended(next.id);
+    if (this.#teardowns.none) return;
+    await this.#teardowns.ended(id);
+    for (let next = lower; next !== undefined; next = next.next) await this.#teardowns.ended(next.id);
   }
 
   /** Whether the mount is there; a stranger in its place is ERR_ACTIVE_MOUNT. */
@@ -318,4 +316,67 @@ export class OverlayMounts {
       );
     }
   }
+}
+
+export class LayerMounts {
+  readonly #layout: Layout;
+  readonly #context: DriverContext;
+
+  constructor(layout: Layout, context: DriverContext) {
+    this.#layout = layout;
+    this.#context = context;
+  }
+
+  /** The overlay mount on the layer's mount point; ERR_ACTIVE_MOUNT where it is a foreign one, or several are stacked. */
+  async entry(id: string): Promise<MountEntry | undefined> {
+    const entries = await this.entries(id);
+    const [entry] = entries;
+    if (entry === undefined) return undefined;
+    if (entries.length > 1)
+      throw active(id, `${entries.length} mounts are stacked on "${entry.target}"; unmount them by hand`);
+    if (entry.fsType !== 'overlay') {
+      throw active(
+        id,
+        `a foreign mount of type ${entry.fsType} ("${entry.source}") is on "${entry.target}"; unmount it by hand`,
+      );
+    }
+    const upper = upperOf(entry);
+    if (upper !== undefined && !this.#isOurs(id, upper)) {
+      throw active(
+        id,
+        `a foreign overlay with the upper directory "${upper}" is on "${entry.target}"; unmount it by hand`,
+      );
+    }
+    return entry;
+  }
+
+  async entries(id: string): Promise<MountEntry[]> {
+    const target = this.#layout.merged(id);
+    return (await this.#context.engine.mounts(target)).filter((entry) => entry.target === target);
+  }
+
+  /** The kernel shows the upper directory as it was named: by an absolute path, a relative one, or a descriptor in /proc. */
+  #isOurs(id: string, upper: string): boolean {
+    return (
+      upper === this.#layout.diff(id) || upper.startsWith('/proc/') || upper === 'diff' || upper.endsWith(`${id}/diff`)
+    );
+  }
+}
+
+function upperOf({ options }: MountEntry): string | undefined {
+  return /(?:^|,)upperdir=((?:\\.|[^,\\])*)/.exec(options)?.[1];
+}
+
+/** The SELinux context a mount was made with; empty for none. */
+export function labelOf({ options }: MountEntry): string {
+  return /(?:^|,)context="?([^",]*(?:,c[0-9][^",]*)*)"?(?:,|$)/.exec(options)?.[1] ?? '';
+}
+
+export function isWritable(entry: MountEntry): boolean {
+  return upperOf(entry) !== undefined;
+}
+
+/** The error for work that a mount stands in the way of. */
+export function active(id: string, why: string): LayerStoreError {
+  return new LayerStoreError('ERR_ACTIVE_MOUNT', `the layer "${id}" is in use: ${why}`);
 }

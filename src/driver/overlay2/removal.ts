@@ -3,19 +3,16 @@
  * a leftover of ours nor asked for are never touched.
  */
 import { readlink } from 'node:fs/promises';
+import type { BatchOp, StepsAround } from '../../engine/engine.js';
 import { LayerStoreError, systemError } from '../../errors.js';
-import type { BatchOp } from '../../engine/engine.js';
 import { errorFields } from '../../util/logger.js';
-import type { DriverContext } from '../context.js';
-import type { StepsAround } from '../../engine/engine.js';
+import { type DriverContext, isLayerID } from '../context.js';
 import type { Unlink } from '../driver.js';
 import { directoriesIn, hasErrno, isMissing, kindOf, namesIn, readRecord } from '../files.js';
 import type { DriverLeftover } from '../graph-driver.js';
-import { isLayerID } from '../layer-id.js';
-import { isLeftover, removedID, removingName } from '../leftovers.js';
-import { TreeRemoval } from '../tree-removal.js';
+import { isLeftover, removedID, removingName, TreeRemoval } from '../tree-removal.js';
 import { isLinkID, type Layout, LINK_DIRECTORY, linkTarget } from './layout.js';
-import { active } from './table.js';
+import { active } from './mounts.js';
 
 export class Removal {
   readonly #layout: Layout;

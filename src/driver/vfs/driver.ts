@@ -2,12 +2,12 @@
  * vfs: each layer is a whole tree in `<root>/vfs/dir/<id>`, begun as a copy of its parent (by reflink where the file
  * system can). Mounts nothing but views, and needs no privilege but what the layers' owners and devices ask for.
  */
-import { LayerStoreError } from '../../errors.js';
-import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
-import { errorFields } from '../../util/logger.js';
-import type { DriverContext } from '../context.js';
 import { NO_STEPS, type StepsAround } from '../../engine/batch-types.js';
+import type { DiffGetter, DiffRequest, TarSource, TreeStack } from '../../engine/engine.js';
+import { LayerStoreError } from '../../errors.js';
+import { checkLayerID, type DriverContext, isLayerID, noSuchLayer } from '../context.js';
 import type { Driver, MountSpecification, TreeRoot, Unlink } from '../driver.js';
+import { commitThroughTar, orRemove, runAround } from '../fallbacks.js';
 import { directoriesIn, hasErrno, isMissing, kindOf } from '../files.js';
 import type {
   ApplyOptions,
@@ -17,15 +17,12 @@ import type {
   DriverLeftover,
   LiveMount,
 } from '../graph-driver.js';
-import { explained } from '../privilege.js';
-import { checkLayerID, isLayerID, noSuchLayer } from '../layer-id.js';
-import { isLeftover, isReplaced, removingName } from '../leftovers.js';
 import { bindSpecification, rootOf, rootSteps } from '../mount-specification.js';
 import { parseStorageOpt } from '../options.js';
-import { runAround } from '../steps-around.js';
+import { explained } from '../privilege.js';
 import { idTaken, TreeDriver } from '../tree-driver.js';
 import { TreeGetter } from '../tree-getter.js';
-import { TreeRemoval } from '../tree-removal.js';
+import { isLeftover, isReplaced, removingName, TreeRemoval } from '../tree-removal.js';
 import { VfsViews } from './views.js';
 
 const WHITEOUTS = 'plain';
@@ -147,7 +144,7 @@ export class VfsDriver extends TreeDriver implements Driver {
     return new TreeGetter(await this.#existing(id));
   }
 
-  /** Through the tar: the changes alone go onto a copy of the parent, since the RW layer's tree may hold an init layer too. */
+  /** Through the tar, onto a copy of the parent. */
   async commitDiff(
     id: string,
     parent: string | undefined,
@@ -157,13 +154,7 @@ export class VfsDriver extends TreeDriver implements Driver {
   ): Promise<ApplyResult> {
     this.writable(`commit the layer "${rwID}"`);
     const { consume: _, ...apply } = options;
-    const tar = await this.diff(rwID, rwParent);
-    try {
-      await this.#create(id, parent);
-      return await this.#orRemove(id, () => this.applyDiff(id, parent, tar, apply));
-    } finally {
-      tar.destroy();
-    }
+    return commitThroughTar(this, this.context.logger, [id, parent], [rwID, rwParent], apply);
   }
 
   /** A commit takes nothing from the RW layer, so there is only the new layer to remove. */
@@ -292,22 +283,8 @@ export class VfsDriver extends TreeDriver implements Driver {
     if (source !== undefined) await this.#orRemove(id, () => this.context.engine.copyTree(source, directory));
   }
 
-  /** Runs `work`; where it fails the layer is taken away again. */
-  async #orRemove<T>(id: string, work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      try {
-        await this.remove(id);
-      } catch (failure) {
-        // The first failure is the one to report; recovery finds the directory by the store's intent.
-        this.context.logger.error(
-          { layer: id, ...errorFields(failure) },
-          'cannot take back a layer that failed half-way',
-        );
-      }
-      throw error;
-    }
+  #orRemove<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return orRemove(this, this.context.logger, id, work);
   }
 
   protected async difference(id: string, parent: string | undefined): Promise<DiffRequest> {

@@ -9,10 +9,9 @@ import { systemError } from '../../errors.js';
 import { KeyedMutex } from '../../util/keyed-mutex.js';
 import { errorFields } from '../../util/logger.js';
 import { makeDirectory } from '../../util/make-directory.js';
-import type { DriverContext } from '../context.js';
+import { type DriverContext, isLayerID } from '../context.js';
 import { hasErrno, requireDirectory } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
-import { isLayerID } from '../layer-id.js';
 
 const TARGET_MODE = 0o700;
 /** No right to mount (EACCES: a security module says so), or no overlayfs, whatever is asked for. */

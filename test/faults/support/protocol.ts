@@ -8,7 +8,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { createChainID, type ChainID, type DiffID } from '../../../src/digest.js';
-import { hashFile } from '../../../src/store/hash-file.js';
+import { hashFile } from '../../../src/store/without-store.js';
 import type { Store } from '../../../src/store/types.js';
 import type { Entry, Facts } from './promises.js';
 import { sampleTar, type SampleTar } from './tars.js';

@@ -52,7 +52,7 @@ for (const engine of [loadNativeEngine(), createJsEngine()]) {
       const home = join(given.root, 'overlay2');
       mkdirSync(join(home, 'l'), { recursive: true });
       const profile = mountProfile(parseMountOptions(''), true);
-      return { home, driver: new Overlay2Driver(given, { profile, labels: false, found: [] }) };
+      return { home, driver: new Overlay2Driver(given, { profile, size: undefined, labels: false, found: [] }) };
     },
     vfs(given: DriverContext) {
       const home = join(given.root, 'vfs', 'dir');

@@ -54,7 +54,12 @@ export function overlay2(t: TestContext, change: Partial<DriverContext> = {}, mo
   const open = (more: Partial<DriverContext> = {}, options = mountopt): Overlay2Driver =>
     new Overlay2Driver(
       { ...context, ...change, ...more },
-      { profile: mountProfile(parseMountOptions(options), true), labels: false, found: [['Mount tier', 'none']] },
+      {
+        profile: mountProfile(parseMountOptions(options), true),
+        size: undefined,
+        labels: false,
+        found: [['Mount tier', 'none']],
+      },
     );
   return { root, home, engine, logged, driver: open(), reopen: open };
 }

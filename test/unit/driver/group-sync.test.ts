@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { GroupSync } from '../../../src/driver/group-sync.js';
+import { GroupSync } from '../../../src/driver/tree-driver.js';
 
 /** A sync that ends when the test says so. */
 function manual(): { sync: () => Promise<void>; ends: ((error?: Error) => void)[] } {

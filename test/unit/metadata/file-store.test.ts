@@ -9,6 +9,7 @@ import type { BatchOp, StepsAround } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
 import { LayerStoreError, systemError } from '../../../src/errors.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
+import { silentLogger } from '../../../src/util/logger.js';
 import { tempDir } from '../../support/temp.js';
 import { addLayer, digestOf, hexOf, openAt } from './store-of.js';
 
@@ -251,6 +252,8 @@ test('pending records cannot be moved where renames fail with EXDEV', async (t) 
     pendingMounts: `${directory}-pending`,
     engine: { batch: runBatch },
     durability: 'relaxed',
+    readOnly: false,
+    logger: silentLogger,
   });
   await assert.rejects(files.canMovePending(), { code: 'ERR_SYSTEM' }); // there is no such directory
   mkdirSync(`${directory}-pending`);
@@ -266,6 +269,8 @@ test('pending records cannot be moved where renames fail with EXDEV', async (t) 
     pendingMounts: `${directory}-pending`,
     engine,
     durability: 'relaxed',
+    readOnly: false,
+    logger: silentLogger,
   });
   assert.equal(await apart.canMovePending(), false);
   assert.deepEqual([readdirSync(`${directory}-pending`), readdirSync(join(directory, 'tmp'))], [[], []]);

@@ -6,6 +6,7 @@ import type { BatchOp, Engine } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
 import type { FullMetadataStore, MetadataStore } from '../../../src/metadata/metadata-store.js';
+import { silentLogger } from '../../../src/util/logger.js';
 import type { RecordEngine } from '../../../src/metadata/record-directory.js';
 
 export interface Opened {
@@ -41,7 +42,14 @@ export async function openAt(
   const { durability = 'strict', readOnly = false } = options;
   const pendingMounts = `${directory}-pending`;
   if (!readOnly) mkdirSync(pendingMounts, { recursive: true });
-  const store = await openFileMetadataStore({ directory, pendingMounts, engine, durability, readOnly });
+  const store = await openFileMetadataStore({
+    directory,
+    pendingMounts,
+    engine,
+    durability,
+    readOnly,
+    logger: silentLogger,
+  });
   return { store: store, steps };
 }
 

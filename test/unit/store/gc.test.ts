@@ -4,7 +4,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { openImages } from '../../../src/image/index.js';
-import { removingName } from '../../../src/driver/leftovers.js';
+import { removingName } from '../../../src/driver/tree-removal.js';
 import { openStore } from '../../../src/store/open.js';
 import type { CleanupReport, Store } from '../../../src/store/types.js';
 import { tempDir } from '../../support/temp.js';

@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { createChainID, type ChainID } from '../../../src/digest.js';
 import type { Progress } from '../../../src/engine/engine.js';
 import { LayerStoreError } from '../../../src/errors.js';
-import { emptyLayer } from '../../../src/store/empty-layer.js';
+import { emptyLayer } from '../../../src/store/without-store.js';
 import type { Layer } from '../../../src/store/types.js';
 import { FullMemoryDriver } from './memory-driver.js';
 import { Bench, bytesOf, code, diffIDOf, requiredOnly, streamOf, tarOf } from './support.js';

@@ -16,12 +16,12 @@ async function make(t: TestContext): Promise<{ path: string; references: Referen
   const directory = await mkdtemp(join(tmpdir(), 'layerstore-references-'));
   t.after(() => rm(directory, { recursive: true }));
   const path = join(directory, 'references.json');
-  return { path, references: new References(path, { sync: false }) };
+  return { path, references: new References(path, { sync: false, docker: [] }) };
 }
 
 /** What the references are now, and what another process would read. */
 async function both(path: string, references: References): Promise<[string[], string[]]> {
-  const stored = new References(path, { sync: false });
+  const stored = new References(path, { sync: false, docker: [] });
   assert.equal(await stored.load(), undefined);
   const lines = (of: References): string[] =>
     of

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import type { ChainLink } from '../../../src/store/types.js';
-import { unpackOrder } from '../../../src/store/chain.js';
+import { unpackOrder } from '../../../src/store/register.js';
 import { diffIDOf, tarOf } from './support.js';
 
 const diffID = diffIDOf(tarOf('a'));

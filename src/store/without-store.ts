@@ -1,11 +1,49 @@
-/** The layer of the empty tar, 1,024 zero bytes. It needs no store, no handle and no release. */
+/** What needs no store: digests of a tar on disk, a line for a change, the empty layer. */
 import { Readable } from 'node:stream';
-import { DIGEST_SHA256_EMPTY_TAR, parseChainID, type ChainID } from '../digest.js';
-import { invalidArgument, LayerStoreError } from '../errors.js';
-import { checkExportOptions } from './arguments.js';
+import { type ChainID, DIGEST_SHA256_EMPTY_TAR, parseChainID } from '../digest.js';
 import { writeTar } from '../driver/exact-tar.js';
+import type { Change, Engine, HashFileResult } from '../engine/engine.js';
+import { openEngine } from '../engine/select.js';
+import { invalidArgument, LayerStoreError } from '../errors.js';
+import { checkExportOptions, checkOptions, checkSignal, checkText } from './arguments.js';
 import { checkTarget, intoDescriptor, intoFile } from './export.js';
 import type { Exported, ExportOptions, Layer } from './types.js';
+
+let engine: Promise<Engine> | undefined;
+
+/**
+ * Digest and diff id of a tar on disk, plain, gzip or zstd, without a store. Sizes are bytes: of the file, and of the
+ * uncompressed tar. Compression is told by content, not by name.
+ * Rejects with `signal.reason` when aborted, with `ERR_SYSTEM`, `ERR_BAD_COMPRESSION`, or `ERR_INVALID_ARGUMENT`.
+ *
+ * @example
+ * ```ts
+ * const { diffID, digest, size, tarSize } = await hashFile('layer.tar');
+ * console.log(diffID === digest, size === tarSize); // true true: it is not compressed
+ * ```
+ */
+export async function hashFile(path: string, options: { signal?: AbortSignal } = {}): Promise<HashFileResult> {
+  checkText(path, 'the path');
+  checkOptions(options, 'options of hashFile', ['signal']);
+  checkSignal(options.signal);
+  engine ??= openEngine({ engine: 'auto' });
+  return (await engine).hashFile(path, options);
+}
+
+const LETTERS = { modify: 'C', add: 'A', delete: 'D' } as const;
+
+/**
+ * One line for a change, without an end of line, as `docker diff` shows it: `C /etc`, `A /x`, `D /y`.
+ * The path is written as it is; one that holds a line feed takes two lines.
+ *
+ * @example
+ * ```ts
+ * console.log(formatChange({ path: '/etc/motd', kind: 'add' })); // A /etc/motd
+ * ```
+ */
+export function formatChange(change: Change): string {
+  return `${LETTERS[change.kind]} ${change.path}`;
+}
 
 const SIZE = 1024;
 const CHAIN: ChainID = parseChainID(DIGEST_SHA256_EMPTY_TAR);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
 import type { DriverContext } from '../../../src/driver/context.js';
-import { LingeringOverlays } from '../../../src/driver/overlay2/lingering.js';
+import { DeferredTeardowns } from '../../../src/driver/overlay2/deferred-teardown.js';
 
 interface Call {
   done(): void;
@@ -13,7 +13,7 @@ interface Call {
 function setUp(
   t: TestContext,
   change: { durability?: 'strict'; volatile?: true; without?: true } = {},
-): { overlays: LingeringOverlays; calls: Call[]; warned: string[]; finish: () => Promise<void> } {
+): { overlays: DeferredTeardowns; calls: Call[]; warned: string[]; finish: () => Promise<void> } {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const calls: Call[] = [];
   const warned: string[] = [];
@@ -25,7 +25,7 @@ function setUp(
     logger: { debug: ignore, info: ignore, error: ignore, warn: (_: object, text: string) => void warned.push(text) },
   } as unknown as DriverContext;
   return {
-    overlays: new LingeringOverlays(context, { volatile: change.volatile === true }),
+    overlays: new DeferredTeardowns(context, { volatile: change.volatile === true }),
     calls,
     warned,
     async finish() {

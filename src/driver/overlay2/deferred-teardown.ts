@@ -14,7 +14,7 @@ const MOST = 128;
 /** Threads at it, which share the journal's commits; one after the other they would each wait for one of their own. */
 const AT_ONCE = 16;
 
-export class LingeringOverlays {
+export class DeferredTeardowns {
   readonly #context: DriverContext;
   /** For {@link Engine.unmountAndRemove}; `undefined` where every unmount waits for the end of its own. */
   readonly keeper: DeferredTeardown | undefined;
