@@ -1,5 +1,6 @@
 // The C++ side without Node: `node scripts/native-tests.mjs asan|tsan|debug` builds a CMake preset and runs its tests,
-// `fuzz [SECONDS]` builds the fuzzers and runs each, `tidy` runs clang-tidy over the list of sources.
+// `fuzz [SECONDS]` builds the fuzzers and runs each, `tidy` runs clang-tidy and clang's thread-safety analysis over the list
+// of sources.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -73,10 +74,29 @@ function tidy() {
   run('cmake', ['--preset', 'debug', '-DCMAKE_EXPORT_COMPILE_COMMANDS=ON'], { stdio: ['ignore', 'ignore', 'inherit'] });
   const sources = readFileSync(join(top, 'native/sources.txt'), 'utf8')
     .split('\n')
-    .filter((line) => line.endsWith('.cc') && !line.startsWith('#') && !line.includes('native/binding/'));
-  run('run-clang-tidy', ['-p', 'build-debug', '-quiet', '-j', jobs, ...sources.map((path) => join(top, path))], {
-    stdio: ['ignore', 'inherit', 'ignore'],
-  });
+    .filter((line) => line.endsWith('.cc') && !line.startsWith('#'));
+  const ofBinding = (path) => path.startsWith('native/binding/');
+  // The binding's headers are not the core's: its locks are all that is looked at.
+  const include = [
+    'native',
+    resolve(process.execPath, '../../include/node'),
+    resolve(top, 'node_modules/node-addon-api'),
+  ];
+  const strict = ['-fsyntax-only', '-std=c++20', '-fno-exceptions', '-Wthread-safety', '-Werror'];
+  for (const path of sources.filter(ofBinding)) {
+    const [own, ...system] = include;
+    run('clang++', [
+      ...strict,
+      '-DNAPI_VERSION=8',
+      '-DNAPI_DISABLE_CPP_EXCEPTIONS',
+      `-I${own}`,
+      ...system.flatMap((at) => ['-isystem', at]),
+      path,
+    ]);
+  }
+  const core = sources.filter((path) => !ofBinding(path)).map((path) => join(top, path));
+  const options = ['-p', 'build-debug', '-quiet', '-extra-arg=-Wthread-safety', '-j', jobs];
+  run('run-clang-tidy', [...options, ...core], { stdio: ['ignore', 'inherit', 'ignore'] });
 }
 
 if (what === 'fuzz') fuzz(argument ?? '60');

@@ -11,7 +11,7 @@ Block::~Block() {
 }
 
 Block BlockPool::Take() {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   // The newest first: what came back last is what the caches may still have.
   for (size_t i = slabs_.size(); i-- > 0;) {
     Slab& slab = slabs_[i];
@@ -29,7 +29,7 @@ Block BlockPool::Take() {
 }
 
 void BlockPool::Retire() {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   retired_ = true;
   for (Slab& slab : slabs_) {
     if (slab.free.size() == kBlocksOfSlab) slab = Slab();
@@ -37,7 +37,7 @@ void BlockPool::Retire() {
 }
 
 void BlockPool::GiveBack(size_t slab, std::span<uint8_t> memory) {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   Slab& home = slabs_[slab];
   home.free.push_back(memory);
   if (retired_ && home.free.size() == kBlocksOfSlab) home = Slab();

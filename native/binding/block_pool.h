@@ -4,10 +4,10 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
+#include "sys/mutex.h"
 #include "sys/pages.h"
 
 namespace layerstore::binding {
@@ -54,9 +54,9 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
   };
   void GiveBack(size_t slab, std::span<uint8_t> memory);
 
-  std::mutex mutex_;
-  std::vector<Slab> slabs_;
-  bool retired_ = false;
+  sys::Mutex mutex_;
+  std::vector<Slab> slabs_ LS_GUARDED_BY(mutex_);
+  bool retired_ LS_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace layerstore::binding

@@ -22,12 +22,12 @@ Result<void> BlockSink::Write(std::span<const uint8_t> bytes) {
 }
 
 bool BlockSink::Flush() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closed_ || blocks_.size() < kMaxBlocks; });
+  sys::MutexLock lock(mutex_);
+  while (!closed_ && blocks_.size() >= kMaxBlocks) changed_.Wait(lock);
   if (closed_) return false;
   blocks_.push_back(std::exchange(current_, {}));
   const bool tell = std::exchange(wanted_, false);
-  lock.unlock();
+  lock.Unlock();
   if (tell) ready_();
   return true;
 }
@@ -36,27 +36,27 @@ void BlockSink::Finish(std::optional<Error> error) {
   if (current_.size > 0) Flush();
   current_ = {};
   pool_->Retire();  // whoever holds the stream no longer holds its memory
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   finished_ = true;
   error_ = std::move(error);
   const bool tell = std::exchange(wanted_, false);
-  lock.unlock();
+  lock.Unlock();
   if (tell) ready_();
 }
 
 void BlockSink::Close() {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   closed_ = true;
   blocks_.clear();
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 std::variant<NotYet, FilledBlock, EndOfBlocks, Error> BlockSink::Take() {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   if (!blocks_.empty()) {
     FilledBlock block = std::move(blocks_.front());
     blocks_.pop_front();
-    changed_.notify_one();
+    changed_.NotifyOne();
     return block;
   }
   if (!finished_ && !closed_) {

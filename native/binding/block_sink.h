@@ -3,15 +3,14 @@
 // filled.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <variant>
 
 #include "binding/block_pool.h"
+#include "sys/mutex.h"
 #include "sys/stream.h"
 
 namespace layerstore::binding {
@@ -46,13 +45,13 @@ class BlockSink : public ByteSink {
   std::shared_ptr<BlockPool> pool_ = std::make_shared<BlockPool>();
   FilledBlock current_;  // the writing thread's
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<FilledBlock> blocks_;
-  std::optional<Error> error_;
-  bool finished_ = false;
-  bool closed_ = false;
-  bool wanted_ = false;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::deque<FilledBlock> blocks_ LS_GUARDED_BY(mutex_);
+  std::optional<Error> error_ LS_GUARDED_BY(mutex_);
+  bool finished_ LS_GUARDED_BY(mutex_) = false;
+  bool closed_ LS_GUARDED_BY(mutex_) = false;
+  bool wanted_ LS_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace layerstore::binding

@@ -20,20 +20,20 @@ bool PushSource::Push(std::span<const uint8_t> bytes) {
   chunk.size = bytes.size();
   chunk.bytes = std::make_unique_for_overwrite<uint8_t[]>(bytes.size());
   if (!bytes.empty()) std::memcpy(chunk.bytes.get(), bytes.data(), bytes.size());
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   if (state_ != State::kOpen || bytes.empty()) return true;
   queued_ += chunk.size;
   chunks_.push_back(std::move(chunk));
-  if (queued_ >= kWakeBytes || stalled_) changed_.notify_one();
+  if (queued_ >= kWakeBytes || stalled_) changed_.NotifyOne();
   wants_room_ = queued_ >= kCapacity;
   return !wants_room_;
 }
 
 void PushSource::Stop(State state) {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   // The end of a stream stays one; a cancellation comes over everything.
   if (state_ == State::kOpen || state == State::kClosed) state_ = state;
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 size_t PushSource::TakeInto(std::span<uint8_t> into) {
@@ -51,15 +51,15 @@ size_t PushSource::TakeInto(std::span<uint8_t> into) {
 }
 
 Result<size_t> PushSource::Read(std::span<uint8_t> into) {
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   for (;;) {
     if (state_ == State::kClosed) return DataError(Fault::kCancelled, {});
     if (state_ == State::kFailed) return DataError(Fault::kSourceError, {});
     if (queued_ >= kWakeBytes || state_ == State::kEnded) break;
     if (stalled_) {
-      changed_.wait(lock);
+      changed_.Wait(lock);
       stalled_ = queued_ == 0;
-    } else if (changed_.wait_for(lock, kPatience) == std::cv_status::timeout) {
+    } else if (!changed_.WaitUntil(lock, std::chrono::steady_clock::now() + kPatience)) {
       if (queued_ > 0) break;
       stalled_ = true;
     }
@@ -67,7 +67,7 @@ Result<size_t> PushSource::Read(std::span<uint8_t> into) {
   const size_t given = TakeInto(into);
   const bool room = wants_room_ && queued_ < kCapacity / 2;
   if (room) wants_room_ = false;
-  lock.unlock();
+  lock.Unlock();
   if (room) room_();
   return given;
 }

@@ -2,12 +2,11 @@
 // thread calls Read; anyone calls Close. Holds at most kCapacity bytes and what one push brings beyond it.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 
+#include "sys/mutex.h"
 #include "sys/stream.h"
 
 namespace layerstore::binding {
@@ -40,16 +39,16 @@ class PushSource : public ByteSource {
   };
 
   void Stop(State state);
-  size_t TakeInto(std::span<uint8_t> into);
+  size_t TakeInto(std::span<uint8_t> into) LS_REQUIRES(mutex_);
 
   std::function<void()> room_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Chunk> chunks_;
-  size_t queued_ = 0;
-  bool wants_room_ = false;
-  bool stalled_ = false;  // nothing is queued, and the reader sleeps until the next push
-  State state_ = State::kOpen;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::deque<Chunk> chunks_ LS_GUARDED_BY(mutex_);
+  size_t queued_ LS_GUARDED_BY(mutex_) = 0;
+  bool wants_room_ LS_GUARDED_BY(mutex_) = false;
+  bool stalled_ LS_GUARDED_BY(mutex_) = false;  // nothing is queued, and the reader sleeps until the next push
+  State state_ LS_GUARDED_BY(mutex_) = State::kOpen;
 };
 
 }  // namespace layerstore::binding

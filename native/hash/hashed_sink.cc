@@ -23,26 +23,26 @@ Result<std::unique_ptr<HashedSink>> HashedSink::Open(ByteSink& out) {
 
 HashedSink::~HashedSink() {
   {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     ending_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   thread_.Join();
 }
 
 // Blocks are filled and hashed in the same circular order, so the two sides need only the `busy` flags.
 void HashedSink::HashLoop() {
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   for (;;) {
-    Block& block = blocks_[hash_next_];
-    changed_.wait(lock, [&] { return block.busy || ending_; });
-    if (!block.busy) return;
-    lock.unlock();
+    while (!busy_[hash_next_] && !ending_) changed_.Wait(lock);
+    if (!busy_[hash_next_]) return;
+    const Block& block = blocks_[hash_next_];
+    lock.Unlock();
     sha_.Update(block.memory.first(block.used));
-    lock.lock();
-    block.busy = false;
+    lock.Lock();
+    busy_[hash_next_] = false;
     hash_next_ = (hash_next_ + 1) % kBlocks;
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 }
 
@@ -51,15 +51,15 @@ Result<void> HashedSink::Flush() {
   Block& block = blocks_[current_];
   if (block.used == 0) return {};
   {
-    const std::lock_guard lock(mutex_);
-    block.busy = true;
+    const sys::MutexLock lock(mutex_);
+    busy_[current_] = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   LS_TRY(out_.Write(block.memory.first(block.used)));
   current_ = (current_ + 1) % kBlocks;
   Block& next = blocks_[current_];
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !next.busy; });
+  sys::MutexLock lock(mutex_);
+  while (busy_[current_]) changed_.Wait(lock);
   next.used = 0;
   return {};
 }
@@ -101,10 +101,10 @@ Result<void> HashedSink::WriteZeros(uint64_t count) {
 Result<Sha256Digest> HashedSink::Finish() {
   LS_TRY(Flush());
   {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     ending_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   thread_.Join();
   return sha_.Finish();
 }

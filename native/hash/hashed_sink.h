@@ -3,14 +3,14 @@
 // it; the hashing thread ends in Finish() or in the destructor.
 #pragma once
 
-#include <condition_variable>
+#include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "hash/sha256.h"
+#include "sys/mutex.h"
 #include "sys/pages.h"
 #include "sys/stream.h"
 #include "sys/thread.h"
@@ -41,7 +41,6 @@ class HashedSink final : public ByteSink {
   struct Block {
     std::span<uint8_t> memory;
     size_t used = 0;
-    bool busy = false;  // with the hashing thread; guarded by mutex_
   };
   static constexpr size_t kBlocks = 4;
 
@@ -56,10 +55,11 @@ class HashedSink final : public ByteSink {
   size_t current_ = 0;
   uint64_t bytes_ = 0;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  size_t hash_next_ = 0;  // block that the hashing thread takes next
-  bool ending_ = false;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::array<bool, kBlocks> busy_ LS_GUARDED_BY(mutex_) = {};  // with the hashing thread
+  size_t hash_next_ LS_GUARDED_BY(mutex_) = 0;                 // block that the hashing thread takes next
+  bool ending_ LS_GUARDED_BY(mutex_) = false;
   Sha256 sha_;
   sys::Thread thread_;
 };

@@ -27,13 +27,13 @@ Result<void> Unmount(const std::string& target, bool detach) {
 }
 
 void DeferredTeardown::End() {
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   for (size_t left = kept_.size(); left > 0 && !kept_.empty(); --left) {
     UniqueFd ending = std::move(kept_.front());
     kept_.pop_front();
-    lock.unlock();
+    lock.Unlock();
     ending.reset();
-    lock.lock();
+    lock.Lock();
   }
 }
 

@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <string>
 #include <utility>
 
 #include "mount/overlay.h"
+#include "sys/mutex.h"
 #include "sys/result.h"
 #include "sys/unique_fd.h"
 
@@ -22,7 +22,7 @@ Result<void> Unmount(const std::string& target, bool detach);
 class DeferredTeardown {
  public:
   void Keep(UniqueFd picked) {
-    const std::scoped_lock lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     kept_.push_back(std::move(picked));
   }
 
@@ -31,8 +31,8 @@ class DeferredTeardown {
   void End();
 
  private:
-  std::mutex mutex_;
-  std::deque<UniqueFd> kept_;
+  sys::Mutex mutex_;
+  std::deque<UniqueFd> kept_ LS_GUARDED_BY(mutex_);
 };
 
 struct AttachedMount {

@@ -1,5 +1,4 @@
-// What a caller has of running work: CancelToken asks it to stop, Progress tells how far it is. Atomics only: any
-// thread.
+// What a caller has of running work: CancelToken asks it to stop, Progress tells how far it is. Any thread.
 #pragma once
 
 #include <atomic>
@@ -9,18 +8,22 @@
 
 namespace layerstore {
 
-// Loops test it at each block and each entry.
+// Loops test it at each block and each entry; a call that waits for a descriptor polls WakeDescriptor() beside it.
 class CancelToken {
  public:
   CancelToken() = default;
+  ~CancelToken();
   CancelToken(const CancelToken&) = delete;
   CancelToken& operator=(const CancelToken&) = delete;
 
-  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void Cancel();
   [[nodiscard]] bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  // Readable from Cancel() on; the token's own, made by the first call.
+  Result<int> WakeDescriptor() const;
 
  private:
   std::atomic<bool> cancelled_{false};
+  mutable std::atomic<int> wake_{-1};  // an eventfd; most work never waits and has none
 };
 
 // What work that was asked to stop returns.

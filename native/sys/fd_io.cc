@@ -90,8 +90,7 @@ Result<void> WriteFully(int fd, std::span<const uint8_t> bytes) {
     if (errno == EINTR) continue;
     if (errno != EAGAIN) return SysError("write");
     pollfd wait{fd, POLLOUT, 0};
-    // A second at most, so that whoever closed the other end is noticed by the next write.
-    poll(&wait, 1, 1000);
+    poll(&wait, 1, -1);  // ends where the other side is closed, too
   }
   return {};
 }
@@ -225,12 +224,22 @@ FdSink::FdSink(int fd, const CancelToken* cancel) : fd_(fd), waits_(true), cance
   waits_ = fstat(fd, &status) != 0 || !S_ISREG(status.st_mode);
 }
 
+// Until the descriptor takes bytes, or has failed.
+Result<void> FdSink::AwaitRoom() const {
+  pollfd waits[2] = {{fd_, POLLOUT, 0}, {-1, POLLIN, 0}};
+  if (cancel_ != nullptr) {
+    LS_ASSIGN(waits[1].fd, cancel_->WakeDescriptor());
+  }
+  if (poll(waits, 2, -1) < 0 && errno != EINTR) return SysError("poll");
+  return {};
+}
+
 Result<void> FdSink::Write(std::span<const uint8_t> bytes) {
   if (!waits_) return WriteFully(fd_, bytes);
-  // A pipe whose reader sleeps would hold a plain write, and the cancellation with it: so no call waits for long.
+  // A pipe whose reader sleeps would hold a plain write, and the cancellation with it: so no write waits.
   bool can_refuse = true;  // the kernel knows RWF_NOWAIT for this kind of file
   while (!bytes.empty()) {
-    if (cancel_ != nullptr && cancel_->cancelled()) return DataError(Fault::kCancelled, {});
+    if (cancel_ != nullptr && cancel_->cancelled()) return Cancelled();
     ssize_t written = -1;
     if (can_refuse) {
       const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
@@ -240,16 +249,15 @@ Result<void> FdSink::Write(std::span<const uint8_t> bytes) {
         continue;
       }
     } else {
-      pollfd ready{fd_, POLLOUT, 0};
-      if (poll(&ready, 1, 50) == 0) continue;
+      LS_TRY(AwaitRoom());
+      if (cancel_ != nullptr && cancel_->cancelled()) return Cancelled();
       // So much fits into a pipe that has room at all.
       written = write(fd_, bytes.data(), std::min(bytes.size(), size_t{PIPE_BUF}));
     }
     if (written >= 0) {
       bytes = bytes.subspan(static_cast<size_t>(written));
     } else if (errno == EAGAIN) {
-      pollfd ready{fd_, POLLOUT, 0};
-      poll(&ready, 1, 50);
+      LS_TRY(AwaitRoom());
     } else if (errno != EINTR) {
       return SysError("write");
     }

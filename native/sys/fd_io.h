@@ -74,6 +74,8 @@ class FdSink : public ByteSink {
   Result<void> Write(std::span<const uint8_t> bytes) override;
 
  private:
+  Result<void> AwaitRoom() const;
+
   int fd_;
   bool waits_;  // a pipe, socket or terminal, not a file
   const CancelToken* cancel_;

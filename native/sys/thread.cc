@@ -3,9 +3,9 @@
 #include <sched.h>
 #include <sys/stat.h>
 
-#include <condition_variable>
-#include <mutex>
 #include <utility>
+
+#include "sys/mutex.h"
 
 namespace layerstore::sys {
 namespace {
@@ -16,10 +16,10 @@ struct StartBlock {
   bool private_fs = false;
   const char* name = "";
 
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool ready = false;
-  int unshare_errno = 0;
+  Mutex mutex;
+  Condition changed;
+  bool ready LS_GUARDED_BY(mutex) = false;
+  int unshare_errno LS_GUARDED_BY(mutex) = 0;
 };
 
 void* RunThread(void* argument) {
@@ -32,10 +32,10 @@ void* RunThread(void* argument) {
     const int failed = unshare(CLONE_FS) == 0 ? 0 : errno;
     if (failed == 0) umask(0);
     {
-      const std::lock_guard lock(block->mutex);
+      const MutexLock lock(block->mutex);
       block->ready = true;
       block->unshare_errno = failed;
-      block->changed.notify_one();
+      block->changed.NotifyOne();
     }
     if (failed != 0) return nullptr;
   }
@@ -77,8 +77,8 @@ Result<Thread> Thread::Start(std::function<void()> body, const ThreadOptions& op
   thread.running_ = true;
 
   if (options.private_fs) {
-    std::unique_lock lock(block->mutex);
-    block->changed.wait(lock, [&] { return block->ready; });
+    MutexLock lock(block->mutex);
+    while (!block->ready) block->changed.Wait(lock);
     if (block->unshare_errno != 0) {
       errno = block->unshare_errno;
       return SysError("unshare");

@@ -46,7 +46,7 @@ ThreadPool::Work ThreadPool::Take() {
 Result<void> ThreadPool::Submit(std::function<void()> work, TaskClass task_class) {
   const bool waits = task_class == TaskClass::kStreamBound;
   std::vector<Thread> ended;  // joined after the mutex is free
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   ended = TakeEnded();
   if (waits) ++waiting_;
   std::deque<Work>& queue = QueueOf(task_class);
@@ -62,45 +62,47 @@ Result<void> ThreadPool::Submit(std::function<void()> work, TaskClass task_class
     }
   }
   // Whoever wakes needs the mutex at once, and would sleep again where it is held.
-  lock.unlock();
-  if (ready > 0) changed_.notify_one();
+  lock.Unlock();
+  if (ready > 0) changed_.NotifyOne();
   return {};
 }
 
 void ThreadPool::Loop(Threads::iterator self) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
     if (Ready() == 0) {
       // Brief work that is left is for those who run some now.
       if (closing_) break;
       ++idle_;
-      const bool woken = changed_.wait_for(lock, kIdleTime, [&] { return Ready() > 0 || closing_; });
+      const auto until = std::chrono::steady_clock::now() + kIdleTime;
+      while (Ready() == 0 && !closing_ && changed_.WaitUntil(lock, until)) continue;
+      const bool woken = Ready() > 0 || closing_;
       --idle_;
       if (!woken) break;
       continue;
     }
     Work work = Take();
     if (work.task_class == TaskClass::kShort) ++short_running_;
-    lock.unlock();
+    lock.Unlock();
     work.run();
     work.run = nullptr;  // what it captured is released before the lock is taken
-    lock.lock();
+    lock.Lock();
     if (work.task_class == TaskClass::kShort) --short_running_;
     if (work.task_class == TaskClass::kStreamBound) --waiting_;
   }
   ended_.push_back(std::move(*self));
   threads_.erase(self);
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 void ThreadPool::Close() {
   std::vector<Thread> ended;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   closing_ = true;
-  changed_.notify_all();
-  changed_.wait(lock, [&] { return threads_.empty(); });
+  changed_.NotifyAll();
+  while (!threads_.empty()) changed_.Wait(lock);
   ended = TakeEnded();
-  lock.unlock();
+  lock.Unlock();
   for (Thread& thread : ended) thread.Join();
 }
 

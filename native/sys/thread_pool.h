@@ -2,14 +2,13 @@
 // without any. Submit() and Close() belong to one thread, which is none of the pool's.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <vector>
 
+#include "sys/mutex.h"
 #include "sys/result.h"
 #include "sys/thread.h"
 
@@ -46,25 +45,25 @@ class ThreadPool {
   };
   using Threads = std::list<Thread>;
 
-  std::deque<Work>& QueueOf(TaskClass task_class);
-  Result<void> AddThread();
+  std::deque<Work>& QueueOf(TaskClass task_class) LS_REQUIRES(mutex_);
+  Result<void> AddThread() LS_REQUIRES(mutex_);
   void Loop(Threads::iterator self);
   // Number of queued works that a thread may begin now.
-  [[nodiscard]] size_t Ready() const;
-  Work Take();
-  std::vector<Thread> TakeEnded();
+  [[nodiscard]] size_t Ready() const LS_REQUIRES(mutex_);
+  Work Take() LS_REQUIRES(mutex_);
+  std::vector<Thread> TakeEnded() LS_REQUIRES(mutex_);
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Work> streams_;  // kStreamBound
-  std::deque<Work> short_;
-  std::deque<Work> blocking_;
-  Threads threads_;
-  std::vector<Thread> ended_;  // to be joined by somebody else
-  size_t idle_ = 0;
-  size_t waiting_ = 0;        // works of kStreamBound that are queued or run
-  size_t short_running_ = 0;  // at most kShortAtOnce
-  bool closing_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<Work> streams_ LS_GUARDED_BY(mutex_);  // kStreamBound
+  std::deque<Work> short_ LS_GUARDED_BY(mutex_);
+  std::deque<Work> blocking_ LS_GUARDED_BY(mutex_);
+  Threads threads_ LS_GUARDED_BY(mutex_);
+  std::vector<Thread> ended_ LS_GUARDED_BY(mutex_);  // to be joined by somebody else
+  size_t idle_ LS_GUARDED_BY(mutex_) = 0;
+  size_t waiting_ LS_GUARDED_BY(mutex_) = 0;        // works of kStreamBound that are queued or run
+  size_t short_running_ LS_GUARDED_BY(mutex_) = 0;  // at most kShortAtOnce
+  bool closing_ LS_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace layerstore::sys

@@ -59,9 +59,9 @@ Result<std::unique_ptr<Writer>> Writer::Open(const std::string& path) {
 
 Writer::~Writer() {
   {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     aborted_ = true;
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
   thread_.Join();
   if (!keep_) (void)unlink(path_.c_str());
@@ -88,23 +88,26 @@ Result<void> Writer::AddFile(std::string_view name, uint64_t size, std::optional
 }
 
 Result<void> Writer::Flush() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return batches_.size() < kBatches || error_.has_value(); });
+  sys::MutexLock lock(mutex_);
+  while (batches_.size() >= kBatches && !error_.has_value()) changed_.Wait(lock);
   if (error_.has_value()) return *error_;
   batches_.push_back(std::exchange(batch_, {}));
-  changed_.notify_all();
+  changed_.NotifyAll();
   return {};
 }
 
 Result<void> Writer::Close() {
   LS_TRY(Flush());
   {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     ended_ = true;
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
   thread_.Join();
-  if (error_.has_value()) return *error_;
+  {
+    const sys::MutexLock lock(mutex_);
+    if (error_.has_value()) return *error_;
+  }
   file_.reset();
   keep_ = true;
   return {};
@@ -112,21 +115,21 @@ Result<void> Writer::Close() {
 
 // Nothing: the end, or the caller gave up.
 std::optional<std::string> Writer::NextBatch() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !batches_.empty() || ended_ || aborted_; });
+  sys::MutexLock lock(mutex_);
+  while (batches_.empty() && !ended_ && !aborted_) changed_.Wait(lock);
   if (aborted_ || batches_.empty()) return std::nullopt;
   std::string batch = std::move(batches_.front());
   batches_.pop_front();
-  changed_.notify_all();
+  changed_.NotifyAll();
   return batch;
 }
 
 void Writer::Run() {
   auto done = Encode();
   if (done.ok()) return;
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   error_ = done.error();
-  changed_.notify_all();
+  changed_.NotifyAll();
 }
 
 Result<void> Writer::Encode() {

@@ -3,16 +3,15 @@
 // well. One thread at a time calls it.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "sys/mutex.h"
 #include "sys/result.h"
 #include "sys/thread.h"
 #include "sys/unique_fd.h"
@@ -46,12 +45,12 @@ class Writer {
   bool keep_ = false;
   std::string batch_;  // of the calling thread
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::string> batches_;
-  bool ended_ = false;
-  bool aborted_ = false;
-  std::optional<Error> error_;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::deque<std::string> batches_ LS_GUARDED_BY(mutex_);
+  bool ended_ LS_GUARDED_BY(mutex_) = false;
+  bool aborted_ LS_GUARDED_BY(mutex_) = false;
+  std::optional<Error> error_ LS_GUARDED_BY(mutex_);
   sys::Thread thread_;
 };
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <set>
 
@@ -127,6 +128,15 @@ void TestLock(const std::string& base) {
   CHECK(sys::SyncFileSystems({base, path, "/tmp"}).ok());
 }
 
+// A line of a thread's /proc status, without its name.
+std::string StatusOf(pid_t thread, const std::string& name) {
+  const std::string status = *sys::ReadWholeFile("/proc/self/task/" + std::to_string(thread) + "/status");
+  const size_t begin = status.find("\n" + name + ":") + name.size() + 2;
+  return status.substr(begin, status.find('\n', begin) - begin);
+}
+char ThreadState(pid_t thread) { return StatusOf(thread, "State")[1]; }
+std::string SwitchesOf(pid_t thread) { return StatusOf(thread, "voluntary_ctxt_switches"); }
+
 void TestStreams(const std::string& base) {
   const std::string path = base + "/stream";
   CHECK(sys::RunBatch({[&] {
@@ -151,7 +161,9 @@ void TestStreams(const std::string& base) {
   int ends[2];
   CHECK(pipe2(ends, O_CLOEXEC) == 0);
   CancelToken cancel;
+  std::atomic<pid_t> writer_id{0};
   Result<sys::Thread> writer = sys::Thread::Start([&] {
+    writer_id = gettid();
     sys::FdSink sink(ends[1], &cancel);
     const std::vector<uint8_t> bytes(1 << 20);
     const Result<void> written = sink.Write(bytes);
@@ -159,6 +171,11 @@ void TestStreams(const std::string& base) {
   });
   pollfd full{ends[0], POLLIN, 0};
   poll(&full, 1, -1);
+  // It sleeps meanwhile: no timer wakes it.
+  while (ThreadState(writer_id) != 'S') usleep(1000);
+  const std::string before = SwitchesOf(writer_id);
+  usleep(200'000);
+  CHECK_EQ(SwitchesOf(writer_id), before);
   cancel.Cancel();
   writer->Join();
   close(ends[0]);

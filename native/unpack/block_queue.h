@@ -3,15 +3,14 @@
 // side.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "sys/mutex.h"
 #include "sys/pages.h"
 #include "sys/result.h"
 
@@ -36,8 +35,8 @@ class BlockQueue {
 
   // Producer: an empty block; none where the consumer has gone.
   Ref Acquire() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return consumer_gone_ || !pool_.empty() || made_ < kBlocks; });
+    sys::MutexLock lock(mutex_);
+    while (!consumer_gone_ && pool_.empty() && made_ == kBlocks) changed_.Wait(lock);
     if (consumer_gone_) return nullptr;
     std::unique_ptr<Block> block;
     if (!pool_.empty()) {
@@ -50,22 +49,22 @@ class BlockQueue {
     return {block.release(), [this](Block* back) { Recycle(back); }};
   }
   void Push(Ref block) {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     full_.push_back(std::move(block));
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
   // No block follows; `error` where the source failed.
   void End(std::optional<Error> error) {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     ended_ = true;
     error_ = std::move(error);
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 
   // Consumer: the next block; none at the end.
   Result<Ref> Pop() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !full_.empty() || ended_; });
+    sys::MutexLock lock(mutex_);
+    while (full_.empty() && !ended_) changed_.Wait(lock);
     if (!full_.empty()) {
       Ref block = std::move(full_.front());
       full_.pop_front();
@@ -76,15 +75,14 @@ class BlockQueue {
   }
   void ConsumerGone() {
     std::deque<Ref> dropped;  // outlives the lock: their way back to the pool takes it
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     consumer_gone_ = true;
     dropped.swap(full_);
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 
  private:
-  // The lock is held.
-  std::unique_ptr<Block> Make() {
+  std::unique_ptr<Block> Make() LS_REQUIRES(mutex_) {
     auto block = std::make_unique<Block>();
     if (!small_made_) {
       small_made_ = true;
@@ -98,21 +96,21 @@ class BlockQueue {
   }
   void Recycle(Block* block) {
     std::unique_ptr<Block> owned(block);
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     if (owned->own == nullptr) pool_.push_back(std::move(owned));
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<std::unique_ptr<Block>> pool_;
-  std::deque<Ref> full_;
-  sys::Pages pages_;  // of all blocks but the first
-  size_t made_ = 0;
-  bool small_made_ = false;
-  bool ended_ = false;
-  bool consumer_gone_ = false;
-  std::optional<Error> error_;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::vector<std::unique_ptr<Block>> pool_ LS_GUARDED_BY(mutex_);
+  std::deque<Ref> full_ LS_GUARDED_BY(mutex_);
+  sys::Pages pages_ LS_GUARDED_BY(mutex_);  // of all blocks but the first
+  size_t made_ LS_GUARDED_BY(mutex_) = 0;
+  bool small_made_ LS_GUARDED_BY(mutex_) = false;
+  bool ended_ LS_GUARDED_BY(mutex_) = false;
+  bool consumer_gone_ LS_GUARDED_BY(mutex_) = false;
+  std::optional<Error> error_ LS_GUARDED_BY(mutex_);
 };
 
 }  // namespace layerstore::unpack

@@ -17,9 +17,9 @@ FileWriter::FileWriter(const tree::Creator& creator) : creator_(creator) {
 
 FileWriter::~FileWriter() {
   {
-    const std::lock_guard lock(mutex_);
+    const sys::MutexLock lock(mutex_);
     ended_ = true;
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
   thread_.Join();
   open_ -= batch_.files.size();
@@ -42,9 +42,9 @@ Result<void> FileWriter::Flush() {
     LS_ASSIGN(thread_, sys::Thread::Start([this] { Run(); }, {.name = "ls-write"}));
   }
   Batch batch = std::exchange(batch_, {});
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   batches_.push_back(std::move(batch));
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (error_.has_value()) return *error_;
   return {};
 }
@@ -53,33 +53,33 @@ Result<void> FileWriter::Flush() {
 // over, as where every second entry is a hard link.
 Result<void> FileWriter::Drain() {
   LS_TRY(WriteAll(std::exchange(batch_, {})));
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   while (!batches_.empty() && !error_.has_value()) {
     Batch batch = std::move(batches_.front());
     batches_.pop_front();
-    lock.unlock();
+    lock.Unlock();
     LS_TRY(WriteAll(std::move(batch)));
-    lock.lock();
+    lock.Lock();
   }
-  changed_.wait(lock, [&] { return !busy_; });
+  while (busy_) changed_.Wait(lock);
   if (error_.has_value()) return *error_;
   return {};
 }
 
 void FileWriter::Run() {
-  std::unique_lock lock(mutex_);
+  sys::MutexLock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return ended_ || error_.has_value() || !batches_.empty(); });
+    while (!ended_ && !error_.has_value() && batches_.empty()) changed_.Wait(lock);
     if (ended_ || error_.has_value()) return;
     Batch batch = std::move(batches_.front());
     batches_.pop_front();
     busy_ = true;
-    lock.unlock();
+    lock.Unlock();
     auto done = WriteAll(std::move(batch));
-    lock.lock();
+    lock.Lock();
     busy_ = false;
     if (!done.ok()) error_ = done.error();
-    changed_.notify_all();
+    changed_.NotifyAll();
   }
 }
 

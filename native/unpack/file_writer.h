@@ -4,15 +4,14 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "sys/mutex.h"
 #include "sys/thread.h"
 #include "sys/unique_fd.h"
 #include "tree/entry_metadata.h"
@@ -69,12 +68,12 @@ class FileWriter {
   uint64_t max_open_ = kMaxOpen;
   Batch batch_;  // of the calling thread
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Batch> batches_;
-  bool busy_ = false;
-  bool ended_ = false;
-  std::optional<Error> error_;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  std::deque<Batch> batches_ LS_GUARDED_BY(mutex_);
+  bool busy_ LS_GUARDED_BY(mutex_) = false;
+  bool ended_ LS_GUARDED_BY(mutex_) = false;
+  std::optional<Error> error_ LS_GUARDED_BY(mutex_);
   sys::Thread thread_;
 };
 
