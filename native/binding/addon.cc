@@ -1,7 +1,6 @@
 // The addon's surface: the names of src/engine/native/binding.ts, line by line. The only place that exports anything.
 #include <napi.h>
 
-#include "binding/blobs.h"
 #include "binding/cancel_token.h"
 #include "binding/convert.h"
 #include "binding/environment.h"
@@ -35,7 +34,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("TarReader", TarReaderObject::Define(env));
 
   exports.Set("exportTar", Napi::Function::New(env, ExportTarCall, "exportTar"));
-  exports.Set("exportBlob", Napi::Function::New(env, ExportBlobCall, "exportBlob"));
   exports.Set("recordedSize", Napi::Function::New(env, RecordedSizeCall, "recordedSize"));
   exports.Set("hashFile", Napi::Function::New(env, HashFileCall, "hashFile"));
   exports.Set("changes", Napi::Function::New(env, ChangesCall, "changes"));

@@ -13,7 +13,6 @@
 #include <unordered_set>
 
 #include "binding/convert.h"
-#include "binding/message.h"
 #include "sys/control.h"
 #include "sys/result.h"
 #include "sys/thread_pool.h"
@@ -25,6 +24,22 @@ namespace layerstore::binding {
 struct Control {
   CancelToken cancel;
   Progress progress;
+};
+
+class Job;
+
+// Message: sent by a native thread to the JavaScript thread of one environment.
+// Made on any thread; Deliver() runs on the JavaScript thread, or never where the environment ends first. The
+// destructor may run on either, so a Message owns nothing that belongs to JavaScript but bare handles that die with it.
+class Message {
+ public:
+  Message() = default;
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+  virtual ~Message() = default;
+  virtual void Deliver(Napi::Env env) = 0;
+  // The Job whose end this is; null for any other message.
+  virtual Job* AsJob() { return nullptr; }
 };
 
 // Job: work on a pool thread whose end is delivered to JavaScript.

@@ -6,6 +6,7 @@
 namespace layerstore::binding {
 
 Napi::Value ExportTarCall(const Napi::CallbackInfo& info);
+Napi::Value RecordedSizeCall(const Napi::CallbackInfo& info);
 Napi::Value HashFileCall(const Napi::CallbackInfo& info);
 Napi::Value ChangesCall(const Napi::CallbackInfo& info);
 Napi::Value DiffSizeCall(const Napi::CallbackInfo& info);

@@ -1,6 +1,5 @@
 /** Small helpers over `node:fs` that both drivers need. */
-import type { Dirent } from 'node:fs';
-import { lstat, opendir, readdir } from 'node:fs/promises';
+import { lstat, opendir } from 'node:fs/promises';
 import type { Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
@@ -40,33 +39,22 @@ export async function requireDirectory(path: string): Promise<void> {
   );
 }
 
-/** Names in a directory; none where there is no such directory. `engine`: lists thousands of them for less. */
-export async function namesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
-  try {
-    return (await engine?.names?.(directory, 'all')) ?? (await readdir(directory));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return [];
-    throw systemError(error, 'list the directory');
-  }
+/** Names in a directory; none where there is no such directory. */
+export function namesIn(directory: string, engine: Pick<Engine, 'names'>): Promise<string[]> {
+  return listed(engine.names(directory, 'all'));
 }
 
-/** Names of directories right below `directory`; none where there is no such directory. `engine` as above. */
-export async function directoriesIn(directory: string, engine?: Pick<Engine, 'names'>): Promise<string[]> {
-  try {
-    if (engine?.names !== undefined) return await engine.names(directory, 'directories');
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return [];
-    throw systemError(error, 'list the directory');
-  }
-  return (await entriesIn(directory)).filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+/** Names of directories right below `directory`; none where there is no such directory. */
+export function directoriesIn(directory: string, engine: Pick<Engine, 'names'>): Promise<string[]> {
+  return listed(engine.names(directory, 'directories'));
 }
 
-async function entriesIn(directory: string): Promise<Dirent[]> {
+async function listed(names: Promise<string[]>): Promise<string[]> {
   try {
-    return await readdir(directory, { withFileTypes: true });
+    return await names;
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return [];
-    throw systemError(error, 'list the directory');
+    throw error;
   }
 }
 

@@ -161,7 +161,7 @@ async function tryOverlay2(
     ['index', 'metacopy', 'redirect_dir'].map((name) => overlayParameter(name)),
   );
   // The kernel's default may be on, and then an engine that cannot follow them could not tell what a layer changed.
-  const pinned = engine.followsRedirects !== true;
+  const pinned = !engine.followsRedirects;
   const switchedOff = [
     ...(pinned && redirects !== undefined ? ['redirect_dir'] : []),
     ...(pinned && metacopy !== undefined ? ['metacopy'] : []),
@@ -248,7 +248,8 @@ async function scratchHome(context: DriverContext, home: string): Promise<string
   const own = `${root}/layerstore`;
   const directory = (await kindOf(home)) !== undefined && !(await sameFileSystem(root, home)) ? home : own;
   if (directory === own || context.privilege !== 'full') await makeOwnDirectory(root);
-  for (const name of (await namesIn(directory)).filter(isScratch)) await removeScratch(context, `${directory}/${name}`);
+  const names = await namesIn(directory, context.engine);
+  for (const name of names.filter(isScratch)) await removeScratch(context, `${directory}/${name}`);
   return directory;
 }
 

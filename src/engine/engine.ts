@@ -290,10 +290,10 @@ export interface DeferredTeardown {
 export interface Engine {
   readonly name: 'native' | 'js';
   /**
-   * It reads layers whose directories were renamed with `redirect_dir=on` and whose files were copied up with
-   * `metacopy=on`. Absent: it does not, and drivers mount writable layers with both off.
+   * Whether it reads layers whose directories were renamed with `redirect_dir=on` and whose files were copied up with
+   * `metacopy=on`. If not, drivers mount writable layers with both off.
    */
-  readonly followsRedirects?: boolean;
+  readonly followsRedirects: boolean;
   features(): EngineFeatures;
 
   hashFile(path: string, options?: { signal?: AbortSignal }): Promise<HashFileResult>;
@@ -324,30 +324,30 @@ export interface Engine {
   /** ERR_SYSTEM/EBUSY has `holders`; EINVAL where nothing is mounted. */
   unmount(target: string, options?: { detach?: boolean }): Promise<void>;
   /** {@link mountOverlay} on a directory made for it (EEXIST of `mkdir` where there is one), gone after a failure. `device`: `stat`'s. */
-  mountOnNewTarget?(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
+  mountOnNewTarget(mount: OverlayMount, mode: number): Promise<{ tier: MountTier; device: number }>;
   /**
    * {@link unmount} of what has this device number, and the mount point removed: `removed`. `target-left`: unmounted, but
    * the mount point could not be removed. `foreign`: something else is mounted there, or nothing can be seen, and nothing
-   * was done. With `teardown` the end of the file system, which syncs what lies below it, is left to that.
+   * was done. With `teardown`, one of this engine's, the end of the file system, which syncs what lies below it, may be left
+   * to that.
    */
-  unmountAndRemove?(
+  unmountAndRemove(
     target: string,
     device: number,
     teardown?: DeferredTeardown,
   ): Promise<'removed' | 'target-left' | 'foreign'>;
-  /** Absent: an unmount waits for the end of its file system. */
-  deferredTeardown?(): DeferredTeardown;
+  deferredTeardown(): DeferredTeardown;
   /** The mount table of this process at or below `directory`, in mount order. */
   mounts(directory: string): Promise<MountEntry[]>;
 
   batch(ops: readonly BatchOp[]): Promise<void>;
   /**
    * Reads small files in bulk: each of `names` in each directory right below `directory` (its entries that are no
-   * directories, links included, are left out). Absent: the caller reads them one by one.
+   * directories, links included, are left out).
    */
-  readSmallFiles?(directory: string, names: readonly string[], maxBytes: number): Promise<SmallFilesRow[]>;
-  /** Names of the entries of a directory, or of those that are directories. Absent: `node:fs` does it, at a price. */
-  names?(directory: string, only: 'directories' | 'all'): Promise<string[]>;
+  readSmallFiles(directory: string, names: readonly string[], maxBytes: number): Promise<SmallFilesRow[]>;
+  /** Names of the entries of a directory, or of those that are directories. */
+  names(directory: string, only: 'directories' | 'all'): Promise<string[]>;
   /** syncfs of the file systems that hold `paths`, each once. A call covers what was written before it began. */
   syncFs(paths: readonly string[]): Promise<void>;
   /** Locks a file, made if missing (0600); `undefined` where somebody else holds it. Never waits. */

@@ -84,7 +84,7 @@ export function entriesOf(path: string): Dirent[] {
   }
 }
 
-type Source = Map<string, SmallFilesRow['files']> | undefined;
+type Source = ReadonlyMap<string, SmallFilesRow['files']>;
 type Reader = Pick<Engine, 'readSmallFiles'>;
 
 const LAYER_NAMES = [
@@ -96,7 +96,7 @@ const LAYER_NAMES = [
 ];
 const MOUNT_NAMES = [MOUNT_FILES.id, MOUNT_FILES.initID, MOUNT_FILES.parent];
 
-/** Every record below `directory`. `engine` reads in bulk where it can. */
+/** Every record below `directory`. */
 export async function loadRecords(directory: string, engine: Reader): Promise<LoadedRecords> {
   const loaded: LoadedRecords = { layers: [], mounts: [], removing: [], broken: [] };
   const layers = join(directory, LAYERS);
@@ -111,7 +111,7 @@ export async function loadRecords(directory: string, engine: Reader): Promise<Lo
 }
 
 async function bulk(engine: Reader, path: string, entries: Dirent[], names: string[]): Promise<Source> {
-  if (engine.readSmallFiles === undefined || entries.length === 0) return undefined;
+  if (entries.length === 0) return new Map(); // there may be no such directory
   const rows = await engine.readSmallFiles(path, names, SMALL_LIMIT + 1);
   return new Map(rows.map(({ directory, files }) => [directory, files]));
 }
@@ -120,7 +120,7 @@ function loadLayer(loaded: LoadedRecords, base: string, entry: Dirent, source: S
   const { name } = entry;
   const isDirectory = entry.isDirectory();
   const path = `${base}/${name}`;
-  const files = filesOf(path, source?.get(name), LAYER_NAMES);
+  const files = filesOf(path, source.get(name), LAYER_NAMES);
   const chainID = chainIDOf(name);
   if (chainID !== undefined && isDirectory) {
     const record = attempt(files, () => readLayer(chainID, files));
@@ -155,7 +155,7 @@ function loadMount(loaded: LoadedRecords, base: string, entry: Dirent, source: S
   } else if (!isMountName(name)) {
     loaded.broken.push({ ...known, why: 'its name is none that an RW layer can have' });
   } else {
-    const files = filesOf(path, source?.get(name), MOUNT_NAMES);
+    const files = filesOf(path, source.get(name), MOUNT_NAMES);
     const record = attempt(files, () => readMount(name, files));
     if (record === undefined) return;
     if ('why' in record)
@@ -187,7 +187,7 @@ interface FilesOfRecord extends FileOf {
   gone(): boolean;
 }
 
-/** From what the engine read in bulk, or from the files themselves. */
+/** From what the engine read in bulk; from the files themselves where a directory is new since, or has an odd name. */
 function filesOf(path: string, row: SmallFilesRow['files'] | undefined, names: string[]): FilesOfRecord {
   const direct: FileOf = (name) => filesAt(path)(name);
   const read: FileOf = (name) => {

@@ -130,8 +130,7 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     await assert.rejects(engine.syncFs([join(directory, 'gone')]), { code: 'ERR_SYSTEM' });
   });
 
-  test('reads small files in bulk where it offers to', async (engine, directory) => {
-    if (engine.readSmallFiles === undefined) return;
+  test('reads small files in bulk', async (engine, directory) => {
     const at = (name: string): string => join(directory, name);
     for (const name of ['one', 'two', 'odd']) mkdirSync(at(name));
     writeFileSync(at('one/a'), 'A of one');
@@ -150,6 +149,18 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
       { directory: 'two', files: ['x'.repeat(64), undefined, undefined] },
     ]);
     await assert.rejects(engine.readSmallFiles(at('gone'), ['a'], 64), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
+  });
+
+  test('lists the names in a directory', async (engine, directory) => {
+    mkdirSync(join(directory, 'one'));
+    writeFileSync(join(directory, 'file'), '');
+    symlinkSync('one', join(directory, 'link'));
+    assert.deepEqual((await engine.names(directory, 'all')).sort(), ['file', 'link', 'one']);
+    assert.deepEqual(await engine.names(directory, 'directories'), ['one']);
+    assert.deepEqual(await engine.names(join(directory, 'one'), 'all'), []);
+    for (const only of ['all', 'directories'] as const) {
+      await assert.rejects(engine.names(join(directory, 'gone'), only), { code: 'ERR_SYSTEM', errnoName: 'ENOENT' });
+    }
   });
 
   test('says what it found here', async (engine) => {
@@ -208,6 +219,29 @@ export function engineKernelTests({ test, privileged }: EngineTestContext): void
     assert.deepEqual(await engine.mounts(directory), []);
     assert.equal(existsSync(at('up\\per/three')), true);
     await assert.rejects(engine.unmount(mount.target), { code: 'ERR_SYSTEM', errnoName: 'EINVAL' });
+  });
+
+  test('makes a mount point with its mount, and takes both away', async (engine, directory) => {
+    const at = (name: string): string => join(directory, name);
+    for (const name of ['one', 'up', 'work', 'taken']) mkdirSync(at(name));
+    const mount = { upper: at('up'), work: at('work'), lowers: [at('one')], target: at('merged'), options: [] };
+    const made = await engine.mountOnNewTarget(mount, 0o700);
+    assert.equal(made.device, lstatSync(at('merged')).dev);
+    await assert.rejects(engine.mountOnNewTarget({ ...mount, target: at('taken') }, 0o700), {
+      errnoName: 'EEXIST',
+      syscall: 'mkdir',
+    });
+    assert.equal(await engine.unmountAndRemove(at('merged'), made.device + 1), 'foreign');
+    assert.equal((await engine.mounts(directory)).length, 1);
+    const teardown = engine.deferredTeardown();
+    assert.equal(await engine.unmountAndRemove(at('merged'), made.device, teardown), 'removed');
+    await teardown.end();
+    assert.deepEqual(await engine.mounts(directory), []);
+    assert.equal(existsSync(at('merged')), false);
+    assert.equal(await engine.unmountAndRemove(at('merged'), made.device), 'foreign');
+    // A mount that fails leaves no mount point.
+    await assert.rejects(engine.mountOnNewTarget({ ...mount, lowers: [at('gone')] }, 0o700), { errnoName: 'ENOENT' });
+    assert.equal(existsSync(at('merged')), false);
   });
 
   test('mounts read-only, and says who keeps a mount busy', async (engine, directory) => {

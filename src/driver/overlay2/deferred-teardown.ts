@@ -27,7 +27,7 @@ export class DeferredTeardowns {
   /** A `volatile` overlay syncs nothing at its end, and its marker may be removed only after that. */
   constructor(context: DriverContext, { volatile }: { volatile: boolean }) {
     this.#context = context;
-    this.keeper = context.durability === 'relaxed' && !volatile ? context.engine.deferredTeardown?.() : undefined;
+    this.keeper = context.durability === 'relaxed' && !volatile ? context.engine.deferredTeardown() : undefined;
   }
 
   /** The layer's overlay was left to the keeper. */

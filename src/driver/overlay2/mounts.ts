@@ -107,8 +107,8 @@ export class OverlayMounts {
       }
       // One call where nothing is odd; whatever is, is looked into step by step.
       const keeper = held.writable ? this.#teardowns.keeper : undefined;
-      const outcome = await this.#context.engine.unmountAndRemove?.(this.#layout.merged(id), held.device, keeper);
-      if (outcome !== undefined && outcome !== 'foreign') {
+      const outcome = await this.#context.engine.unmountAndRemove(this.#layout.merged(id), held.device, keeper);
+      if (outcome !== 'foreign') {
         this.#mounted.delete(id);
         if (keeper !== undefined) await this.#teardowns.add(id);
         if (outcome === 'target-left') await this.#removeTarget(id);
@@ -275,12 +275,12 @@ export class OverlayMounts {
     return { ...(writable ? upper : {}), lowers, target, options };
   }
 
-  /** Mount point and mount in one call; `undefined` where the engine has none, or a mount point is there already. */
+  /** Mount point and mount in one call; `undefined` where a mount point is there already. */
   async #mountAtOnce(mount: OverlayMount): Promise<number | undefined> {
     try {
-      const made = await this.#context.engine.mountOnNewTarget?.(mount, TARGET_MODE);
-      if (made !== undefined) this.#tier = made.tier;
-      return made?.device;
+      const { tier, device } = await this.#context.engine.mountOnNewTarget(mount, TARGET_MODE);
+      this.#tier = tier;
+      return device;
     } catch (error) {
       if (hasErrno(error, 'EEXIST') && (error as { syscall?: string }).syscall === 'mkdir') return undefined;
       throw error;

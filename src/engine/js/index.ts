@@ -9,8 +9,9 @@ import { commandPath } from './command.js';
 import { commitTree } from './commit-tree.js';
 import { copyTree } from './copy.js';
 import { ingest } from './ingest.js';
-import { mountOverlay, readMounts, unmount } from './mount.js';
+import { deferredTeardown, mountOnNewTarget, mountOverlay, readMounts, unmount, unmountAndRemove } from './mount.js';
 import { removeTree, usage } from './remove.js';
+import { names, readSmallFiles } from './small-files.js';
 import { hashFile } from './source.js';
 import { lockFile, syncFileSystems } from './sync.js';
 import { treeTar } from './tree-tar.js';
@@ -20,6 +21,7 @@ import { verifyTree } from './verify.js';
 export function createJsEngine(): Engine {
   return {
     name: 'js',
+    followsRedirects: false,
     features,
     hashFile,
     ingest,
@@ -36,8 +38,13 @@ export function createJsEngine(): Engine {
     removeTree,
     mountOverlay,
     unmount,
+    mountOnNewTarget,
+    unmountAndRemove,
+    deferredTeardown,
     mounts: readMounts,
     batch: runBatch,
+    readSmallFiles,
+    names,
     syncFs: syncFileSystems,
     lock: lockFile,
   };

@@ -3,7 +3,9 @@ import { mkdtemp, readFile, readdir, readlink, realpath, rm } from 'node:fs/prom
 import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { type Holder, invalidArgument, LayerStoreError, systemError } from '../../errors.js';
-import type { MountEntry, MountTier, OverlayMount } from '../engine.js';
+import { Rollback } from '../../util/rollback.js';
+import type { DeferredTeardown, MountEntry, MountTier, OverlayMount } from '../engine.js';
+import { runBatch } from './batch.js';
 import { commandError, run } from './command.js';
 import * as fs from './fs.js';
 
@@ -134,6 +136,49 @@ export async function unmount(target: string, options: { detach?: boolean } = {}
     `cannot unmount "${target}": it is busy; ${who === '' ? 'no process that this one may look at holds it' : `it is held by ${who}`}`,
     { errno: -16, errnoName: 'EBUSY', syscall: 'umount2', path: target, holders },
   );
+}
+
+/** See {@link Engine.mountOnNewTarget}. */
+export async function mountOnNewTarget(
+  mount: OverlayMount,
+  mode: number,
+): Promise<{ tier: MountTier; device: number }> {
+  const { target } = mount;
+  await runBatch([{ op: 'mkdir', path: target, mode }]);
+  const undo = new Rollback(() => {
+    // The first failure is the one to tell; a mount point that stays is found by the next mount.
+  });
+  undo.push('remove the mount point', () => fs.rmdir(target));
+  try {
+    const tier = await mountOverlay(mount);
+    undo.push('unmount', () => unmount(target, { detach: true }));
+    return { tier, device: await deviceOf(target) };
+  } catch (error) {
+    await undo.run();
+    throw systemError(error, 'look at the mount on');
+  }
+}
+
+/** See {@link Engine.unmountAndRemove}. The command waits for the end of the file system, so nothing is left to a teardown. */
+export async function unmountAndRemove(target: string, device: number): Promise<'removed' | 'target-left' | 'foreign'> {
+  const found = await deviceOf(target).catch(() => undefined); // what cannot be looked at is not this mount
+  if (found !== device) return 'foreign';
+  await unmount(target);
+  try {
+    await fs.rmdir(target);
+  } catch (error) {
+    if (fs.errnoName(error) !== 'ENOENT') return 'target-left';
+  }
+  return 'removed';
+}
+
+/** See {@link Engine.deferredTeardown}: there is never anything to end. */
+export function deferredTeardown(): DeferredTeardown {
+  return { end: () => Promise.resolve() };
+}
+
+async function deviceOf(path: string): Promise<number> {
+  return Number((await fs.stat(path)).dev);
 }
 
 function unescape(field: string): string {

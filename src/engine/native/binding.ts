@@ -145,11 +145,11 @@ export interface NativeVerifyRequest {
   bytesPerSecond: number;
 }
 
-export interface NativeBlobResult {
+export interface NativeExportResult {
   /** Of the tar. */
   bytes: number;
   diffID: string;
-  /** Of what was written. */
+  /** Of what was written, which is the tar where it was not compressed. */
   blobSize: number;
   blobDigest: string;
 }
@@ -191,13 +191,12 @@ export interface Binding {
   Ingest: new (request: NativeIngestRequest) => Ingest;
   TarReader: new (request: NativeTarRequest) => TarReader;
 
-  exportTar(request: NativeTarRequest, fd: number, token: CancelToken): Promise<{ bytes: number; diffID: string }>;
-  exportBlob(
+  exportTar(
     request: NativeTarRequest & { kind: 'assemble' },
     compression: 'none' | 'gzip' | 'zstd',
     fd: number,
     token: CancelToken,
-  ): Promise<NativeBlobResult>;
+  ): Promise<NativeExportResult>;
   recordedSize(tarSplit: string, token: CancelToken): Promise<number>;
   hashFile(path: string, maxWindow: number, token: CancelToken): Promise<NativeHashResult>;
   changes(request: NativeDiffRequest, token: CancelToken): Promise<NativeChange[]>;

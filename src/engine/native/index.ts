@@ -101,16 +101,10 @@ class NativeEngine implements Engine {
     const local = localRequest(request);
     if (local === undefined) return (await import('../js/assemble.js')).assembleTo(request, fd);
     const { compression, signal, onProgress } = request;
-    if (compression === undefined && onProgress === undefined) {
-      const summary = await runNative(this.#binding, { action: 'export the layer', signal }, (token) =>
-        this.#binding.exportTar(local, fd, token),
-      );
-      return { bytes: summary.bytes, diffID: summary.diffID as DiffID };
-    }
     const { bytes, diffID, blobSize, blobDigest } = await runNative(
       this.#binding,
       { action: 'export the layer', signal, onProgress },
-      (token) => this.#binding.exportBlob(local, compression ?? 'none', fd, token),
+      (token) => this.#binding.exportTar(local, compression ?? 'none', fd, token),
     );
     const assembled = { bytes, diffID: diffID as DiffID };
     return compression === undefined

@@ -12,7 +12,7 @@ interface Call {
 
 function setUp(
   t: TestContext,
-  change: { durability?: 'strict'; volatile?: true; without?: true } = {},
+  change: { durability?: 'strict'; volatile?: true } = {},
 ): { overlays: DeferredTeardowns; calls: Call[]; warned: string[]; finish: () => Promise<void> } {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const calls: Call[] = [];
@@ -21,7 +21,7 @@ function setUp(
   const end = (): Promise<void> => new Promise((resolve, reject) => calls.push({ done: resolve, fail: reject }));
   const context = {
     durability: change.durability ?? 'relaxed',
-    engine: change.without === true ? {} : { deferredTeardown: () => ({ end }) },
+    engine: { deferredTeardown: () => ({ end }) },
     logger: { debug: ignore, info: ignore, error: ignore, warn: (_: object, text: string) => void warned.push(text) },
   } as unknown as DriverContext;
   return {
@@ -43,12 +43,10 @@ async function settled(promise: Promise<unknown>): Promise<boolean> {
   return over;
 }
 
-test('nothing lingers in a strict store, nor where mounts are volatile or the engine cannot', (t) => {
+test('nothing lingers in a strict store, nor where mounts are volatile', (t) => {
   assert.equal(setUp(t, { durability: 'strict' }).overlays.keeper, undefined);
   t.mock.timers.reset();
   assert.equal(setUp(t, { volatile: true }).overlays.keeper, undefined);
-  t.mock.timers.reset();
-  assert.equal(setUp(t, { without: true }).overlays.keeper, undefined);
   t.mock.timers.reset();
   assert.notEqual(setUp(t).overlays.keeper, undefined);
 });

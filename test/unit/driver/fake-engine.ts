@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import type {
   BatchOp,
+  DeferredTeardown,
   Engine,
   IngestResult,
   MountEntry,
@@ -14,6 +15,7 @@ import { LayerStoreError, systemError } from '../../../src/errors.js';
 
 export class FakeEngine {
   readonly name = 'js';
+  readonly followsRedirects = false;
   /** Everything that was asked for, in order: `batch mkdir /x`, `mount /x`, `unmount /x`, … */
   readonly log: string[] = [];
   readonly table: MountEntry[] = [];
@@ -98,6 +100,40 @@ export class FakeEngine {
     const at = this.table.findLastIndex((entry) => entry.target === target);
     if (at < 0) throw failure('EINVAL', -22, 'umount2', target);
     this.table.splice(at, 1);
+  }
+
+  /** As an engine does: the mount point is new, and gone after a failure. */
+  async mountOnNewTarget(mount: OverlayMount, mode: number): Promise<{ tier: 'classic'; device: number }> {
+    await this.batch([{ op: 'mkdir', path: mount.target, mode }]);
+    try {
+      return { tier: await this.mountOverlay(mount), device: (await fs.stat(mount.target)).dev };
+    } catch (error) {
+      await fs.rmdir(mount.target);
+      throw error;
+    }
+  }
+
+  /** The device of a mount in the list is that of its mount point, so the list says whether it is there. */
+  async unmountAndRemove(target: string): Promise<'removed' | 'target-left' | 'foreign'> {
+    if (!this.table.some((entry) => entry.target === target)) return 'foreign';
+    await this.unmount(target);
+    return fs.rmdir(target).then(
+      () => 'removed',
+      () => 'target-left',
+    );
+  }
+
+  deferredTeardown(): DeferredTeardown {
+    return { end: () => Promise.resolve() };
+  }
+
+  async names(directory: string, only: 'directories' | 'all'): Promise<string[]> {
+    try {
+      const entries = await fs.readdir(directory, { withFileTypes: true });
+      return entries.filter((entry) => only === 'all' || entry.isDirectory()).map(({ name }) => name);
+    } catch (error) {
+      throw systemError(error, 'list the directory');
+    }
   }
 
   async mounts(directory: string): Promise<MountEntry[]> {

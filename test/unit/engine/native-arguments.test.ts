@@ -44,6 +44,12 @@ const request: NativeTarRequest = {
   sparse: false,
   whiteoutsOf: undefined,
 };
+const assemble: NativeTarRequest = {
+  kind: 'assemble',
+  tarSplit: '/nothing',
+  directory: '/',
+  diffID: `sha256:${'0'.repeat(64)}`,
+};
 const broken = {
   get path(): string {
     throw new RangeError('thrown by a getter');
@@ -53,7 +59,11 @@ const broken = {
 const WRONG: readonly [what: string, argument: RegExp, call: () => unknown][] = [
   ...[-1, 0.5, NaN, 2 ** 31, 2 ** 32 + 1, Infinity, '1', undefined].map(
     (fd) =>
-      [`the descriptor ${String(fd)}`, /^fd /, () => addon.exportTar(request, fd)] as [string, RegExp, () => unknown],
+      [`the descriptor ${String(fd)}`, /^fd /, () => addon.exportTar(assemble, 'none', fd)] as [
+        string,
+        RegExp,
+        () => unknown,
+      ],
   ),
   [
     'a fractional length',

@@ -145,7 +145,7 @@ test('small files of many directories come in one call, and odd ones by their er
   execFileSync('mkfifo', [join(dir, 'one/fifo')]);
   execFileSync('ln', ['-s', '/etc/passwd', join(dir, 'two/size')]);
   execFileSync('ln', ['-s', dir, join(dir, 'link')]);
-  const rows = (await engine.readSmallFiles?.(dir, ['size', 'fifo'], 3)) ?? [];
+  const rows = await engine.readSmallFiles(dir, ['size', 'fifo'], 3);
   rows.sort((a, b) => (a.directory < b.directory ? -1 : 1));
   assert.deepEqual(rows, [
     { directory: 'one', files: ['123', { failed: 'EINVAL' }] },
@@ -155,17 +155,17 @@ test('small files of many directories come in one call, and odd ones by their er
 
 test('names of a directory come whole, links to directories not among the directories', async (t) => {
   const dir = tempDir(t);
-  assert.deepEqual(await engine.names?.(dir, 'all'), []);
+  assert.deepEqual(await engine.names(dir, 'all'), []);
   mkdirSync(join(dir, 'größe'));
   mkdirSync(join(dir, 'new\nline'));
   writeFileSync(join(dir, 'file'), '');
   execFileSync('ln', ['-s', dir, join(dir, 'link')]);
-  assert.deepEqual((await engine.names?.(dir, 'all'))?.sort(), ['file', 'größe', 'link', 'new\nline'].sort());
-  assert.deepEqual((await engine.names?.(dir, 'directories'))?.sort(), ['größe', 'new\nline'].sort());
+  assert.deepEqual((await engine.names(dir, 'all')).sort(), ['file', 'größe', 'link', 'new\nline'].sort());
+  assert.deepEqual((await engine.names(dir, 'directories')).sort(), ['größe', 'new\nline'].sort());
 });
 
 test('an unmount takes no keeper but one of the addon', async () => {
   const stranger = { end: () => Promise.resolve() };
-  await assert.rejects(async () => engine.unmountAndRemove?.('/nothing', 1, stranger), /teardown/);
-  assert.equal(await engine.unmountAndRemove?.('/nothing', 1, engine.deferredTeardown?.()), 'foreign');
+  await assert.rejects(async () => engine.unmountAndRemove('/nothing', 1, stranger), /teardown/);
+  assert.equal(await engine.unmountAndRemove('/nothing', 1, engine.deferredTeardown()), 'foreign');
 });

@@ -7,6 +7,7 @@ import { gunzipSync } from 'node:zlib';
 import type { ChainID, Digest } from '../../../src/digest.js';
 import type { BatchOp, StepsAround } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
+import { createJsEngine } from '../../../src/engine/js/index.js';
 import { LayerStoreError, systemError } from '../../../src/errors.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
 import { silentLogger } from '../../../src/util/logger.js';
@@ -250,7 +251,7 @@ test('pending records cannot be moved where renames fail with EXDEV', async (t) 
   const files = await openFileMetadataStore({
     directory,
     pendingMounts: `${directory}-pending`,
-    engine: { batch: runBatch },
+    engine: createJsEngine(),
     durability: 'relaxed',
     readOnly: false,
     logger: silentLogger,
@@ -259,6 +260,7 @@ test('pending records cannot be moved where renames fail with EXDEV', async (t) 
   mkdirSync(`${directory}-pending`);
   assert.equal(await files.canMovePending(), true);
   const engine = {
+    ...createJsEngine(),
     batch: async (ops: readonly BatchOp[]): Promise<void> => {
       if (!ops.some(({ op }) => op === 'rename')) return runBatch(ops);
       throw systemError(Object.assign(new Error('EXDEV'), { code: 'EXDEV', errno: -18, syscall: 'rename' }), 'rename');

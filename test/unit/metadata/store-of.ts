@@ -4,6 +4,7 @@ import type { ChainID, DiffID } from '../../../src/digest.js';
 import { createChainID } from '../../../src/digest.js';
 import type { BatchOp, Engine } from '../../../src/engine/engine.js';
 import { runBatch } from '../../../src/engine/js/batch.js';
+import { createJsEngine } from '../../../src/engine/js/index.js';
 import { openFileMetadataStore } from '../../../src/metadata/file-store.js';
 import type { FullMetadataStore, MetadataStore } from '../../../src/metadata/metadata-store.js';
 import { silentLogger } from '../../../src/util/logger.js';
@@ -28,7 +29,7 @@ export async function openAt(
   const steps: BatchOp[] = [];
   const { reader } = options;
   const engine: RecordEngine = {
-    ...(reader?.readSmallFiles === undefined ? {} : { readSmallFiles: reader.readSmallFiles.bind(reader) }),
+    readSmallFiles: (...request) => (reader ?? createJsEngine()).readSmallFiles(...request),
     async batch(ops: readonly BatchOp[]): Promise<void> {
       const failing = ops.findIndex((op) => options.fail?.(op) === true);
       // As a real engine does: what came before the failure is done and, where it made something, taken back.
