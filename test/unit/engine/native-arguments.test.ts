@@ -75,6 +75,7 @@ const WRONG: readonly [what: string, argument: RegExp, call: () => unknown][] = 
         length: 1.5,
         directory: '/',
         whiteouts: 'overlay',
+        privilege: 'full',
         limits: new Proxy({}, { get: () => 1 }),
       }),
   ],
