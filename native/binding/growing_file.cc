@@ -16,23 +16,23 @@ Result<void> GrowingFile::Open(const std::string& path) {
 }
 
 void GrowingFile::Grow(uint64_t readable) {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   readable_ = std::max(readable_, readable);
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 void GrowingFile::Stop(State state) {
-  const std::lock_guard lock(mutex_);
+  const sys::MutexLock lock(mutex_);
   // The end stays one; a cancellation comes over everything.
   if (state_ == State::kOpen || state == State::kClosed) state_ = state;
-  changed_.notify_one();
+  changed_.NotifyOne();
 }
 
 Result<size_t> GrowingFile::Read(std::span<uint8_t> into) {
   size_t wanted = 0;
   {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return state_ != State::kOpen || readable_ > position_; });
+    sys::MutexLock lock(mutex_);
+    while (state_ == State::kOpen && readable_ <= position_) changed_.Wait(lock);
     if (state_ == State::kClosed) return DataError(Fault::kCancelled, {});
     if (state_ == State::kFailed) return DataError(Fault::kSourceError, {});
     wanted = std::min<uint64_t>(into.size(), readable_ - position_);

@@ -2,10 +2,9 @@
 // Grow, End and Fail; one native thread calls Open, then Read; anyone calls Close. Owns its descriptor.
 #pragma once
 
-#include <condition_variable>
-#include <mutex>
 #include <string>
 
+#include "sys/mutex.h"
 #include "sys/stream.h"
 #include "sys/unique_fd.h"
 
@@ -34,10 +33,10 @@ class GrowingFile : public ByteSource {
   UniqueFd fd_;  // the reading thread's, with the two below
   std::string path_;
   uint64_t position_ = 0;
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable changed_;
-  uint64_t readable_ = 0;
-  State state_ = State::kOpen;
+  sys::Mutex mutex_;
+  sys::Condition changed_;
+  uint64_t readable_ LS_GUARDED_BY(mutex_) = 0;
+  State state_ LS_GUARDED_BY(mutex_) = State::kOpen;
 };
 
 }  // namespace layerstore::binding

@@ -273,7 +273,7 @@ test('build-image: an image out of a base, an RW layer and options', async (t) =
   assert.match(cli.ok('history', id), /more/);
 
   assert.match(cli.fails(1, 'build-image', '--base', 'none:1', 'box'), /no image "none:1"/);
-  assert.match(cli.fails(1, 'build-image', '--base', 'demo:1', '--name', 'A B', 'box'), /no image name/);
+  assert.match(cli.fails(1, 'build-image', '--base', 'demo:1', '--name', 'A B', 'box'), /not an image name/);
   assert.match(cli.fails(2, 'build-image', '--base', 'demo:1', 'app:1'), /is an image: give it as --base/);
   assert.match(cli.fails(2, 'build-image'), /needs --base IMAGE/);
   for (const wrong of [

@@ -92,7 +92,7 @@ for (const engine of ENGINES) {
           message: /belong to a user namespace: change them there/,
         });
       }
-      const again = inside(node(MAIN, root, engine, 'open')) as unknown;
+      const again = inside(node(MAIN, root, engine, 'open'));
       assert.deepEqual(again, { driver: 'overlay2', layers: 3, problems: [], box: ['new'] });
     });
 
