@@ -10,7 +10,7 @@ import { NAMESPACE, type Pair } from './daemons.js';
 
 export interface Agreement {
   readonly namespace?: string;
-  /** After a crash of either: a call that containerd did not hear the end of may have left a snapshot with us, until its next collection. */
+  /** Snapshots that containerd removed stay with us until its next collection, and after a crash of either a call that containerd did not hear the end of may have left one. */
   readonly orphans?: boolean;
 }
 

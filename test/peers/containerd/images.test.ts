@@ -100,7 +100,8 @@ describe('containerd on our snapshots', () => {
       if (differ) await assertLayers(pair.root, image);
 
       assert.equal(await pair.ctr('run', '--snapshotter', SNAPSHOTTER, NAME, 'box'), 'hello');
-      await assertAgree(pair);
+      // The view is removed on our side by containerd's next collection, whenever that is.
+      await assertAgree(pair, { orphans: true });
       // The difference is made by containerd's own differ: ours says that it makes none.
       const path = join(tempDir(t, 'diff'), 'diff.tar');
       pair.ctrTo(path, 'snapshots', '--snapshotter', SNAPSHOTTER, 'diff', '--media-type', TAR, 'box');
