@@ -103,7 +103,8 @@ std::vector<std::pair<std::string, double>> Measure(size_t depth) {
   });
   measure("verify", [&]() -> Result<void> {
     LS_ASSIGN(const std::vector<tree::TreeProblem> problems,
-              tree::VerifyTree({scratch / "layer.json.gz", scratch / "layer", tree::Whiteouts::kOverlay, diff_id, 0},
+              tree::VerifyTree({scratch / "layer.json.gz", scratch / "layer", tree::Whiteouts::kOverlay,
+                                tree::Privilege::kFull, diff_id, 0},
                                cancel));
     CHECK_EQ(problems.size(), 0U);
     return {};

@@ -8,6 +8,7 @@
 #include "sys/thread.h"
 #include "test/layer_fixture.h"
 #include "test/tar_build.h"
+#include "tree/verify.h"
 
 using namespace layerstore;
 using namespace layerstore::test;
@@ -372,6 +373,35 @@ void TestEnds() {
 
 }  // namespace
 
+// What a maker without full privilege leaves out is in the record alone; root can make devices whatever it is asked.
+void TestPrivileges() {
+  const std::string tar = Archive({
+      {.name = "su", .data = "x", .mode = 04755, .uid = 7, .gid = 8},
+      {.name = "sealed", .data = "x", .mode = 0},
+      {.name = "closed/", .type = '5', .mode = 0500},
+      {.name = "attr", .data = "x", .pax = {{"SCHILY.xattr.user.a", "1"}, {"SCHILY.xattr.trusted.b", "2"}}},
+  });
+  for (const tree::Privilege privilege : {tree::Privilege::kNamespace, tree::Privilege::kNone}) {
+    Scratch scratch;
+    unpack::IngestRequest request;
+    request.privilege = privilege;
+    const unpack::IngestResult result = Exact(scratch, tar, "privileges", request);
+    const std::string tree = scratch.tree() + "/";
+    const bool none = privilege == tree::Privilege::kNone;
+    CHECK_EQ(result.ignored_xattrs, 1U);
+    CHECK_EQ(result.ignored_owners, none ? 4U : 0U);
+    CHECK_EQ(Stat(tree + "su").st_uid, none ? geteuid() : 7U);
+    CHECK_EQ(Stat(tree + "su").st_mode, mode_t{S_IFREG} | (none ? 0755U : 04755U));
+    CHECK_EQ(Stat(tree + "sealed").st_mode, mode_t{S_IFREG} | (none ? 0400U : 0U));
+    CHECK_EQ(Stat(tree + "closed").st_mode, mode_t{S_IFDIR} | (none ? 0700U : 0500U));
+    for (const tree::Privilege reader : {privilege, tree::Privilege::kFull}) {
+      const auto problems = tree::VerifyTree(
+          {scratch.record(), scratch.tree(), tree::Whiteouts::kOverlay, reader, result.diff_id, 0}, kNever);
+      CHECK(problems.ok() && problems->empty() == (reader == privilege));
+    }
+  }
+}
+
 int main() {
   const size_t descriptors = OpenDescriptors();
   CHECK_OK(sys::Thread::Start([] {}));  // with the first thread sanitizers start their own
@@ -383,6 +413,7 @@ int main() {
   TestUnreadable();
   TestRecordedNames();
   TestImpliedModes();
+  TestPrivileges();
   TestSamples();
   TestEnds();
   TestCorpus();

@@ -152,7 +152,8 @@ void OverlayDifference() {
     StringSink again;
     CHECK_OK(pack::Assemble({sealing.tar_split_path, directory, digest}, again, kNever));
     CHECK(again.text == tar);
-    auto problems = tree::VerifyTree({sealing.tar_split_path, directory, tree::Whiteouts::kOverlay, digest, 0}, kNever);
+    auto problems = tree::VerifyTree(
+        {sealing.tar_split_path, directory, tree::Whiteouts::kOverlay, tree::Privilege::kFull, digest, 0}, kNever);
     CHECK_OK(problems);
     for (const tree::TreeProblem& problem : *problems) {
       std::fprintf(stderr, "%s: %s, expected %s, found %s\n", problem.path.c_str(), problem.what.c_str(),

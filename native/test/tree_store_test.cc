@@ -147,8 +147,9 @@ Stored Store(const Scratch& scratch, const std::string& name) {
 }
 
 std::string Problems(const Stored& stored) {
-  auto problems =
-      tree::VerifyTree({stored.record, stored.directory, tree::Whiteouts::kOverlay, stored.result.diff_id, 0}, kNever);
+  auto problems = tree::VerifyTree(
+      {stored.record, stored.directory, tree::Whiteouts::kOverlay, tree::Privilege::kFull, stored.result.diff_id, 0},
+      kNever);
   CHECK_OK(problems);
   if (!problems.ok()) return "";
   std::string text;
@@ -259,7 +260,7 @@ void RecordsAreHostile() {
     auto summary = pack::Assemble({record, tree, {}}, sink, kNever);
     Report(!summary.ok() && summary.error().fault == Fault::kCorrupt, __FILE__, __LINE__, line.substr(0, 100));
     Report(sink.text.empty(), __FILE__, __LINE__, "bytes of " + line.substr(0, 100));
-    auto problems = tree::VerifyTree({record, tree, tree::Whiteouts::kOverlay, {}, 0}, kNever);
+    auto problems = tree::VerifyTree({record, tree, tree::Whiteouts::kOverlay, tree::Privilege::kFull, {}, 0}, kNever);
     Report(problems.ok() && !problems->empty(), __FILE__, __LINE__, "verify " + line.substr(0, 100));
   }
   // Not gzip, cut gzip, nothing, a directory.
