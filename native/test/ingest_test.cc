@@ -396,7 +396,7 @@ void TestPrivileges() {
     CHECK_EQ(Stat(tree + "closed").st_mode, mode_t{S_IFDIR} | (none ? 0700U : 0500U));
     for (const tree::Privilege reader : {privilege, tree::Privilege::kFull}) {
       const auto problems = tree::VerifyTree(
-          {scratch.record(), scratch.tree(), tree::Whiteouts::kOverlay, reader, result.diff_id, 0}, kNever);
+          {scratch.record(), scratch.tree(), tree::Whiteouts::kOverlay, reader, result.diff_id, 0}, CancelToken());
       CHECK(problems.ok() && problems->empty() == (reader == privilege));
     }
   }
