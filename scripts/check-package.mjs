@@ -22,7 +22,7 @@ const run = (command, args, cwd = project) =>
   execFileSync(command, args, { cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
 
 const ALLOWED =
-  /^(dist\/|native\/|prebuilds\/|report-page\/[a-z-]+\.(js|css)$|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
+  /^(dist\/|native\/|prebuilds\/|proto\/[a-z]+\.proto$|report-page\/[a-z-]+\.(js|css)$|scripts\/install\.mjs$|package\.json$|binding\.gyp$|README\.md$|LICENSE$|CHANGELOG\.md$)/;
 const REFUSED = /^native\/(test|fuzz)\/|\.test\.|\.tsbuildinfo$/;
 
 try {
@@ -82,6 +82,21 @@ try {
   );
   show(`ESM: ${run(process.execPath, ['use.mjs']).trim()}`);
   writeFileSync(
+    join(project, 'containerd.mjs'),
+    `import { openStore } from 'layerstore';
+     import { serveContainerd } from 'layerstore/containerd';
+     import { mkdtemp, rm } from 'node:fs/promises';
+     const root = await mkdtemp(${JSON.stringify(join(work, 'root-'))});
+     const store = await openStore({ root, driver: 'vfs' });
+     const error = await serveContainerd({ store, address: root + '/s' }).then(() => undefined, (reason) => reason);
+     await store.close();
+     await rm(root, { recursive: true });
+     if (error?.code !== 'ERR_NOT_SUPPORTED') throw new Error('expected ERR_NOT_SUPPORTED without gRPC, got ' + error);
+     console.log(error.message);`,
+  );
+  if (process.platform === 'linux')
+    show(`containerd without gRPC: ${run(process.execPath, ['containerd.mjs']).trim()}`);
+  writeFileSync(
     join(project, 'use.cjs'),
     `const { parseDigest } = require('layerstore'); console.log(typeof parseDigest);`,
   );
@@ -117,9 +132,10 @@ try {
   writeFileSync(
     join(project, 'types.ts'),
     `import { openStore, type Store } from 'layerstore';
+     import { serveContainerd } from 'layerstore/containerd';
      import { metadataStoreSuite } from 'layerstore/testing';
      export async function open(root: string): Promise<Store> { return openStore({ root, durability: 'relaxed' }); }
-     export { metadataStoreSuite };`,
+     export { metadataStoreSuite, serveContainerd };`,
   );
   for (const [module, moduleResolution] of [
     ['nodenext', 'nodenext'],
