@@ -1,4 +1,5 @@
 /** Small helpers over `node:fs` that both drivers need. */
+import { lstatSync, type Stats } from 'node:fs';
 import { lstat, opendir } from 'node:fs/promises';
 import type { Engine } from '../engine/engine.js';
 import { LayerStoreError, systemError } from '../errors.js';
@@ -19,8 +20,7 @@ export function isMissing(error: unknown, path: string): boolean {
 /** What the entry itself is; `undefined` where there is none. */
 export async function kindOf(path: string): Promise<'directory' | 'file' | 'other' | undefined> {
   try {
-    const found = await lstat(path);
-    return found.isDirectory() ? 'directory' : found.isFile() ? 'file' : 'other';
+    return kindIn(await lstat(path));
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw systemError(error, 'look at');
@@ -29,7 +29,27 @@ export async function kindOf(path: string): Promise<'directory' | 'file' | 'othe
 
 /** ERR_LAYER_CORRUPT unless `path` itself is a directory: behind a link in its place lie files that are not the store's. */
 export async function requireDirectory(path: string): Promise<void> {
-  const kind = await kindOf(path);
+  checkDirectory(path, await kindOf(path));
+}
+
+/**
+ * {@link requireDirectory} without a promise, which costs many times what the look itself does: for the few directories of
+ * a layer that is being mounted. They were made or used a moment ago, so the kernel has them in memory.
+ */
+export function requireDirectorySync(path: string): void {
+  try {
+    checkDirectory(path, kindIn(lstatSync(path, { throwIfNoEntry: false })));
+  } catch (error) {
+    throw systemError(error, 'look at');
+  }
+}
+
+function kindIn(found: Stats | undefined): 'directory' | 'file' | 'other' | undefined {
+  if (found === undefined) return undefined;
+  return found.isDirectory() ? 'directory' : found.isFile() ? 'file' : 'other';
+}
+
+function checkDirectory(path: string, kind: 'directory' | 'file' | 'other' | undefined): void {
   if (kind === 'directory') return;
   throw new LayerStoreError(
     'ERR_LAYER_CORRUPT',

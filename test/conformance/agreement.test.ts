@@ -158,6 +158,13 @@ const owned = (uid: number, gid = 0): Row => ({ layer: [file('f', 'x', { uid, gi
 const xattr = (name: string, of: TarEntry): Row => ({ layer: [pax({ [`SCHILY.xattr.${name}`]: 'v' }), of] });
 const plain = file('f', 'x');
 const fifo: TarEntry = { name: 'p', type: '6' };
+/** As the kernel keeps an ACL: version 2, then tag, rights and id of each entry; one that says what mode 0644 says. */
+const ACL = Buffer.from('0200000001000600ffffffff04000400ffffffff20000400ffffffff', 'hex');
+/** With an entry for the user 4, and a mask. */
+const OTHER_ACL = Buffer.from(
+  '0200000001000700ffffffff02000500040000000400' + '0500ffffffff10000700ffffffff20000000ffffffff',
+  'hex',
+);
 
 const ROWS: Record<string, Row> = {
   'a uid of -1': { ...owned(-1), ignoredOwners: 1 },
@@ -193,6 +200,35 @@ const ROWS: Record<string, Row> = {
   },
   'capabilities that are none': { ...xattr('security.capability', plain), code: 'ERR_SYSTEM' },
   'an ACL that is none': { ...xattr('system.posix_acl_access', plain), code: 'ERR_SYSTEM' },
+  'a hard link with another mode to a file with an ACL': {
+    layer: [pax({ 'SCHILY.xattr.system.posix_acl_access': ACL }), plain, { ...hard('h', 'f'), mode: 0o755 }],
+  },
+  'a hard link to a file with an ACL, whose entry comes again': {
+    layer: [pax({ 'SCHILY.xattr.system.posix_acl_access': ACL }), plain, { ...hard('h', 'f'), mode: 0o755 }, plain],
+  },
+  'a hard link with the mode that a file had before its ACL': {
+    layer: [
+      pax({ 'SCHILY.xattr.system.posix_acl_access': ACL }),
+      { ...plain, mode: 0o755 },
+      { ...hard('h', 'f'), mode: 0o755 },
+    ],
+  },
+  'a directory with an ACL, then again with another mode': {
+    layer: [
+      pax({ 'SCHILY.xattr.system.posix_acl_access': ACL }),
+      directory('d'),
+      { ...directory('d'), mode: 0o711 },
+      file('d/f', 'x'),
+    ],
+  },
+  'a directory with an ACL, then again with another ACL': {
+    layer: [
+      pax({ 'SCHILY.xattr.system.posix_acl_access': ACL }),
+      directory('d'),
+      pax({ 'SCHILY.xattr.system.posix_acl_access': OTHER_ACL }),
+      directory('d'),
+    ],
+  },
   'a hard link to a link with another owner': { layer: [link('s', 't'), { ...hard('h', 's'), uid: 5, gid: 6 }] },
   'a hard link to a link with another time': { layer: [link('s', 't'), { ...hard('h', 's'), mtime: 77 }] },
   'a hard link to a file with another owner, mode and time': {

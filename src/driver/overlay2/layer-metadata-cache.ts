@@ -11,7 +11,7 @@ import { LayerStoreError, systemError } from '../../errors.js';
 import { mapConcurrent } from '../../util/concurrent.js';
 import { quote } from '../../util/quote.js';
 import { noSuchLayer } from '../context.js';
-import { hasErrno, kindOf, readRecord, requireDirectory } from '../files.js';
+import { hasErrno, kindOf, readRecord, requireDirectory, requireDirectorySync } from '../files.js';
 import {
   corrupt,
   isLinkID,
@@ -99,7 +99,9 @@ export class LayerMetadataCache {
   /** {@link checkTrees} for a mount: what lies below is looked at once, since a mount must not cost more with each layer below. */
   async checkStack(id: string, lower: Lower | undefined): Promise<void> {
     const below = lowerPaths(lower, (each) => each.id).filter((each) => !this.#checked.has(each));
-    await this.checkTrees(id, ...below);
+    requireDirectorySync(this.#layout.directory(id));
+    requireDirectorySync(this.#layout.diff(id));
+    await this.checkTrees(...below);
     for (const each of below) this.#checked.add(each);
   }
 

@@ -11,7 +11,7 @@ import { errorFields } from '../../util/logger.js';
 import { quote } from '../../util/quote.js';
 import { Rollback } from '../../util/rollback.js';
 import { type DriverContext, isLayerID } from '../context.js';
-import { hasErrno, requireDirectory } from '../files.js';
+import { hasErrno, requireDirectory, requireDirectorySync } from '../files.js';
 import type { LiveMount } from '../graph-driver.js';
 import { contextOption, type MountProfile } from '../options.js';
 import { DeferredTeardowns } from './deferred-teardown.js';
@@ -226,7 +226,7 @@ export class OverlayMounts {
     const { id } = layer;
     if (writable) await this.#layers.checkStack(id, layer.lower);
     else await this.#layers.checkTrees(id, ...lowerPaths(layer.lower, (lower) => lower.id));
-    if (writable) await requireDirectory(this.#layout.work(id));
+    if (writable) requireDirectorySync(this.#layout.work(id));
     const mount = this.#request(layer, label, writable);
     const { target } = mount;
     const device = writable && this.#volatile.concerns(id) ? undefined : await this.#mountAtOnce(mount);

@@ -12,7 +12,7 @@ import type { TarEntry } from '../../tar/reader.js';
 import type { Privilege, WhiteoutForm } from '../engine.js';
 import { chmodEntry, makeNodeAt } from './directory.js';
 import * as fs from './fs.js';
-import { DEFAULT_ACL, isKeptXattr, mayStandIn, NO_ID, type XattrTarget } from './names.js';
+import { ACCESS_ACL, DEFAULT_ACL, isKeptXattr, mayStandIn, NO_ID, type XattrTarget } from './names.js';
 import { removeDirectory } from './remove.js';
 import type { Place, TreeRoot, WalkRules } from './tree-root.js';
 import { setSupportedXattrs, type Xattr, type XattrItem } from './xattr.js';
@@ -73,6 +73,8 @@ export class TreeWriter {
   #whiteoutNode: string | undefined;
   #xattrs: XattrItem[] = [];
   #xattrBytes = 0;
+  /** An access ACL waits to be set, which sets the bits of the mode too: a mode that a later entry sets must come after it. */
+  #aclWaits = false;
   #size = 0;
   #ignoredXattrs = 0;
   #viaLink = false;
@@ -158,6 +160,10 @@ export class TreeWriter {
       const { real } = place;
       const existing = await this.#existing(place);
       if (existing?.isDirectory() === true) {
+        if (this.#aclWaits) {
+          await this.#pool.drain();
+          await this.#flushXattrs();
+        }
         // It stays, with what is in it; the record must not name it twice.
         const implied = this.#implied.delete(real);
         if (!implied && this.#madeHere(real)) await this.#options.onReplaced(real, undefined, 0);
@@ -233,6 +239,7 @@ export class TreeWriter {
     return this.#at(path, async (place) => {
       // What the file's own entry still has to set must not come after what the link's entry sets.
       await this.#pool.drain();
+      if (this.#aclWaits) await this.#flushXattrs();
       const stat = await atTarget(async (target) => {
         const found = await this.#existing(target);
         if (found === undefined || found.isDirectory() || this.#hides(found) || !this.#madeHere(target.real)) {
@@ -568,12 +575,14 @@ export class TreeWriter {
     if (xattrs.length === 0) return;
     this.#xattrs.push({ path: path === '' ? '.' : path, xattrs });
     for (const [name, value] of xattrs) this.#xattrBytes += name.length + value.length;
+    if (xattrs.some(([name]) => name === ACCESS_ACL)) this.#aclWaits = true;
   }
 
   async #flushXattrs(): Promise<void> {
     const items = this.#xattrs;
     this.#xattrs = [];
     this.#xattrBytes = 0;
+    this.#aclWaits = false;
     this.#ignoredXattrs += await setSupportedXattrs(items, this.#root, this.#options.signal);
   }
 
