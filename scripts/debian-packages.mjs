@@ -20,6 +20,7 @@ export const GROUPS = {
     'btrfs-progs': 'crash tests on btrfs',
     e2fsprogs: 'crash tests on ext4',
     'libcap2-bin': 'file capabilities',
+    uidmap: 'user namespaces without being root',
     zstd: 'makes zstd layers',
     pigz: 'makes gzip layers',
     jq: 'reads image configurations',
