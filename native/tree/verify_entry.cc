@@ -326,7 +326,9 @@ Result<void> EntryCheck::Check(const tarsplit::TarView::Item& item) {
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   const bool hard_link = header.type == tar::Type::kHardLink;
   const bool seen = there && Seen(st.st_ino, hard_link);
-  if (names_.Unsure(clean)) {
+  // Or its directory was whited out since, and another entry made a directory of the name, for what lies below it.
+  const bool taken = there && S_ISDIR(st.st_mode) && header.type != tar::Type::kDirectory && names_.Implied(clean);
+  if (taken || names_.Unsure(clean)) {
     linked_.erase(clean);
     if (hard_link) LostLink(header, clean);
     return {};

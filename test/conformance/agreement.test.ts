@@ -73,6 +73,17 @@ const ODD: Record<string, TarEntry[]> = {
   'a whiteout, then something below': [file('.wh.a'), file('a/b', 'y')],
   'a file, then its whiteout': [file('a', 'x'), file('.wh.a')],
   'a file, its whiteout, the file': [file('a', 'x'), file('.wh.a'), file('a', 'zz')],
+  'a file, the whiteout of its directory, then something below its name': [
+    file('d/e'),
+    file('.wh.d'),
+    file('d/e/f', 'x'),
+  ],
+  'a hard link, the whiteout of its directory, then something below its name': [
+    file('a', 'x'),
+    hard('d/e', 'a'),
+    file('.wh.d'),
+    file('d/e/f', 'x'),
+  ],
   'a whiteout twice': [file('.wh.a'), file('.wh.a')],
   'a whiteout with content': [file('.wh.a', 'content')],
   'whiteouts of other owners': [file('.wh.a', '', { uid: 7, gid: 8 }), file('.wh.b')],

@@ -252,7 +252,9 @@ class Verification {
     if (kind.kind === 'dropped' || path === '') return;
     const stat = await this.#layer.lstat(path);
     const seen = stat !== undefined && this.#seen(stat.ino, entry.type === '1');
-    if (this.#unsure.has(path)) {
+    // Or its directory was whited out since, and another entry made a directory of the name, for what lies below it.
+    const taken = stat?.isDirectory() === true && entry.type !== '5' && this.#implied.has(path);
+    if (taken || this.#unsure.has(path)) {
       this.#linked.delete(path);
       if (entry.type === '1') await this.#lostLink(path, entry);
       return;
