@@ -2,12 +2,11 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { constants, userInfo } from 'node:os';
+import { commandPath } from '../../engine/js/command.js';
 import { LayerStoreError } from '../../index.js';
 import type { Command } from '../command.js';
 
-/** Where the system's commands lie; PATH is the caller's and not asked. */
-const FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin'];
-/** The commands that it takes, and the Debian package of each. */
+/** The programs that it runs, and the Debian package of each. */
 const NEEDED = { unshare: 'util-linux', newuidmap: 'uidmap', newgidmap: 'uidmap' } as const;
 
 export const unshare: Command = {
@@ -24,17 +23,24 @@ export const unshare: Command = {
   async run(_context, words) {
     const command = words.length === 0 ? [process.env['SHELL'] ?? '/bin/sh'] : words;
     requireRanges();
-    const [path] = (Object.keys(NEEDED) as (keyof typeof NEEDED)[]).map(requireProgram);
-    return runToItsEnd(path ?? '', ['--user', '--map-root-user', '--map-auto', '--mount', '--', ...command]);
+    for (const helper of ['newuidmap', 'newgidmap'] as const) requireProgram(helper);
+    return runToItsEnd(requireProgram('unshare'), [
+      '--user',
+      '--map-root-user',
+      '--map-auto',
+      '--mount',
+      '--',
+      ...command,
+    ]);
   },
 };
 
 function requireProgram(name: keyof typeof NEEDED): string {
-  const path = FOLDERS.map((folder) => `${folder}/${name}`).find((each) => existsSync(each));
+  const path = commandPath(name);
   if (path !== undefined) return path;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',
-    `cannot make a user namespace: the program "${name}" is in none of ${FOLDERS.join(', ')}; install it (Debian's package ${NEEDED[name]})`,
+    `cannot make a user namespace: the system has no program "${name}"; install it (Debian's package ${NEEDED[name]})`,
   );
 }
 
