@@ -1,6 +1,6 @@
 /** Where a store lies when nobody says it. */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { inUserNamespace } from '../util/user-namespace.js';
 
 /** The root of the machine's own store. */
 export const SYSTEM_ROOT = '/var/lib/layerstore';
@@ -15,10 +15,5 @@ export function defaultRoot(env: Readonly<Record<string, string | undefined>>): 
 }
 
 function isMachineRoot(): boolean {
-  if (process.geteuid?.() !== 0) return false;
-  try {
-    return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'));
-  } catch {
-    return true; // a kernel without user namespaces
-  }
+  return process.geteuid?.() === 0 && !inUserNamespace();
 }

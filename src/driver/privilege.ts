@@ -4,25 +4,20 @@
  *
  * `<root>/layerstore/privilege` holds it, one word and a newline; without the file it is `full`.
  */
-import { readFile } from 'node:fs/promises';
-import { LayerStoreError, type LayerStoreErrorDetails } from '../errors.js';
-import type { BatchOp, Privilege, WhiteoutForm } from '../engine/engine.js';
+import { LayerStoreError, type LayerStoreErrorDetails, systemError } from '../errors.js';
+import type { Privilege, WhiteoutForm } from '../engine/engine.js';
+import { writeFileAtomic } from '../util/atomic-file.js';
 import { quote } from '../util/quote.js';
+import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 import type { DriverContext } from './context.js';
-import { hasErrno, readRecord } from './files.js';
+import { hasErrno } from './files.js';
 
 const MARK_BYTES = 32;
-
-/** Whether this process runs in a user namespace that is not the machine's first one (user_namespaces(7)). */
-export async function inUserNamespace(): Promise<boolean> {
-  const map = await readFile('/proc/self/uid_map', 'utf8').catch(() => ''); // a kernel without user namespaces
-  return map !== '' && !/^\s*0\s+0\s+4294967295\s*$/.test(map);
-}
 
 /** What the layers below `root` were made with; `undefined` where the root does not say. */
 export async function readPrivilege(root: string): Promise<Exclude<Privilege, 'full'> | undefined> {
   const path = markOf(root);
-  const word = (await readRecord(path, MARK_BYTES))?.trimEnd();
+  const word = await readMark(root, path);
   if (word === undefined || word === 'namespace' || word === 'none') return word;
   throw new LayerStoreError(
     'ERR_NOT_SUPPORTED',
@@ -31,15 +26,27 @@ export async function readPrivilege(root: string): Promise<Exclude<Privilege, 'f
   );
 }
 
-/** Writes the mark of a root without layers; `<root>/layerstore` exists. */
-export async function writePrivilege({ root, engine, durability, privilege }: DriverContext): Promise<void> {
+async function readMark(root: string, path: string): Promise<string | undefined> {
+  try {
+    return (await readRegularFile(path, MARK_BYTES))?.toString('latin1').trimEnd();
+  } catch (error) {
+    if (!(error instanceof NotRegularError)) throw systemError(error, 'read what the layers were made with');
+    throw new LayerStoreError(
+      'ERR_LAYER_CORRUPT',
+      `cannot tell what the layers below "${root}" were made with: "${path}" ${error.message}; restore the file`,
+      { path },
+    );
+  }
+}
+
+/** Writes the mark of a root without layers, whole or not at all: a torn one would keep the root shut. `<root>/layerstore` exists. */
+export async function writePrivilege({ root, durability, privilege }: DriverContext): Promise<void> {
   if (privilege === 'full' || (await readPrivilege(root)) === privilege) return;
-  const path = markOf(root);
-  const sync = [path, `${root}/layerstore`].map((each): BatchOp => ({ op: 'fsync', path: each }));
-  await engine.batch([
-    { op: 'write', path, mode: 0o600, data: `${privilege}\n` },
-    ...(durability === 'strict' ? sync : []),
-  ]);
+  try {
+    await writeFileAtomic(markOf(root), `${privilege}\n`, { mode: 0o600, sync: durability === 'strict' });
+  } catch (error) {
+    throw systemError(error, 'write what the layers are made with', 'give a data root that this user may write to');
+  }
 }
 
 /** How overlayfs finds whiteouts and opaque directories: without full privilege only by attributes of `user.` (`userxattr`). */

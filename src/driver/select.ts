@@ -4,6 +4,7 @@ import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { formatValue } from '../util/quote.js';
+import { inUserNamespace } from '../util/user-namespace.js';
 import { adaptDriver } from './adapt.js';
 import { type DriverContext, isLayerID } from './context.js';
 import type { Driver } from './driver.js';
@@ -13,7 +14,7 @@ import type { GraphDriver } from './graph-driver.js';
 import { checkUserXattr, mountProfile, type Overlay2Options, parseDriverOptions } from './options.js';
 import { Overlay2Driver, refuseSize } from './overlay2/driver.js';
 import { Layout, LINK_DIRECTORY } from './overlay2/layout.js';
-import { inUserNamespace, readPrivilege, whiteoutsOf, writePrivilege } from './privilege.js';
+import { readPrivilege, whiteoutsOf, writePrivilege } from './privilege.js';
 import { probeOverlay, sameFileSystem } from './probe.js';
 import { isScratch } from './tree-removal.js';
 import { VfsDriver, vfsHome } from './vfs/driver.js';
@@ -21,12 +22,12 @@ import { VfsDriver, vfsHome } from './vfs/driver.js';
 export interface OpenDriverOptions {
   /** An existing directory, absolute. */
   root: string;
-  driver?: 'overlay2' | 'vfs' | 'auto' | GraphDriver;
-  driverOptions?: Readonly<Record<string, string>>;
+  driver: 'overlay2' | 'vfs' | 'auto' | GraphDriver;
+  driverOptions: Readonly<Record<string, string>>;
   engine: Engine;
   durability: 'strict' | 'relaxed';
   readOnly: boolean;
-  acceptVolatile?: boolean;
+  acceptVolatile: boolean;
   logger: LoggerLike;
 }
 
@@ -44,7 +45,7 @@ const HOMES: Readonly<Record<string, string>> = {
  * ERR_NOT_SUPPORTED: what is asked for, or has layers here, does not work here; the message says why.
  */
 export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
-  const { driver = 'auto', driverOptions = {} } = options;
+  const { driver, driverOptions } = options;
   if (typeof driver === 'object') {
     if (Object.keys(driverOptions).length === 0) return adaptDriver(driver, options);
     throw invalidArgument(`driverOptions are for drivers of this package: give them to "${driver.name}" itself`);
@@ -56,7 +57,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
   }
   const parsed = parseDriverOptions(driverOptions);
   const withState = await driversWithState(options.root);
-  const namespace = await inUserNamespace();
+  const namespace = inUserNamespace();
   const privilege = await privilegeOf(options.root, withState, namespace, parsed.ignoreChownErrors);
   if (privilege === 'namespace' && !namespace && !options.readOnly) {
     throw new LayerStoreError(
@@ -69,7 +70,7 @@ export async function openDriver(options: OpenDriverOptions): Promise<Driver> {
     engine: options.engine,
     durability: options.durability,
     readOnly: options.readOnly,
-    acceptVolatile: options.acceptVolatile ?? false,
+    acceptVolatile: options.acceptVolatile,
     logger: options.logger,
     privilege,
     ownersShifted: privilege === 'namespace' && !namespace,

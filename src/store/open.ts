@@ -7,7 +7,6 @@ import { LayerStoreError, systemError } from '../errors.js';
 import { adaptMetadataStore, type Journal } from '../metadata/adapt.js';
 import { openFileMetadataStore } from '../metadata/file-store.js';
 import type { FullMetadataStore, MetadataStore } from '../metadata/metadata-store.js';
-import { defined } from '../util/defined.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields, type LoggerLike, silentLogger } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -109,7 +108,7 @@ async function build(given: StoreOptions, root: string, logger: LoggerLike, back
   const driver = await openDriver({
     root,
     driver: given.driver ?? 'auto',
-    ...defined({ driverOptions: given.driverOptions }),
+    driverOptions: given.driverOptions ?? {},
     engine,
     durability,
     readOnly,

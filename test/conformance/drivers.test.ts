@@ -12,7 +12,16 @@ for (const engineName of ['native', 'js'] as const) {
       engine,
       scratch: '/var/tmp',
       factory: (root) =>
-        openDriver({ root, driver, engine, durability: 'relaxed', readOnly: false, logger: silentLogger }),
+        openDriver({
+          root,
+          driver,
+          driverOptions: {},
+          engine,
+          durability: 'relaxed',
+          readOnly: false,
+          acceptVolatile: false,
+          logger: silentLogger,
+        }),
     });
   }
 }

@@ -56,6 +56,8 @@ export function prepare(t: TestContext, engine: Engine, root = tempDir(t, 'drive
       readOnly: false,
       logger,
       driver: 'overlay2',
+      driverOptions: {},
+      acceptVolatile: false,
       ...change,
     })) as FullDriver;
   return { root, logged, open };

@@ -10,7 +10,16 @@ import { silentLogger } from '../../src/util/logger.js';
 
 const [root, engineName] = process.argv.slice(2) as [string, 'native' | 'js'];
 const engine = await openEngine({ engine: engineName });
-const options = { root, engine, durability: 'strict', readOnly: false, logger: silentLogger } as const;
+const options = {
+  root,
+  driver: 'auto',
+  driverOptions: {},
+  engine,
+  durability: 'strict',
+  readOnly: false,
+  acceptVolatile: false,
+  logger: silentLogger,
+} as const;
 
 const failureOf = async (work: Promise<unknown>): Promise<LayerStoreError> => {
   try {

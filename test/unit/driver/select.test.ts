@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { GraphDriver } from '../../../src/driver/graph-driver.js';
@@ -23,6 +24,9 @@ function setup(t: TestContext): {
   const open = (more: Partial<OpenDriverOptions> = {}): Promise<GraphDriver> =>
     openDriver({
       root,
+      driver: 'auto',
+      driverOptions: {},
+      acceptVolatile: false,
       engine: asEngine(engine),
       durability: 'strict',
       readOnly: false,
@@ -111,4 +115,77 @@ test('a root that cannot hold a driver says so', async (t) => {
   for (const driver of ['overlay2', 'vfs', 'auto'] as const) {
     await assert.rejects(open({ root: file, driver }), { code: 'ERR_SYSTEM', errnoName: 'ENOTDIR' }, driver);
   }
+});
+
+test('the mark of what the layers were made with is read only where it is a file of a known word', async (t) => {
+  const { root, open } = setup(t);
+  mkdirSync(join(root, 'layerstore'));
+  const mark = join(root, 'layerstore/privilege');
+  const elsewhere = join(root, 'elsewhere');
+  writeFileSync(elsewhere, 'none\n');
+  for (const [what, make, code, message] of [
+    ['FIFO', () => execFileSync('mkfifo', [mark]), 'ERR_LAYER_CORRUPT', /is not a regular file; restore the file/],
+    ['link', () => symlinkSync(elsewhere, mark), 'ERR_LAYER_CORRUPT', /is a symbolic link; restore the file/],
+    ['directory', () => mkdirSync(mark), 'ERR_LAYER_CORRUPT', /restore the file/],
+    ['long', () => writeFileSync(mark, 'none\n'.repeat(100)), 'ERR_LAYER_CORRUPT', /holds more than 32 bytes/],
+    ['empty', () => writeFileSync(mark, ''), 'ERR_NOT_SUPPORTED', /says ""/],
+    ['word', () => writeFileSync(mark, 'some\n'), 'ERR_NOT_SUPPORTED', /says "some".*newer version/],
+  ] as const) {
+    make();
+    for (const readOnly of [false, true]) await assert.rejects(open({ readOnly }), { code, message }, what);
+    rmSync(mark, { recursive: true });
+  }
+  writeFileSync(mark, 'none\n');
+  const driver = await open();
+  assert.equal(Object.fromEntries(driver.status())['Privilege'], 'none');
+});
+
+test('userxattr and the mount options that the kernel refuses beside it', async (t) => {
+  const { root, open } = setup(t);
+  mkdirSync(join(root, 'layerstore'));
+  writeFileSync(join(root, 'layerstore/privilege'), 'none\n');
+  for (const [mountopt, refused] of [
+    ['metacopy=on', 'metacopy=on'],
+    ['redirect_dir=on', 'redirect_dir=on'],
+    ['redirect_dir=off', 'redirect_dir=off'],
+    ['nodev,redirect_dir=follow', 'redirect_dir=follow'],
+  ] as const) {
+    await assert.rejects(open({ driver: 'overlay2', driverOptions: { 'overlay2.mountopt': mountopt } }), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: new RegExp(`has "${refused}", which the kernel does not take.*omit it`),
+    });
+  }
+  for (const mountopt of ['', 'metacopy=off', 'redirect_dir=nofollow', 'nodev,xino=off']) {
+    // The trial mount is what fails then.
+    await assert.rejects(open({ driver: 'overlay2', driverOptions: { 'overlay2.mountopt': mountopt } }), {
+      code: 'ERR_NOT_SUPPORTED',
+      message: /EPERM/,
+    });
+  }
+});
+
+test('owners are ignored from the first layer on, or not at all', async (t) => {
+  const driverOptions = { ignore_chown_errors: 'true' };
+  const privilegeOf = (driver: GraphDriver): string | undefined => Object.fromEntries(driver.status())['Privilege'];
+  const { geteuid } = process;
+  assert.ok(geteuid !== undefined);
+  process.geteuid = () => 1000;
+  t.after(() => (process.geteuid = geteuid));
+  {
+    const { root, open } = setup(t);
+    mkdirSync(join(root, 'vfs/dir/layer'), { recursive: true });
+    await assert.rejects(open({ driverOptions }), {
+      code: 'ERR_INVALID_ARGUMENT',
+      message: /cannot begin to ignore owners: ".*" holds layers that have theirs; choose another root, or omit/,
+    });
+    assert.deepEqual(readdirSync(root), ['vfs'], 'nothing is made, nor marked');
+  }
+  const { root, open } = setup(t);
+  assert.equal(privilegeOf(await open({ driverOptions })), 'none');
+  assert.deepEqual(readdirSync(join(root, 'layerstore')), ['privilege'], 'no temporary file is left');
+  assert.equal(readFileSync(join(root, 'layerstore/privilege'), 'latin1'), 'none\n');
+  assert.equal(modeOf(join(root, 'layerstore/privilege')), '0600');
+  mkdirSync(join(root, 'vfs/dir/layer'));
+  assert.equal(privilegeOf(await open()), 'none', 'the root remembers it');
+  assert.equal(privilegeOf(await open({ driverOptions })), 'none');
 });
