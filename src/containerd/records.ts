@@ -14,13 +14,14 @@
  * and it is cut off. Such a line in the middle is damage. The others still count; the file as it was is kept in quarantine.
  */
 import { createHash } from 'node:crypto';
-import { copyFile, type FileHandle, open } from 'node:fs/promises';
+import { copyFile, type FileHandle, open, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ChainID, DiffID, Digest } from '../digest.js';
 import { LayerStoreError, systemError } from '../errors.js';
 import { syncDirectory, writeFileAtomic } from '../util/atomic-file.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
+import { formatValue, quote } from '../util/quote.js';
 import { randomID } from '../util/random-id.js';
 import { NotRegularError, readRegularFile } from '../util/regular-file.js';
 
@@ -104,8 +105,7 @@ export function recordsPath(directory: string): string {
 
 /** For somebody beside the writer: what is there now; `undefined` where there are no records. */
 export async function readRecords(directory: string): Promise<ReadRecords | undefined> {
-  const found = await load(recordsPath(directory));
-  return found === undefined ? undefined : { ...found };
+  return load(recordsPath(directory));
 }
 
 /** The writer. One process has it; the store's lock sees to that. */
@@ -114,7 +114,10 @@ export class SnapshotRecords {
   readonly prefix: string;
   /** Every snapshot whose line is on disk. */
   readonly snapshots: ReadonlyMap<string, SnapshotRecord>;
-  /** Some lines could not be read: a tree that no record names may be a snapshot all the same. */
+  /**
+   * Lines could not be read, now or at an earlier open: a tree that no record names may be a snapshot's all the same. So it
+   * is as long as the file that was set aside is in quarantine.
+   */
   readonly damaged: boolean;
 
   readonly #path: string;
@@ -130,17 +133,17 @@ export class SnapshotRecords {
   #running: Promise<void> | undefined;
   #closed = false;
 
-  private constructor(options: RecordsOptions, found: Loaded | undefined) {
+  private constructor(options: RecordsOptions, found: Loaded | undefined, damaged: boolean) {
     this.#path = recordsPath(options.directory);
     this.#sync = options.durability === 'strict';
     this.#logger = options.logger;
     this.prefix = found?.prefix ?? randomID(8);
     this.#entries = found?.snapshots ?? new Map<string, SnapshotRecord>();
     this.snapshots = this.#entries;
-    this.damaged = (found?.damaged ?? 0) > 0;
+    this.damaged = damaged;
     this.#bytes = found?.bytes ?? 0;
     this.#lines = found?.lines ?? 0;
-    this.#dirty = found === undefined || found.torn || this.damaged;
+    this.#dirty = found === undefined || found.torn || found.damaged > 0;
   }
 
   /** ERR_LAYER_CORRUPT: the file is none of ours, or of a later version; it is left as it is. */
@@ -148,16 +151,23 @@ export class SnapshotRecords {
     await makeDirectory(options.directory, 0o700);
     const path = recordsPath(options.directory);
     const found = await load(path);
-    const records = new SnapshotRecords(options, found);
     if (found !== undefined && found.damaged > 0) {
       await makeDirectory(options.quarantine, 0o700);
       const aside = join(options.quarantine, `${basename(path)}.${randomID(4)}`);
       await copyFile(path, aside);
       options.logger.warn(
         { lines: found.damaged, aside },
-        'records of snapshots are damaged: what they speak of is lost, and trees that no record names stay; the file is kept',
+        'records of snapshots are damaged; the file as it was is kept',
       );
     }
+    const aside = (await namesIn(options.quarantine)).filter((name) => name.startsWith(`${basename(path)}.`));
+    if (aside.length > 0) {
+      options.logger.warn(
+        { directory: options.quarantine, aside },
+        'records of snapshots were lost: trees and references that no record names stay until the files in quarantine are deleted',
+      );
+    }
+    const records = new SnapshotRecords(options, found, aside.length > 0);
     if (records.#dirty || records.#wasteful()) await records.#rewrite();
     return records;
   }
@@ -232,7 +242,7 @@ export class SnapshotRecords {
       await writeFileAtomic(this.#path, data, { mode: MODE, sync: this.#sync });
     } catch (error) {
       // Both the old and the new file say the same, unless the old one has what failed: then it is tried again first.
-      await this.#file?.close().catch(() => undefined);
+      await this.#file?.close().catch(() => undefined); // nothing was written to it that the next rewrite does not write
       this.#file = undefined;
       this.#dirty = true;
       throw error;
@@ -272,7 +282,7 @@ async function load(path: string): Promise<Loaded | undefined> {
     throw unusable(path, 'its first line is none of ours');
   }
   if (header.version !== VERSION) {
-    throw unusable(path, `it has version ${JSON.stringify(header.version)}, and this package reads ${VERSION}`);
+    throw unusable(path, `it has version ${formatValue(header.version)}, and this package reads ${VERSION}`);
   }
   const snapshots = new Map<string, SnapshotRecord>();
   let damaged = 0;
@@ -283,7 +293,7 @@ async function load(path: string): Promise<Loaded | undefined> {
     if (change === undefined) damaged += 1;
     else applyChange(snapshots, change);
   }
-  // A page that a power cut left as zeros can hold a newline by no chance, but a line can end in the middle of one.
+  // A power cut can also leave the end of the last line, its newline included, without the beginning.
   const interrupted = lastDamaged && !torn;
   return {
     prefix: header.prefix,
@@ -298,7 +308,7 @@ async function load(path: string): Promise<Loaded | undefined> {
 function unusable(path: string, why: string): LayerStoreError {
   return new LayerStoreError(
     'ERR_LAYER_CORRUPT',
-    `cannot use the records of snapshots "${path}": ${why}; move it away to begin without snapshots`,
+    `cannot use the records of snapshots ${quote(path)}: ${why}; move it away to begin without snapshots`,
     { path },
   );
 }
@@ -338,6 +348,15 @@ function asChange(value: unknown): Change | undefined {
 function applyChange(snapshots: Map<string, SnapshotRecord>, { gone, snapshot }: Change): void {
   if (gone !== undefined) snapshots.delete(gone);
   if (snapshot !== undefined) snapshots.set(snapshot.name, snapshot);
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw systemError(error, 'look for records that were set aside');
+  }
 }
 
 async function writeAll(file: FileHandle, data: Buffer, position: number): Promise<void> {

@@ -1,6 +1,6 @@
 /** The file of snapshot records: what survives, what a crash or damage does to it, and when it is written anew. */
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { readRecords, recordsPath, type SnapshotRecord, SnapshotRecords } from '../../../src/containerd/records.js';
@@ -101,13 +101,19 @@ test('a damaged line in the middle costs itself alone, and the file as it was is
   const again = await at.open();
   assert.deepEqual([...again.snapshots.keys()], ['a', 'c']);
   assert.equal(again.damaged, true);
-  assert.equal(at.warnings.length, 1);
+  assert.equal(at.warnings.length, 2);
   const [aside = ''] = readdirSync(at.quarantine);
   assert.equal(readFileSync(join(at.quarantine, aside), 'utf8'), text);
   await again.close();
+  assert.equal((await readRecords(at.directory))?.damaged, 0, 'the file was written anew');
+  // What was lost is lost for later opens, too: they must not take its tree for nobody's.
   const third = await at.open();
-  assert.equal(third.damaged, false, 'the file was written anew');
+  assert.equal(third.damaged, true);
   assert.deepEqual([...third.snapshots.keys()], ['a', 'c']);
+  assert.deepEqual(readdirSync(at.quarantine), [aside], 'set aside once');
+  await third.close();
+  rmSync(join(at.quarantine, aside));
+  assert.equal((await at.open()).damaged, false);
 });
 
 test('a file that is none of ours is refused and left as it is', async (t) => {
