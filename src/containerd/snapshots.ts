@@ -27,6 +27,7 @@ import { LayerStoreError } from '../errors.js';
 import type { ProgressListener, TarSource } from '../engine/engine.js';
 import type { Store } from '../store/types.js';
 import { type FilledTree, type StoreTrees, treesOf } from '../store/trees.js';
+import { defined } from '../util/defined.js';
 import { KeyedMutex } from '../util/keyed-mutex.js';
 import { errorFields } from '../util/logger.js';
 import { makeDirectory } from '../util/make-directory.js';
@@ -116,7 +117,7 @@ export class Snapshots {
       await records.close();
       throw error;
     }
-    trees.addTreeSource(async () => snapshots.#byTree.keys());
+    trees.setTreeSource('snapshots', async () => snapshots.#byTree.keys());
     return snapshots;
   }
 
@@ -151,7 +152,7 @@ export class Snapshots {
         created: time,
         updated: time,
         labels: withoutEmpty(labels),
-        ...(tree === undefined ? {} : { tree }),
+        ...defined({ tree }),
       },
       children: 0,
       hidden: true,
@@ -333,10 +334,12 @@ export class Snapshots {
       const { limits } = this.#trees;
       const result = await this.#trees.driver.applyDiff(tree, this.#parentTree(parent), source.tar, {
         blob: { digest: source.blob.digest, size: source.blob.size },
-        ...(limits === undefined ? {} : { limits }),
-        ...(first ? { tarSplit: { path: tarSplit } } : {}),
-        ...(source.signal === undefined ? {} : { signal: source.signal }),
-        ...(source.onProgress === undefined ? {} : { onProgress: source.onProgress }),
+        ...defined({
+          limits,
+          tarSplit: first ? { path: tarSplit } : undefined,
+          signal: source.signal,
+          onProgress: source.onProgress,
+        }),
       });
       const applied: AppliedTar = {
         diffID: result.diffID,
@@ -436,7 +439,7 @@ export class Snapshots {
       labels: withoutEmpty(labels),
       tree,
       usage,
-      ...(applied === undefined || layer === undefined ? {} : { applied }),
+      ...defined({ applied: layer === undefined ? undefined : applied }),
     };
     await this.#records.append({ gone: active.record.name, snapshot: record });
     // From here on nothing takes the commit back: the snapshot is there under its new name, as a layer or not.
@@ -521,7 +524,15 @@ export class Snapshots {
     if (tree === undefined) return false;
     const name = this.#nameFor(key, chainID);
     const entry: Entry = {
-      record: { name, kind: 'committed', parent: '', created: '0', updated: '0', labels, layer: chainID },
+      record: {
+        name,
+        kind: 'committed',
+        parent: '',
+        created: '0',
+        updated: '0',
+        labels: withoutEmpty(labels),
+        layer: chainID,
+      },
       children: 0,
       hidden: true,
     };
@@ -712,13 +723,12 @@ export class Snapshots {
   async #removeOrphans(): Promise<void> {
     // A record that cannot be read may name any of them.
     if (this.#records.damaged) return;
-    const layers = new Set<string | undefined>();
-    const ours = (await this.#trees.driver.list()).filter((id) => id.startsWith(this.#records.prefix));
-    if (ours.some((id) => !this.#byTree.has(id))) {
-      for (const chainID of this.#store.map().keys()) layers.add(this.#trees.treeOf(chainID));
-    }
-    for (const id of ours) {
-      if (this.#byTree.has(id) || layers.has(id)) continue;
+    const there = await this.#trees.driver.list();
+    // Decided without an await: a tree that becomes a layer meanwhile is at each moment a snapshot's or the layer's.
+    const unnamed = there.filter((id) => id.startsWith(this.#records.prefix) && !this.#byTree.has(id));
+    if (unnamed.length === 0) return;
+    const layers = new Set([...this.#store.map().keys()].map((chainID) => this.#trees.treeOf(chainID)));
+    for (const id of unnamed.filter((each) => !layers.has(each))) {
       this.#trees.logger.info({ tree: id }, 'a tree that no snapshot has any more is removed');
       await this.#discardTree(id);
       await this.#dropTarSplit(id);

@@ -10,7 +10,7 @@ import { snapshotsDirectory } from './snapshots.js';
 /** Records are read when a report asks. A store without snapshots costs nothing. */
 export function answerForSnapshots(store: Store): void {
   const trees = treesOf(store);
-  trees.addTreeSource(async () => {
+  trees.setTreeSource('snapshots', async () => {
     const found = await readRecords(snapshotsDirectory(trees.root));
     if (found === undefined) return [];
     // A tree that no record names is a snapshot's, too: the next server removes it.

@@ -42,6 +42,8 @@ interface Leftovers {
 }
 
 const AT_ONCE = 4;
+/** Of a tree that is being made or removed right now. */
+const NO_USE = { size: 0, inodes: 0 };
 
 interface DiskSpaceParts {
   readonly background: TaskQueue;
@@ -60,8 +62,8 @@ interface DiskSpaceParts {
 export class DiskSpace {
   readonly #parts: DiskSpaceParts;
   readonly #leftoverSources: LeftoverSource[] = [];
-  /** Trees of the driver that other rooms answer for. */
-  readonly #treeSources: TreeSource[] = [];
+  /** By room: trees of the driver that it answers for. */
+  readonly #treeSources = new Map<string, TreeSource>();
 
   constructor(parts: DiskSpaceParts) {
     this.#parts = parts;
@@ -71,8 +73,8 @@ export class DiskSpace {
     this.#leftoverSources.push(source);
   }
 
-  addTreeSource(source: TreeSource): void {
-    this.#treeSources.push(source);
+  setTreeSource(room: string, source: TreeSource): void {
+    this.#treeSources.set(room, source);
   }
 
   async cleanup(): Promise<CleanupReport> {
@@ -264,8 +266,7 @@ export class DiskSpace {
     named: ReadonlySet<string>,
     found: Leftovers,
   ): Promise<void> {
-    const answeredFor = new Set<string>();
-    for (const source of this.#treeSources) for (const id of await source()) answeredFor.add(id);
+    const answeredFor = await this.#answeredFor();
     for (const id of there) {
       if (answeredFor.has(id)) continue;
       if (recorded.has(id) || named.has(id) || this.#parts.intents.isLive(id)) continue;
@@ -285,6 +286,12 @@ export class DiskSpace {
     }
   }
 
+  async #answeredFor(): Promise<Set<string>> {
+    const ids = new Set<string>();
+    for (const source of this.#treeSources.values()) for (const id of await source()) ids.add(id);
+    return ids;
+  }
+
   /** Bytes allocated; 0 if the driver cannot tell, or if the id is being removed right now. */
   async #bytesOf(ids: readonly string[]): Promise<number> {
     let bytes = 0;
@@ -297,6 +304,8 @@ export class DiskSpace {
     for (const node of this.#parts.layers) layerBytes += node.diffSize;
     const rwNodes = [...this.#parts.rwLayers];
     const each = await mapConcurrent(rwNodes, AT_ONCE, (node) => this.#usageOf(node));
+    const trees = await this.#snapshotTrees();
+    const treeUses = await mapConcurrent(trees, AT_ONCE, (id) => this.#parts.driver.usage(id).catch(() => NO_USE));
     const pending = await this.#parts.driver.leftovers();
     const disk = await statfs(this.#parts.root).catch((error: unknown) => {
       throw systemError(error, 'read the free space of the root');
@@ -307,6 +316,11 @@ export class DiskSpace {
         count: rwNodes.length,
         bytes: each.reduce((sum, { bytes }) => sum + bytes, 0),
         inodes: each.reduce((sum, { inodes }) => sum + inodes, 0),
+      },
+      snapshots: {
+        count: trees.length,
+        bytes: treeUses.reduce((sum, { size }) => sum + size, 0),
+        inodes: treeUses.reduce((sum, { inodes }) => sum + inodes, 0),
       },
       pendingRemoval: {
         count: pending.length,
@@ -320,6 +334,13 @@ export class DiskSpace {
         inodesFree: disk.ffree,
       },
     };
+  }
+
+  /** Trees that other rooms answer for and that are no layers. */
+  async #snapshotTrees(): Promise<string[]> {
+    const answeredFor = await this.#answeredFor();
+    const recorded = recordedIDs(this.#parts.layers, this.#parts.rwLayers);
+    return [...answeredFor].filter((id) => !recorded.has(id));
   }
 
   async #usageOf(node: RWNode): Promise<{ bytes: number; inodes: number }> {

@@ -52,8 +52,8 @@ export interface StoreTrees {
   sync(ids: readonly string[]): Promise<void>;
   /** Renames the tree away at once; its files are unlinked in the background. An id that is not there is no error. */
   discard(id: string): Promise<void>;
-  /** For reports of what nobody answers for. */
-  addTreeSource(source: TreeSource): void;
+  /** For reports of disk use, and of what nobody answers for. A room has one: the last replaces the one before. */
+  setTreeSource(room: string, source: TreeSource): void;
   /** `end` runs when the store closes, before its parts do; the result takes that back. */
   atClose(end: () => Promise<void>): () => void;
 }
@@ -158,8 +158,8 @@ export class Trees implements StoreTrees {
     void this.#parts.background.push(await this.#parts.driver.detach(id));
   }
 
-  addTreeSource(source: TreeSource): void {
-    this.#parts.space.addTreeSource(source);
+  setTreeSource(room: string, source: TreeSource): void {
+    this.#parts.space.setTreeSource(room, source);
   }
 
   atClose(end: () => Promise<void>): () => void {

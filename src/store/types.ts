@@ -197,6 +197,11 @@ export interface StoreUsage {
   layers: { count: number; bytes: number };
   /** Of RW layers, without their parents; found by walking their files. */
   rwLayers: { count: number; bytes: number; inodes: number };
+  /**
+   * Of containerd's snapshots with files of their own, without their parents; found by walking their files. Those that are
+   * layers count there. Zero in a process that neither serves them nor is the command line.
+   */
+  snapshots: { count: number; bytes: number; inodes: number };
   /** Still allocated for removed layers, and parts of failed ones, whose files are not unlinked yet. */
   pendingRemoval: { count: number; bytes: number; inodes: number };
   /** Free and total bytes and inodes of the file system under the root. */

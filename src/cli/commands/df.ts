@@ -10,7 +10,7 @@ export const df: Command = {
   completes: [],
   async run(context) {
     const usage = await (await context.store('read')).usage();
-    const { layers, rwLayers, pendingRemoval, fileSystem } = usage;
+    const { layers, rwLayers, snapshots, pendingRemoval, fileSystem } = usage;
     context.terminal.result(usage, () =>
       formatTable(
         [
@@ -22,6 +22,7 @@ export const df: Command = {
         [
           ['layers', String(layers.count), formatBytes(layers.bytes), ''],
           ['RW layers', String(rwLayers.count), formatBytes(rwLayers.bytes), String(rwLayers.inodes)],
+          ['snapshots', String(snapshots.count), formatBytes(snapshots.bytes), String(snapshots.inodes)],
           [
             'being removed',
             String(pendingRemoval.count),
