@@ -127,9 +127,10 @@ class ContentService {
   }
 
   #connect(): Grpc.Client {
+    if (this.#client !== undefined) return this.#client;
     const { grpc, definition } = this.#loaded;
     const Client = grpc.makeGenericClientConstructor(definition(SERVICE.file, SERVICE.name), 'Content');
-    this.#client ??= new Client(`unix:${this.#address}`, grpc.credentials.createInsecure());
+    this.#client = new Client(`unix:${this.#address}`, grpc.credentials.createInsecure());
     return this.#client;
   }
 }

@@ -58,7 +58,7 @@ const OF_ERRNOS: Readonly<Record<string, StatusName>> = {
   ENFILE: 'RESOURCE_EXHAUSTED',
 };
 
-/** What gRPC is given for an error. `signal`: an abort of this is the caller's own. */
+/** What gRPC is given for an error. `signal`: of the call; the reason is an error of ours where the server ends, and none where the caller has gone. */
 export function statusOf(error: unknown, signal?: AbortSignal): { code: number; details: string } {
   const details = error instanceof Error ? error.message : String(error);
   return { code: STATUS[statusName(error, signal)], details };
@@ -66,7 +66,8 @@ export function statusOf(error: unknown, signal?: AbortSignal): { code: number; 
 
 function statusName(error: unknown, signal: AbortSignal | undefined): StatusName {
   if (error instanceof Refusal) return error.status;
-  if (signal?.aborted === true && error === signal.reason) return 'CANCELLED';
-  if (!(error instanceof LayerStoreError)) return 'INTERNAL';
+  if (!(error instanceof LayerStoreError)) {
+    return signal?.aborted === true && error === signal.reason ? 'CANCELLED' : 'INTERNAL';
+  }
   return OF_CODES[error.code] ?? OF_ERRNOS[error.errnoName ?? ''] ?? 'INTERNAL';
 }

@@ -2,7 +2,7 @@
 import { chmod, lstat, mkdtemp, rename, rm, rmdir, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { LayerStoreError, systemError } from '../errors.js';
+import { invalidArgument, LayerStoreError, systemError } from '../errors.js';
 import type { Logger, Store } from '../store/types.js';
 import { treesOf } from '../store/trees.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
@@ -61,7 +61,7 @@ const served = new WeakSet<Store>();
  * the socket takes connections.
  *
  * `ERR_NOT_SUPPORTED`: gRPC is not installed. `ERR_INVALID_ARGUMENT`: an option is wrong, the store is served already, or
- * somebody else answers on the socket. `ERR_READ_ONLY`, `ERR_STORE_CLOSED`: of the store. `ERR_LAYER_CORRUPT`: the records
+ * another program listens on the socket. `ERR_READ_ONLY`, `ERR_STORE_CLOSED`: of the store. `ERR_LAYER_CORRUPT`: the records
  * of snapshots cannot be used. `ERR_SYSTEM`: the socket cannot be made.
  *
  * ```ts no-run
@@ -79,7 +79,7 @@ export async function serveContainerd(options: ServeContainerdOptions): Promise<
   const trees = treesOf(store);
   const logger: LoggerLike = options.logger ?? trees.logger;
   if (served.has(store)) {
-    throw new LayerStoreError('ERR_INVALID_ARGUMENT', 'the store is served already: close the other server first');
+    throw invalidArgument('the store is served already: close the other server first');
   }
   served.add(store);
   const back = new Rollback((step, error) =>
@@ -93,13 +93,13 @@ export async function serveContainerd(options: ServeContainerdOptions): Promise<
     back.push('close the records', () => snapshots.close());
     const content = new Content(places, loaded);
     back.push('leave containerd', () => content.close());
-    const stop = new AbortController();
-    const calls = new Calls(stop.signal, logger);
-    const server = new grpc.Server();
+    const calls = new Calls(logger);
+    // Without statistics that nobody reads: they cost as much as a short call does.
+    const server = new grpc.Server({ 'grpc.enable_channelz': 0 });
     add(server, definition(SNAPSHOTS_SERVICE.file, SNAPSHOTS_SERVICE.name), snapshotsService(snapshots), calls);
     add(server, definition(DIFF_SERVICE.file, DIFF_SERVICE.name), diffService(snapshots, content, logger), calls);
     back.push('end the calls', async () => {
-      await end(server, stop, calls);
+      await end(server, calls);
     });
     await listen(grpc, server, address, back);
     logger.info({ address, snapshots: snapshots.count }, 'serving containerd');
@@ -141,25 +141,22 @@ function check(options: ServeContainerdOptions): {
 } {
   const { store, address, contentRoot, contentAddress, reuseLayers = true, signal } = options;
   if (typeof address !== 'string' || !isAbsolute(address)) {
-    throw invalid(`"address" must be the absolute path of a socket, not ${formatValue(address)}`);
+    throw invalidArgument(`"address" must be the absolute path of a socket, not ${formatValue(address)}`);
   }
   const path = resolve(address);
   if (Buffer.byteLength(path) > MAX_ADDRESS) {
-    throw invalid(`the address ${quote(path)} is too long: a socket's path has at most ${MAX_ADDRESS} bytes`);
+    throw invalidArgument(`the address ${quote(path)} is too long: a socket's path has at most ${MAX_ADDRESS} bytes`);
   }
   for (const [name, place] of Object.entries({ contentRoot, contentAddress })) {
     if (place !== undefined && (typeof place !== 'string' || !isAbsolute(place))) {
-      throw invalid(`"${name}" must be an absolute path, not ${formatValue(place)}`);
+      throw invalidArgument(`"${name}" must be an absolute path, not ${formatValue(place)}`);
     }
   }
   if (typeof reuseLayers !== 'boolean')
-    throw invalid(`"reuseLayers" must be a boolean, not ${formatValue(reuseLayers)}`);
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid('"signal" must be an AbortSignal');
+    throw invalidArgument(`"reuseLayers" must be a boolean, not ${formatValue(reuseLayers)}`);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw invalidArgument('"signal" must be an AbortSignal');
   return { store, address: path, content: { root: contentRoot, address: contentAddress }, reuseLayers, signal };
-}
-
-function invalid(message: string): LayerStoreError {
-  return new LayerStoreError('ERR_INVALID_ARGUMENT', message);
 }
 
 function add(server: Grpc.Server, definition: Grpc.ServiceDefinition, handlers: Handlers, calls: Calls): void {
@@ -173,10 +170,10 @@ function add(server: Grpc.Server, definition: Grpc.ServiceDefinition, handlers: 
 }
 
 /** No new calls; those that run get some time, then their signals are aborted. */
-async function end(server: Grpc.Server, stop: AbortController, calls: Calls): Promise<void> {
+async function end(server: Grpc.Server, calls: Calls): Promise<void> {
   const closed = new Promise<void>((done) => server.tryShutdown(() => done()));
   await withTimeout(calls.idle(), PATIENCE);
-  stop.abort(new LayerStoreError('ERR_STORE_CLOSED', 'the server is closing'));
+  calls.stop(new LayerStoreError('ERR_STORE_CLOSED', 'the server is closing'));
   await calls.idle();
   server.forceShutdown();
   await closed;
@@ -198,7 +195,7 @@ async function listen(grpc: typeof Grpc, server: Grpc.Server, address: string, b
   try {
     // Beside a short name the one in the directory is longer.
     if (Buffer.byteLength(made) > MAX_ADDRESS) {
-      throw invalid(`the address ${quote(address)} is too long by a few bytes: choose a shorter directory`);
+      throw invalidArgument(`the address ${quote(address)} is too long by a few bytes: choose a shorter directory`);
     }
     await bind(grpc, server, made);
     await chmod(made, 0o600);
@@ -229,11 +226,13 @@ async function refuseTaken(address: string): Promise<void> {
   });
   if (found === undefined) return;
   if (!found.isSocket())
-    throw invalid(
-      `cannot make a socket at "${address}": there is a file that is none; remove it or choose another path`,
+    throw invalidArgument(
+      `cannot make a socket at "${address}": a file is there already; remove it or choose another path`,
     );
   if (await answers(address)) {
-    throw invalid(`somebody answers on "${address}" already: stop that program, or choose another path`);
+    throw invalidArgument(
+      `the socket "${address}" is in use: stop the program that listens on it, or choose another path`,
+    );
   }
 }
 
@@ -244,12 +243,13 @@ function answers(address: string): Promise<boolean> {
       probe.destroy();
       done(true);
     });
-    probe.once('error', () => done(false));
+    // Any other failure, as of a server that is too busy to accept, does not say that the socket is left over.
+    probe.once('error', ({ code }: NodeJS.ErrnoException) => done(code !== 'ECONNREFUSED' && code !== 'ENOENT'));
   });
 }
 
 /** Unless another server has put its own there. */
 async function removeSocket(address: string, ino: number): Promise<void> {
-  const found = await lstat(address).catch(() => undefined);
+  const found = await lstat(address).catch(() => undefined); // gone, or out of reach: nothing of ours to remove
   if (found?.ino === ino) await unlink(address);
 }

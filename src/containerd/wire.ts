@@ -1,4 +1,5 @@
 /** What the services share: shapes of messages, and how a method that returns a promise answers a call of gRPC. */
+import type { LayerStoreError } from '../errors.js';
 import { errorFields, type LoggerLike } from '../util/logger.js';
 import type { Grpc } from './grpc.js';
 import { statusOf } from './refusal.js';
@@ -18,12 +19,11 @@ export type Handlers = Readonly<Record<string, Handler>>;
 
 /** The calls that run: each has a signal that is aborted when its caller goes, or when the server stops waiting. */
 export class Calls {
-  readonly #running = new Set<Promise<unknown>>();
-  readonly #stop: AbortSignal;
+  readonly #running = new Map<AbortController, Promise<unknown>>();
   readonly #logger: LoggerLike;
+  #stopped: LayerStoreError | undefined;
 
-  constructor(stop: AbortSignal, logger: LoggerLike) {
-    this.#stop = stop;
+  constructor(logger: LoggerLike) {
     this.#logger = logger;
   }
 
@@ -33,11 +33,15 @@ export class Calls {
     work: (signal: AbortSignal) => Promise<void>,
     failed: (status: { code: number; details: string }) => void,
   ): Promise<void> {
-    const gone = new AbortController();
-    call.on('cancelled', () => gone.abort());
-    const signal = AbortSignal.any([gone.signal, this.#stop]);
+    const controller = new AbortController();
+    const { signal } = controller;
+    // gRPC says so of every call whose stream closes, of those that were answered too: there is nothing to abort then.
+    call.on('cancelled', () => {
+      if (this.#running.has(controller)) controller.abort();
+    });
+    if (this.#stopped !== undefined) controller.abort(this.#stopped);
     const running = work(signal);
-    this.#running.add(running);
+    this.#running.set(controller, running);
     try {
       await running;
     } catch (error) {
@@ -45,12 +49,19 @@ export class Calls {
       this.#logger.debug({ method: call.getPath(), status: status.code, ...errorFields(error) }, 'a call is refused');
       failed(status);
     } finally {
-      this.#running.delete(running);
+      this.#running.delete(controller);
     }
   }
 
+  /** Resolves when the calls that run now have ended. */
   async idle(): Promise<void> {
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled(this.#running.values());
+  }
+
+  /** Aborts the calls that run, and those that come. */
+  stop(reason: LayerStoreError): void {
+    this.#stopped = reason;
+    for (const controller of this.#running.keys()) controller.abort(reason);
   }
 }
 

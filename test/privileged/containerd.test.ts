@@ -1,6 +1,7 @@
 /** The snapshots service on real stores, through its socket: rules, mounts, layers, restarts. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chownSync,
   chmodSync,
@@ -11,6 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { serveContainerd } from '../../src/containerd/index.js';
@@ -355,6 +357,84 @@ test('after a kill -9 the snapshots are there, and what no record names is gone'
   assert.deepEqual(await third.client.names(), []);
 });
 
+test('a cleanup beside a commit leaves the files of the layer that comes to be', async (t) => {
+  const place = prepare(t, 'native', 'overlay2');
+  const store = await place.open({ durability: 'relaxed' });
+  const snapshots = await Snapshots.open({ store, reuseLayers: true });
+  t.after(() => snapshots.close());
+  const [tar] = place.tars;
+  assert.ok(tar !== undefined);
+  const { digest, size } = await hashFile(tar.path);
+  const blob = { mediaType: 'x', digest, size };
+  const [mount] = await snapshots.prepare('active', 'one', '', {});
+  await snapshots.apply('one', { tar: { path: tar.path }, blob, signal: undefined, onProgress: undefined });
+  const [, prefix = ''] = /\/overlay2\/([0-9a-f]{16})/.exec(mount?.writes ?? '') ?? [];
+  // So many to remove that the commit ends before the last of them is.
+  const home = join(place.root, 'overlay2');
+  for (let index = 0; index < 500; index += 1) {
+    mkdirSync(join(home, `${prefix}${String(index).padStart(48, '0')}`, 'diff'), { recursive: true });
+  }
+  let cleaned = false;
+  const cleanup = snapshots.cleanup().then(() => void (cleaned = true));
+  await snapshots.commit(`lab/1/${tar.diffID}`, 'one', {}, '');
+  assert.equal(cleaned, false, 'both ran at once');
+  await cleanup;
+  assert.equal((await store.verify()).ok, true);
+  await snapshots.prepare('active', 'box', `lab/1/${tar.diffID}`, {});
+});
+
+test('usage counts snapshots with files of their own; layers count as layers', async (t) => {
+  const place = prepare(t, 'native', 'overlay2');
+  const store = await place.open();
+  const { client } = await serve(t, store, tempDir(t, 'containerd'));
+  assert.deepEqual((await store.usage()).snapshots, { count: 0, bytes: 0, inodes: 0 });
+  const { chainID } = await store.register({ path: place.tars[0]?.path ?? '' });
+  const ref = { 'containerd.io/snapshot.ref': chainID };
+  await assert.rejects(client.prepare('lab/1/extract', '', ref), refused('ALREADY_EXISTS'));
+  const below = await client.prepare('below');
+  writeFileSync(join(writtenDirectory(below), 'file'), Buffer.alloc(10_000));
+  await client.commit('base', 'below');
+  await client.prepare('box', 'base');
+  await client.view('view', 'base');
+  const { snapshots, layers } = await store.usage();
+  assert.equal(layers.count, 1);
+  assert.equal(snapshots.count, 2);
+  assert.ok(snapshots.bytes >= 10_000 && snapshots.bytes < 40_000, `${snapshots.bytes} bytes`);
+  assert.equal(snapshots.inodes, 3);
+});
+
+test('the socket of a server that is too busy to accept is not taken', async (t) => {
+  const directory = tempDir(t, 'containerd');
+  const address = join(directory, 'sock');
+  const busy = spawn(process.execPath, [
+    '-e',
+    `require('net').createServer().listen({ path: ${JSON.stringify(address)}, backlog: 1 }, () => {
+      console.log('listening');
+      setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0));
+    })`,
+  ]);
+  t.after(() => busy.kill('SIGKILL'));
+  await once(busy.stdout, 'data');
+  const code = (probe: Socket): Promise<string> =>
+    new Promise((done) => {
+      probe.once('connect', () => done('connected'));
+      probe.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? ''));
+    });
+  let last = 'connected';
+  for (let tries = 0; last === 'connected' && tries < 10; tries += 1) {
+    const probe = connect(address);
+    t.after(() => probe.destroy());
+    last = await code(probe);
+  }
+  assert.equal(last, 'EAGAIN');
+  const { ino } = statSync(address);
+  const store = await prepare(t, 'native', 'overlay2').open();
+  await assert.rejects(serveContainerd({ store, address }), (error) =>
+    LayerStoreError.is(error, 'ERR_INVALID_ARGUMENT'),
+  );
+  assert.equal(statSync(address).ino, ino);
+});
+
 test('the socket is for its own user, is not taken from others, and goes with the server', async (t) => {
   const place = prepare(t, 'native', 'overlay2');
   const store = await place.open();
@@ -363,9 +443,9 @@ test('the socket is for its own user, is not taken from others, and goes with th
   const { server, close } = await serve(t, store, directory);
   assert.equal((statSync(server.address).mode & 0o7777).toString(8), '600');
   assert.deepEqual(readdirSync(directory), ['sock']);
-  const connect = `import { connect } from 'node:net';
+  const attempt = `import { connect } from 'node:net';
     connect(${JSON.stringify(server.address)}).on('error', (e) => console.log(e.code)).on('connect', () => process.exit(1));`;
-  assert.equal((await runAsUser(connect)).stdout.trim(), 'EACCES');
+  assert.equal((await runAsUser(attempt)).stdout.trim(), 'EACCES');
   const code = (expected: string) => (error: unknown) => LayerStoreError.is(error) && error.code === expected;
   await assert.rejects(serveContainerd({ store, address: join(directory, 'other') }), code('ERR_INVALID_ARGUMENT'));
   const second = await prepare(t, 'native', 'overlay2').open();

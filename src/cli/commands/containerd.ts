@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { serveContainerd } from '../../containerd/index.js';
+import { defined } from '../../util/defined.js';
 import type { Command } from '../command.js';
 import { UsageError } from '../usage-error.js';
 
@@ -31,8 +32,10 @@ those need who push or export from containerd. The guide "Under containerd" has 
     const server = await serveContainerd({
       store: await context.store('make'),
       address: resolve(address),
-      ...(content === undefined ? {} : { contentRoot: resolve(content) }),
-      ...(socket === undefined ? {} : { contentAddress: resolve(socket) }),
+      ...defined({
+        contentRoot: content === undefined ? undefined : resolve(content),
+        contentAddress: socket === undefined ? undefined : resolve(socket),
+      }),
       reuseLayers: !values.flag('no-reuse'),
       logger: { debug: () => undefined, info: () => undefined, warn: say, error: say },
     });

@@ -255,7 +255,6 @@ export class Overlay2Driver extends TreeDriver implements Driver {
   async mountSpecification(id: string, access: 'read-write' | 'read-only'): Promise<MountSpecification> {
     checkLayerID(id, LINK_DIRECTORY);
     const { lower } = await this.#layers.load(id);
-    await this.#layers.checkTrees(id);
     await this.#layers.checkStack(id, lower);
     const diff = this.#layout.diff(id);
     if (lower === undefined) return bindSpecification(diff, access);
