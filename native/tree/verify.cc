@@ -1,5 +1,5 @@
 // VerifyTree: a stored layer against its record: every recorded file is read again, every header of the recorded tar is
-// compared with the inode it made, and what no entry made is found. Memory is two numbers an entry.
+// compared with the inode it made, and what no entry made is found. Memory is three numbers an entry.
 #include "tree/verify.h"
 
 #include <fcntl.h>
@@ -103,7 +103,7 @@ Result<void> Verifier::CollectNames() {
     if (cancel_.cancelled()) return Cancelled();
     LS_ASSIGN(const bool more, tar->Next(item));
     if (!more) return {};
-    names_.Add(item.header.name, item.recorded);
+    names_.Add(item.header.name, item.header.type, item.recorded);
   }
 }
 

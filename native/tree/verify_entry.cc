@@ -105,24 +105,49 @@ std::string DescribeType(mode_t mode) {
   }
 }
 
-void EntryNames::Add(std::string_view name, bool recorded) {
+void EntryNames::Add(std::string_view name, tar::Type type, bool recorded) {
   std::string clean;
   if (!tarsplit::CleanEntryName(name, clean)) return;
-  const uint64_t hash = Hash(clean);
-  if (!recorded) unsure_.insert(hash);
-  if (!known_.insert(hash).second) unsure_.insert(hash);
-  // What a whiteout names exists in the tree, as a device or removed.
+  added_++;
+  if (!recorded) unsure_.insert(Hash(clean));
+  Name(clean);
   const std::string_view base = Base(clean);
-  if (base.starts_with(kWhiteoutPrefix) && !base.starts_with(kWhiteoutMetaPrefix)) {
+  if (!base.starts_with(kWhiteoutPrefix)) {
+    if (type != tar::Type::kDirectory) Remove(clean);
+  } else if (!base.starts_with(kWhiteoutMetaPrefix)) {
+    // What a whiteout names exists in the tree, as a device or removed.
     std::string removed = clean;
     removed.erase(clean.size() - base.size(), kWhiteoutPrefix.size());
-    if (!known_.insert(Hash(removed)).second) unsure_.insert(Hash(removed));
+    Name(removed);
+    Remove(removed);
   }
   // Implied parents.
   for (size_t slash = clean.rfind('/'); slash != std::string::npos && slash > 0; slash = clean.rfind('/', slash - 1)) {
     clean.resize(slash);
     if (!implied_.insert(Hash(clean)).second) break;
   }
+}
+
+void EntryNames::Name(std::string_view path) {
+  if (!known_.try_emplace(Hash(path), added_).second) unsure_.insert(Hash(path));
+}
+
+// Only a directory that earlier entries lie below takes anything with it.
+void EntryNames::Remove(std::string_view path) {
+  if (Implied(path)) removed_[Hash(path)] = added_;
+}
+
+bool EntryNames::Unsure(std::string_view path) const {
+  if (unsure_.contains(Hash(path))) return true;
+  if (removed_.empty()) return false;
+  const auto named = known_.find(Hash(path));
+  if (named == known_.end()) return false;
+  for (size_t slash = path.rfind('/'); slash != std::string_view::npos && slash > 0;
+       slash = path.rfind('/', slash - 1)) {
+    const auto removed = removed_.find(Hash(path.substr(0, slash)));
+    if (removed != removed_.end() && removed->second > named->second) return true;
+  }
+  return false;
 }
 
 // Whether an earlier entry led to the inode: what it says of it is then taken back, as far as this one says it anew.
@@ -326,9 +351,7 @@ Result<void> EntryCheck::Check(const tarsplit::TarView::Item& item) {
   const bool there = place.ok() && fstatat(place->directory, place->name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0;
   const bool hard_link = header.type == tar::Type::kHardLink;
   const bool seen = there && Seen(st.st_ino, hard_link);
-  // Or its directory was whited out since, and another entry made a directory of the name, for what lies below it.
-  const bool taken = there && S_ISDIR(st.st_mode) && header.type != tar::Type::kDirectory && names_.Implied(clean);
-  if (taken || names_.Unsure(clean)) {
+  if (names_.Unsure(clean)) {
     linked_.erase(clean);
     if (hard_link) LostLink(header, clean);
     return {};

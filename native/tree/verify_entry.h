@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -19,14 +20,15 @@ namespace layerstore::tree {
 // EntryNames: all names of a tar, as hashes.
 class EntryNames {
  public:
-  // `recorded`: the record has a file for the entry.
-  void Add(std::string_view name, bool recorded);
+  // In the order of the tar. `recorded`: the record has a file for the entry.
+  void Add(std::string_view name, tar::Type type, bool recorded);
   // The path, or something below it, is in the tar.
   [[nodiscard]] bool Knows(std::string_view path) const {
     return known_.contains(Hash(path)) || implied_.contains(Hash(path));
   }
-  // An entry whose file in the tree need not be what its header says: the name came again, or a whiteout took it away.
-  [[nodiscard]] bool Unsure(std::string_view path) const { return unsure_.contains(Hash(path)); }
+  // The file in the tree need not be what the entry's header says: the name came again, or a later entry removed the
+  // file or a directory on the way to it.
+  [[nodiscard]] bool Unsure(std::string_view path) const;
   // An entry or a whiteout names the path.
   [[nodiscard]] bool Named(std::string_view path) const { return known_.contains(Hash(path)); }
   // Something below the path is in the tar.
@@ -34,9 +36,15 @@ class EntryNames {
 
  private:
   static uint64_t Hash(std::string_view path) { return std::hash<std::string_view>()(path); }
-  std::unordered_set<uint64_t> known_;
-  std::unordered_set<uint64_t> implied_;  // parents
+  void Name(std::string_view path);
+  void Remove(std::string_view path);
+
+  uint64_t added_ = 0;                            // entries
+  std::unordered_map<uint64_t, uint64_t> known_;  // and how many entries came before its first one
+  std::unordered_set<uint64_t> implied_;          // parents
   std::unordered_set<uint64_t> unsure_;
+  // Directories that a whiteout or a file of their name removed, and how many entries came before the last one.
+  std::unordered_map<uint64_t, uint64_t> removed_;
 };
 
 // "directory", "regular file" …

@@ -1,7 +1,7 @@
 /** Engines: tars in, tars out. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -313,5 +313,26 @@ export function engineTarTests({ test }: EngineTestContext): void {
     await assert.rejects(async () => buffer(await engine.assemble(request)), { code: 'ERR_LAYER_CORRUPT' });
     writeFileSync(join(tree, 'dir/file'), 'hell');
     await assert.rejects(async () => buffer(await engine.assemble(request)), { code: 'ERR_LAYER_CORRUPT' });
+  });
+
+  test('finds a link that became a directory, also where entries lie behind the link', async (engine, directory) => {
+    const linked = buildTar([
+      { name: 'usr/', type: '5' },
+      { name: 'bin', type: '2', linkname: 'usr' },
+      { name: 'bin/tool', content: 'tool' },
+    ]);
+    const { tree, record, result } = await unpack(engine, directory, Readable.from([linked]));
+    rmSync(join(tree, 'bin'));
+    mkdirSync(join(tree, 'bin'));
+    const problems = await engine.verifyTree({
+      tarSplit: { path: record },
+      tree: directoryGetter(tree),
+      diffID: result.diffID,
+      whiteouts: 'overlay',
+    });
+    assert.ok(
+      problems.some(({ path, what }) => /^\/?bin$/.test(path) && what === 'type'),
+      JSON.stringify(problems),
+    );
   });
 }

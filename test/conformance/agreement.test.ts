@@ -84,6 +84,23 @@ const ODD: Record<string, TarEntry[]> = {
     file('.wh.d'),
     file('d/e/f', 'x'),
   ],
+  'a directory of its own mode, the whiteout of its parent, then something below its name': [
+    { ...directory('d/e'), mode: 0o700, uid: 7 },
+    file('.wh.d'),
+    file('d/e/f', 'x'),
+  ],
+  'a directory of its own mode, a file in the place of its parent, then something below its name': [
+    { ...directory('d/e'), mode: 0o700 },
+    file('d', 'x'),
+    directory('d'),
+    file('d/e/f', 'x'),
+  ],
+  'a hard link to a file, the whiteout of its directory, then something below its name': [
+    file('d/a'),
+    hard('h', 'd/a'),
+    file('.wh.d'),
+    file('d/a/x'),
+  ],
   'a whiteout twice': [file('.wh.a'), file('.wh.a')],
   'a whiteout with content': [file('.wh.a', 'content')],
   'whiteouts of other owners': [file('.wh.a', '', { uid: 7, gid: 8 }), file('.wh.b')],

@@ -80,9 +80,12 @@ class Verification {
   readonly #throttle: Throttle;
   readonly #problems: TreeProblem[] = [];
   readonly #items: Item[] = [];
-  readonly #known = new Set<string>();
+  /** Names, and how many entries came before the first of each. */
+  readonly #known = new Map<string, number>();
   /** Names whose file need not be what one entry says: the name came again, or the record has no line for it. */
   readonly #unsure = new Set<string>();
+  /** Directories that a whiteout or a file of their name removed, and how many entries came before the last one. */
+  readonly #removed = new Map<string, number>();
   /** Directories on the way to what the tar names. */
   readonly #implied = new Set<string>();
   /** Directories that {@link #noteParents} came to. */
@@ -160,18 +163,35 @@ class Verification {
       this.#request.signal?.throwIfAborted();
     for (const [index, item] of this.#items.entries()) {
       item.recorded = recorded.has(ends[index] ?? -1);
-      this.#noteName(item);
+      this.#noteName(item, index);
     }
   }
 
-  #noteName({ path, kind, recorded }: Item): void {
+  #noteName({ entry, path, kind, recorded }: Item, index: number): void {
     if (!recorded) this.#unsure.add(path);
     for (const name of kind.kind === 'whiteout' ? [path, kind.target] : [path]) {
       if (this.#known.has(name)) this.#unsure.add(name);
-      this.#known.add(name);
+      else this.#known.set(name, index);
     }
+    // Only a directory that earlier entries lie below takes anything with it.
+    const removed =
+      kind.kind === 'whiteout' ? kind.target : kind.kind === 'file' && entry.type !== '5' ? path : undefined;
+    if (removed !== undefined && this.#implied.has(removed)) this.#removed.set(removed, index);
     for (let parent = parentOf(path); parent !== '' && !this.#implied.has(parent); parent = parentOf(parent))
       this.#implied.add(parent);
+  }
+
+  /**
+   * Whether the file in the tree need not be what the entry says: its name came again, or a later entry removed it or a
+   * directory on the way to it.
+   */
+  #isUnsure(path: string): boolean {
+    if (this.#unsure.has(path)) return true;
+    const named = this.#known.get(path);
+    if (this.#removed.size === 0 || named === undefined) return false;
+    for (let parent = parentOf(path); parent !== ''; parent = parentOf(parent))
+      if ((this.#removed.get(parent) ?? -1) > named) return true;
+    return false;
   }
 
   /** The tar, with zeros for what cannot be read, so that the entries behind it can be. `recorded`: where lines of files are. */
@@ -252,9 +272,7 @@ class Verification {
     if (kind.kind === 'dropped' || path === '') return;
     const stat = await this.#layer.lstat(path);
     const seen = stat !== undefined && this.#seen(stat.ino, entry.type === '1');
-    // Or its directory was whited out since, and another entry made a directory of the name, for what lies below it.
-    const taken = stat?.isDirectory() === true && entry.type !== '5' && this.#implied.has(path);
-    if (taken || this.#unsure.has(path)) {
+    if (this.#isUnsure(path)) {
       this.#linked.delete(path);
       if (entry.type === '1') await this.#lostLink(path, entry);
       return;
@@ -303,7 +321,7 @@ class Verification {
     const stat = await this.#layer.lstat(target);
     if (stat !== undefined) this.#seen(stat.ino, false);
     // The same tar may have made the name, before or after, or a directory for what lies below it: then those count.
-    if (this.#unsure.has(path) || this.#unsure.has(target)) return;
+    if (this.#isUnsure(path) || this.#isUnsure(target)) return;
     if (stat?.isDirectory() === true && this.#implied.has(target)) return;
     const direct = stat !== undefined && (await this.#layer.root.direct(target)) !== undefined;
     if (!direct && (await this.#directoryReplaced(target))) return;
@@ -335,7 +353,7 @@ class Verification {
     for (let next = way.pop(); next !== undefined; next = way.pop()) {
       found = {
         known: found.known || this.#known.has(next),
-        unsure: found.unsure || this.#unsure.has(next),
+        unsure: found.unsure || this.#isUnsure(next),
       };
       this.#ways.set(next, found);
     }
@@ -343,7 +361,7 @@ class Verification {
   }
 
   async #checkOpaque(path: string, directory: string): Promise<void> {
-    if (this.#request.whiteouts === 'plain' || this.#unsure.has(path)) return;
+    if (this.#request.whiteouts === 'plain' || this.#isUnsure(path)) return;
     if (await this.#directoryReplaced(path)) return;
     if (!(await this.#layer.isOpaque(directory))) this.#report(path, 'opaque', 'y', 'nothing');
   }
@@ -351,7 +369,7 @@ class Verification {
   /** A hard link whose name is gone, or another file's by now: what it set on the file that it led to is set all the same. */
   async #lostLink(path: string, entry: TarEntry): Promise<void> {
     const target = treePath(entry.linkName, entry.offset);
-    const inode = this.#unsure.has(target) ? this.#linked.get(target) : (await this.#layer.lstat(target))?.ino;
+    const inode = this.#isUnsure(target) ? this.#linked.get(target) : (await this.#layer.lstat(target))?.ino;
     if (inode === undefined) return;
     this.#linked.set(path, inode);
     this.#seen(inode, true);
@@ -360,7 +378,7 @@ class Verification {
   async #checkHardLink(path: string, entry: TarEntry, stat: BigIntStats): Promise<void> {
     const target = treePath(entry.linkName, entry.offset);
     // The name may have been given to another file since.
-    if (this.#unsure.has(target)) {
+    if (this.#isUnsure(target)) {
       this.#linked.set(target, stat.ino);
       return;
     }
