@@ -86,7 +86,8 @@ class State {
     const waiting = [node];
     for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
       this.layer[next] = 0;
-      waiting.push(...this.paths.below(next));
+      // Not spread into one call: a directory may hold more names than a call takes arguments.
+      for (const child of this.paths.below(next)) waiting.push(child);
     }
   }
 

@@ -4,12 +4,12 @@
  * Shapes: https://github.com/opencontainers/image-spec, image-index.md, manifest.md and descriptor.md; Docker's are the
  * same under other type names.
  */
-import type { Digest } from '../digest.js';
+import { sha256, type Digest } from '../digest.js';
 import { digestMismatch, invalidArgument } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { tryParseName, type ImageName } from '../registry/reference.js';
 import { quote } from '../util/quote.js';
-import { readConfig, sha256 } from './config.js';
+import { readConfig } from './config.js';
 import { badImage, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import {
@@ -100,7 +100,7 @@ function groupEntries(entries: readonly IndexEntry[]): Group[] {
     const key = name === undefined ? joined : `name ${JSON.stringify(name)}`;
     const group = groups.get(key);
     if (group === undefined) groups.set(key, { name, leaves: [...entry.leaves] });
-    else group.leaves.push(...entry.leaves);
+    else for (const leaf of entry.leaves) group.leaves.push(leaf);
   });
   return [...groups.values()];
 }
@@ -275,7 +275,7 @@ export class IndexWalk {
     const bytes = await readBlob(this.#documents, descriptor, what, this.#limits);
     const found: Leaf[] = [];
     for (const child of this.children(parseJson(bytes, what, this.#limits), what))
-      found.push(...(await this.leaves(child, depth + 1)));
+      for (const leaf of await this.leaves(child, depth + 1)) found.push(leaf);
     return found;
   }
 }

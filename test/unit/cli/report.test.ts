@@ -1,7 +1,9 @@
 /** The page of a report as text: its policy, its data. What a browser makes of it is test/browser's business. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { runInNewContext } from 'node:vm';
 import { imageReport, type Report } from '../../../src/cli/report/data.js';
 import { reportPage } from '../../../src/cli/report/page.js';
 import type { AnalyzedFile, Image, ImageAnalysis } from '../../../src/index.js';
@@ -51,4 +53,26 @@ test('the policy names exactly the styles and scripts of the page; data cannot e
   assert.deepEqual(JSON.parse(data), sample());
   assert.doesNotMatch(script ?? '', /innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(/);
   assert.doesNotMatch(page, /https?:\/\//);
+});
+
+test('a directory with more names than a call takes arguments can be removed by a layer', () => {
+  const count = 300_000;
+  const files = Array.from({ length: count }, (_, index) => file(`d/${index}`, 1, undefined));
+  const { names, parents } = imageReport([analyzed('a:1', files)]);
+  const part = (name: string): string => readFileSync(new URL(`../../../report-page/${name}`, import.meta.url), 'utf8');
+  const layers = [
+    {
+      nodes: Array.from({ length: count }, (_, index) => index + 2),
+      kinds: 'a'.repeat(count),
+      sizes: [],
+      contents: [],
+    },
+    { nodes: [1], kinds: 'd', sizes: [], contents: [] },
+  ];
+  const left = (layersOfImage: number): unknown =>
+    runInNewContext(
+      `${part('dom.js')}\n${part('file-tree.js')}\nState.after(new Paths(names, parents), layers, ${layersOfImage}).layer.filter(Boolean).length`,
+      { names, parents, layers },
+    );
+  assert.deepEqual([left(1), left(2)], [count, 0]);
 });
