@@ -485,6 +485,8 @@ export interface Store extends DescribableStore, AsyncDisposable {
   cleanup(): Promise<CleanupReport>;
   /**
    * `cleanup`, and removes layers that nothing keeps: no handle, child, RW layer, reference or image.
+   * Call `openImages(store)` first: before that, it removes no layer of a root with image records (`refused` says so), and
+   * leaves the partial files of pulls.
    *
    * ```ts
    * const { removed, bytes, refused } = await store.gc({ dryRun: true });
