@@ -33,6 +33,11 @@ export function isSHA256Hex(text: string): boolean {
   return SHA256_HEX.test(text);
 }
 
+/** The digest of `bytes`. */
+export function sha256(bytes: Uint8Array | string): Digest {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
 /**
  * The text itself, as a digest. Throws `ERR_INVALID_DIGEST` unless it is `sha256:` and 64 lower-case hex digits.
  *
@@ -91,10 +96,7 @@ export function parseDiffID(text: string): DiffID {
 export function createChainID(diffIDs: readonly DiffID[], parent?: ChainID): ChainID | undefined {
   let chain = parent;
   for (const diffID of diffIDs) {
-    chain =
-      chain === undefined
-        ? (diffID as Digest as ChainID)
-        : (`sha256:${createHash('sha256').update(`${chain} ${diffID}`).digest('hex')}` as ChainID);
+    chain = chain === undefined ? (diffID as Digest as ChainID) : (sha256(`${chain} ${diffID}`) as ChainID);
   }
   return chain;
 }

@@ -5,6 +5,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { LayerEntry } from '../driver/layer-entries.js';
 import type { Layer } from '../store/types.js';
+import { defined } from '../util/defined.js';
 import type { ConfigBlob } from './config.js';
 import { isObject } from './json.js';
 import type {
@@ -46,7 +47,7 @@ export async function analyzeImage(
   const analyzed: LayerAnalysis[] = [];
   for (const [position, layer] of layers.entries()) {
     const changes = new LayerChanges(tree, position);
-    for await (const entry of await layer.entries(signal === undefined ? {} : { signal })) changes.enter(entry);
+    for await (const entry of await layer.entries(defined({ signal }))) changes.enter(entry);
     const { files } = changes;
     analyzed.push({
       chainID: layer.chainID,

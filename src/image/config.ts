@@ -2,8 +2,7 @@
  * The configuration of an image: its bytes, its id, and the few fields that a layer store needs. For an image from before
  * there were configurations one is made.
  */
-import { createHash } from 'node:crypto';
-import { createChainID, type ChainID, type DiffID, type Digest } from '../digest.js';
+import { createChainID, sha256, type ChainID, type DiffID, type Digest } from '../digest.js';
 import { formatValue } from '../util/quote.js';
 import { badImage, overLimit } from './errors.js';
 import { asArray, asDigest, asObject, asString, isObject, optional, parseJson, type JsonObject } from './json.js';
@@ -18,10 +17,6 @@ export interface ConfigBlob {
   readonly parsed: ImageConfig;
   readonly diffIDs: readonly DiffID[];
   readonly platform: Platform | undefined;
-}
-
-export function sha256(bytes: Uint8Array): Digest {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
 /** Checks the shape of OCI image-spec, config.md, "Properties": `rootfs` with its list of diff ids. */

@@ -3,13 +3,12 @@
  * older form with `repositories` and a folder for each layer alone.
  * Shapes: https://github.com/moby/docker-image-spec, "Combined Image JSON + Filesystem Changeset Format".
  */
-import type { DiffID, Digest } from '../digest.js';
-import { isSHA256Hex } from '../digest.js';
+import { isSHA256Hex, sha256, type DiffID, type Digest } from '../digest.js';
 import { digestMismatch } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { quote } from '../util/quote.js';
 import { cleanName } from './archive-entries.js';
-import { readConfig, sha256, type ConfigBlob } from './config.js';
+import { readConfig, type ConfigBlob } from './config.js';
 import { badImage, noImageArchive, overLimit } from './errors.js';
 import type { ImageFiles } from './image-files.js';
 import { asArray, asDigest, asObject, asString, optional, parseJson, type JsonObject } from './json.js';

@@ -5,13 +5,11 @@
  */
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Digest } from '../digest.js';
-import { isSHA256Hex } from '../digest.js';
+import { isSHA256Hex, sha256, type Digest } from '../digest.js';
 import { systemError } from '../errors.js';
 import { syncDirectory, writeFileAtomic } from '../util/atomic-file.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { NotRegularError, readRegularFile, TooLongError } from '../util/regular-file.js';
-import { sha256 } from './config.js';
 import { attempt, badImage, hasErrno, overLimit } from './errors.js';
 
 /** A digest, and blanks around it. */

@@ -21,14 +21,14 @@ import { checkCreateOptions, newConfig } from './create.js';
 import { ImageDb } from './imagedb.js';
 import { archiveLimits } from './limits.js';
 import { loadImages, PinnedChains, type LoadedImage } from './load.js';
-import { parseName, tryParseName, type ImageName } from '../registry/reference.js';
+import { parseName, parseNameToGive, tryParseName, type ImageName } from '../registry/reference.js';
 import { registrySettings } from '../registry/settings.js';
 import type { RegistryOptions } from '../registry/types.js';
 import { imageReferences } from './references.js';
 import { Repositories } from './repositories.js';
 import { layersOf, saveImages } from './save.js';
 import { LayerBlobs } from './layer-blobs.js';
-import { PartialBlobs } from './partial-blobs.js';
+import { MAX_LEFT_BYTES, PartialBlobs } from './partial-blobs.js';
 import { pullImage, type RegistryAccess } from './pull.js';
 import { pushImage } from './push.js';
 import type {
@@ -74,7 +74,7 @@ export class DockerImages implements Images {
     this.#registry = {
       settings,
       slots: new Slots(settings.concurrency),
-      partial: new PartialBlobs(own),
+      partial: new PartialBlobs(own, MAX_LEFT_BYTES),
       blobs: new LayerBlobs(own),
     };
     this.#directory = join(store.root, 'image', store.driverName);
@@ -133,7 +133,7 @@ export class DockerImages implements Images {
   async create(options: CreateImageOptions): Promise<Image> {
     this.#assertWritable('make an image');
     checkCreateOptions(options);
-    const names = (options.names ?? []).map(nameToGive);
+    const names = (options.names ?? []).map(parseNameToGive);
     const base = options.base === undefined ? undefined : this.#configOf(options.base);
     const baseChain = base === undefined ? undefined : topChain(base);
     const chainID = options.chainID ?? baseChain;
@@ -225,7 +225,7 @@ export class DockerImages implements Images {
 
   async tag(nameOrID: string, name: string): Promise<void> {
     this.#assertWritable('name an image');
-    const parsed = nameToGive(name);
+    const parsed = parseNameToGive(name);
     await this.#changes.run('records', async () => {
       const id = this.#resolve(nameOrID);
       await this.#writeNames((names) => names.set(parsed, id));
@@ -396,14 +396,6 @@ export class DockerImages implements Images {
     if (this.#store.readOnly)
       throw new LayerStoreError('ERR_READ_ONLY', `cannot ${what}: the store is open for reading only`);
   }
-}
-
-/** A name that an image can be given: one with a tag. */
-function nameToGive(name: string): ImageName {
-  const parsed = parseName(name);
-  if (parsed.digest !== undefined)
-    throw invalidArgument(`${quote(name)} has a digest; a name that is given must have a tag`);
-  return parsed;
 }
 
 /** @param names as repositories.json has them: with tags and with digests */

@@ -1,6 +1,9 @@
-/** Defaults of {@link ImageLimits}: how much memory, disk and time an archive may take. */
+/** {@link ImageLimits} with their defaults, how much memory, disk and time an archive may take; and the check of free space. */
+import { statfs } from 'node:fs/promises';
 import type { UnpackLimits } from '../engine/engine.js';
-import { checkLimit } from '../engine/limits.js';
+import { checkLimit, defaultMinFreeBytes } from '../engine/limits.js';
+import { LayerStoreError } from '../errors.js';
+import { attempt } from './errors.js';
 import type { ImageLimits } from './types.js';
 
 export interface ArchiveLimits {
@@ -40,4 +43,20 @@ export function archiveLimits(limits: ImageLimits = {}): ArchiveLimits {
 /** The limits that are each layer's: the store refuses names that it does not know. */
 export function layerLimits(limits: ImageLimits): UnpackLimits {
   return Object.fromEntries(Object.entries(limits).filter(([key]) => !(key in DEFAULTS)));
+}
+
+/** ERR_LIMIT_EXCEEDED where `bytes` more would leave less than the reserve. @param what takes the bytes: `fetching 5 bytes` */
+export async function checkFreeSpace(
+  directory: string,
+  bytes: number,
+  minFreeBytes: number | undefined,
+  what: string,
+): Promise<void> {
+  const reserve = minFreeBytes ?? (await defaultMinFreeBytes(directory));
+  const { bsize, bavail } = await attempt('measure free space', () => statfs(directory));
+  if (bavail * bsize - bytes >= reserve) return;
+  throw new LayerStoreError(
+    'ERR_LIMIT_EXCEEDED',
+    `${what} would leave less than the reserve of ${reserve} bytes free below "${directory}"; make room, or lower "limits.minFreeBytes"`,
+  );
 }

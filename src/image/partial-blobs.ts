@@ -2,18 +2,18 @@
  * Files of blobs that pulls have begun to fetch, below `<root>/layerstore/partial`. A pull that ends well removes its own;
  * what a broken one leaves is where the next pull of the same blob goes on, until gc or the cap removes it.
  */
-import { readdir, rm, stat, statfs } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { LayerStoreError } from '../errors.js';
 import type { Digest } from '../digest.js';
 import { statePath } from '../registry/download.js';
 import type { Leftover } from '../store/gc.js';
 import { makeDirectory } from '../util/make-directory.js';
 import { attempt } from './errors.js';
+import { checkFreeSpace } from './limits.js';
 
 const SUFFIX = '.partial';
-/** Bytes of what broken pulls left that are kept when another pull begins; the oldest go first. */
-const MAX_LEFT_BYTES = 16 * 1024 ** 3;
+/** Bytes of what broken pulls left that are kept when another pull begins. */
+export const MAX_LEFT_BYTES = 16 * 1024 ** 3;
 
 interface PartialFile {
   readonly name: string;
@@ -24,28 +24,25 @@ interface PartialFile {
 /** One process writes a root, so what it does not use itself nobody uses. */
 export class PartialBlobs {
   readonly #directory: string;
+  readonly #maxLeftBytes: number;
   /** Names of files that a pull of this process uses. */
   readonly #used = new Set<string>();
 
-  constructor(storeDirectory: string) {
+  /** @param maxLeftBytes see {@link MAX_LEFT_BYTES} */
+  constructor(storeDirectory: string, maxLeftBytes: number) {
+    this.#maxLeftBytes = maxLeftBytes;
     this.#directory = join(storeDirectory, 'partial');
   }
 
-  /** Makes room for `bytes` more. ERR_LIMIT_EXCEEDED where the disk would be left without its reserve. */
+  /** Removes what is over the cap, the oldest first, and looks whether there is room for `bytes` more. ERR_LIMIT_EXCEEDED where the disk would be left without its reserve. */
   async prepare(bytes: number, minFreeBytes: number | undefined): Promise<void> {
     await attempt('keep blobs on disk', () => makeDirectory(this.#directory, 0o700));
     let kept = 0;
     for (const { name, bytes: held } of (await this.#unused()).sort((a, b) => b.modified - a.modified)) {
       kept += held;
-      if (kept > MAX_LEFT_BYTES) await this.#remove(name);
+      if (kept > this.#maxLeftBytes) await this.#remove(name);
     }
-    const { bsize, bavail, blocks } = await attempt('measure free space', () => statfs(this.#directory));
-    const reserve = minFreeBytes ?? Math.min(1024 ** 3, blocks * bsize * 0.05);
-    if (bavail * bsize - bytes >= reserve) return;
-    throw new LayerStoreError(
-      'ERR_LIMIT_EXCEEDED',
-      `fetching ${bytes} bytes would leave less than the reserve of ${Math.round(reserve)} bytes free below "${this.#directory}"; make room, or lower "limits.minFreeBytes"`,
-    );
+    await checkFreeSpace(this.#directory, bytes, minFreeBytes, `fetching ${bytes} bytes`);
   }
 
   /** A path for a blob, the caller's own until `release`. `resumable`: it is where the next pull will look. */

@@ -7,29 +7,25 @@ import { createReadStream } from 'node:fs';
 import type { ChainID, Digest } from '../digest.js';
 import type { TarSource } from '../engine/engine.js';
 import { GrowingFile, type GrowingBytes } from '../engine/growing-file.js';
-import { invalidArgument, LayerStoreError } from '../errors.js';
+import { LayerStoreError } from '../errors.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { Download } from '../registry/download.js';
-import { locationOf, parseName, type ImageName } from '../registry/reference.js';
+import { locationOf, parseName, parseNameToGive, type ImageName } from '../registry/reference.js';
 import { Registry, type Caller, type Manifest } from '../registry/registry.js';
 import type { RegistrySettings } from '../registry/settings.js';
 import { releaseAndLog } from '../store/log.js';
 import type { Layer, Store } from '../store/types.js';
-import { quote } from '../util/quote.js';
 import type { Slots } from '../util/slots.js';
 import { BlobReports } from './blob-progress.js';
 import { chainIDs } from './config.js';
-import type { LoadPins } from './load.js';
+import { refuseForeign, Unpacker, type LoadedImage, type LoadPins } from './load.js';
 import type { LayerBlobs } from './layer-blobs.js';
 import { archiveLimits } from './limits.js';
-import { refuseForeign, type LoadedImage } from './load.js';
-import type { Documents } from './oci-plan.js';
-import { planManifest } from './oci-plan.js';
+import { planManifest, type Documents } from './oci-plan.js';
 import type { PartialBlobs } from './partial-blobs.js';
 import type { PlannedImage } from './plan.js';
 import { parsePlatform } from './platform.js';
 import type { PullOptions } from './types.js';
-import { Unpacker } from './load.js';
 
 /** What all pulls and pushes of one `Images` share. */
 export interface RegistryAccess {
@@ -52,7 +48,7 @@ export async function pullImage<T>(
   const { signal } = options;
   signal?.throwIfAborted();
   const name = parseName(reference);
-  const names = options.names?.map(parseTag);
+  const names = options.names?.map(parseNameToGive);
   const wanted = options.platform === undefined ? undefined : parsePlatform(options.platform);
   const limits = archiveLimits(options.limits);
   const reports = new BlobReports(options.onProgress);
@@ -78,12 +74,6 @@ export async function pullImage<T>(
     if (layer !== undefined) await releaseAndLog(store, layer);
     throw error;
   }
-}
-
-function parseTag(text: string): ImageName {
-  const name = parseName(text);
-  if (name.digest === undefined) return name;
-  throw invalidArgument(`${quote(text)} has a digest; a name that is given must have a tag`);
 }
 
 /** As Docker records them: what was asked for, and the digest by which it can be asked for again. */

@@ -3,11 +3,11 @@
  * layers are known only when those are written, but readers want the JSON first: {@link fitted} makes it as long as it
  * can get, so that its place can be kept free.
  */
-import type { DiffID, Digest } from '../digest.js';
+import { sha256, type DiffID, type Digest } from '../digest.js';
 import type { Descriptor } from '../metadata/metadata-store.js';
 import { fullName, type ImageName } from '../registry/reference.js';
 import type { Layer } from '../store/types.js';
-import { sha256, type ConfigBlob } from './config.js';
+import type { ConfigBlob } from './config.js';
 import { blobName } from './oci-plan.js';
 import type { SaveProgressListener } from './types.js';
 import { defined } from '../util/defined.js';
@@ -44,7 +44,7 @@ export async function layerProgress(plan: SavePlan, layer: Layer): Promise<Layer
   signal?.throwIfAborted();
   const position = ({ layers }: SavedImage): number => layers.findIndex(({ diffID }) => diffID === layer.diffID);
   const image = images.find((each) => position(each) !== -1);
-  if (onProgress === undefined || image === undefined) return { signal };
+  if (onProgress === undefined || image === undefined) return { signal, onBytes: undefined };
   const about = {
     image: image.config.id,
     diffID: layer.diffID,
@@ -143,9 +143,9 @@ export function blobOf(bytes: Uint8Array): Blob {
 }
 
 export interface LayerProgress {
-  signal?: AbortSignal | undefined;
-  /** Bytes of the layer's tar so far. */
-  onBytes?: ((bytes: number) => void) | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Told the bytes of the layer's tar so far. */
+  readonly onBytes: ((bytes: number) => void) | undefined;
 }
 
 /** Appends a layer, byte for byte or compressed, to the file behind `fd`, where that stands. */
@@ -153,14 +153,13 @@ export async function writeLayer(
   layer: Layer,
   fd: number,
   compression: Compression,
-  { signal, onBytes }: LayerProgress = {},
+  { signal, onBytes }: LayerProgress,
 ): Promise<Blob> {
   const { bytes, diffID, blob } = await layer.exportTo(
     { fd },
     {
-      ...defined({ compression: compression === 'none' ? undefined : compression }),
-      ...defined({ signal }),
-      ...(onBytes === undefined ? {} : { onProgress: ({ bytesRead }) => onBytes(bytesRead) }),
+      ...defined({ compression: compression === 'none' ? undefined : compression, signal }),
+      ...defined({ onProgress: onBytes && (({ bytesRead }: { bytesRead: number }) => onBytes(bytesRead)) }),
     },
   );
   onBytes?.(bytes);

@@ -2,11 +2,10 @@
  * Spool: a file without a name for what a stream brings before it is needed. It is unlinked as soon as it is open, so
  * nothing is left of it however the process ends, and read back through its descriptor's path.
  */
-import { statfs, type FileHandle } from 'node:fs/promises';
-import { LayerStoreError } from '../errors.js';
+import type { FileHandle } from 'node:fs/promises';
 import type { TarSource } from '../engine/engine.js';
 import { attempt, overLimit, withAction } from './errors.js';
-import type { ArchiveLimits } from './limits.js';
+import { checkFreeSpace, type ArchiveLimits } from './limits.js';
 import { openNamelessFile } from '../util/nameless-file.js';
 
 const CHECK_EVERY = 64 * 1024 * 1024;
@@ -46,7 +45,8 @@ export class Spool {
     const file = (this.#file ??= await this.#open());
     this.#uncheckedBytes += chunk.length;
     if (this.#uncheckedBytes >= CHECK_EVERY) {
-      await this.#checkSpace(chunk.length);
+      const { minFreeBytes } = this.#limits;
+      await checkFreeSpace(this.#directory, chunk.length + CHECK_EVERY, minFreeBytes, 'keeping the stream on disk');
       this.#uncheckedBytes = 0;
     }
     for (let done = 0; done < chunk.length;) {
@@ -87,15 +87,5 @@ export class Spool {
 
   async #open(): Promise<FileHandle> {
     return attempt('keep a part of the stream on disk', () => openNamelessFile(this.#directory, 'spool'));
-  }
-
-  async #checkSpace(needed: number): Promise<void> {
-    const { bsize, bavail, blocks } = await attempt('measure free space', () => statfs(this.#directory));
-    const reserve = this.#limits.minFreeBytes ?? Math.min(1024 ** 3, blocks * bsize * 0.05);
-    if (bavail * bsize - needed - CHECK_EVERY >= reserve) return;
-    throw new LayerStoreError(
-      'ERR_LIMIT_EXCEEDED',
-      `keeping the stream on disk would leave less than the reserve of ${Math.round(reserve)} bytes free below "${this.#directory}"; make room, or lower "limits.minFreeBytes"`,
-    );
   }
 }

@@ -6,7 +6,7 @@
 import { constants } from 'node:fs';
 import { open, readFile, rm, type FileHandle } from 'node:fs/promises';
 import type { Digest } from '../digest.js';
-import { LayerStoreError, systemError } from '../errors.js';
+import { digestMismatch, LayerStoreError, systemError } from '../errors.js';
 import { connectionError, registryError } from './errors.js';
 import type { BlobSource, ByteRange, Caller } from './registry.js';
 import type { RangeSettings } from './settings.js';
@@ -275,7 +275,7 @@ export class Download {
     const length = answer.headers['content-length'];
     if (length !== undefined && Number(length) !== this.size) {
       answer.body.destroy();
-      throw this.#changed(`the registry says that it has ${length}`);
+      throw this.#wrongSize(length);
     }
     return part.at > 0 || part.end < this.size ? 'all' : 'next';
   }
@@ -320,7 +320,7 @@ export class Download {
         const room = Math.max(0, part.end - part.at - bytes);
         const taken = chunk.length > room ? chunk.subarray(0, room) : chunk;
         if (chunk.length > room && part.end === this.size && answer.status === 200)
-          throw this.#changed(`the registry sends more than ${this.size} bytes`);
+          throw this.#wrongSize(`more than ${this.size}`);
         buffered.push(taken);
         bytes += taken.length;
         if (bytes >= WRITE_BYTES || part.at + bytes >= part.end) {
@@ -419,8 +419,9 @@ export class Download {
     return registryError(`cannot ${action}: ${host} ended it early`, { host });
   }
 
-  #changed(what: string): LayerStoreError {
-    return new LayerStoreError('ERR_DIGEST_MISMATCH', `the blob ${this.digest} has ${this.size} bytes, but ${what}`);
+  /** @param found what the registry says, or sends */
+  #wrongSize(found: string): LayerStoreError {
+    return digestMismatch(`the size of the blob ${this.digest} in bytes`, found, this.size);
   }
 }
 

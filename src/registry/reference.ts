@@ -69,6 +69,13 @@ export function parseName(text: string): ImageName {
   return name;
 }
 
+/** {@link parseName} of a name that an image can be given: one with a tag and no digest. */
+export function parseNameToGive(text: string): ImageName {
+  const name = parseName(text);
+  if (name.digest === undefined) return name;
+  throw invalidArgument(`${quote(text)} has a digest; a name that is given must have a tag`);
+}
+
 /** The key of a name in repositories.json: `debian:12`, or `debian@sha256:…` for a name with a digest. */
 export function formatName(name: ImageName): string {
   return name.digest === undefined ? `${name.repository}:${name.tag ?? 'latest'}` : `${name.repository}@${name.digest}`;

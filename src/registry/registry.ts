@@ -2,8 +2,7 @@
  * One repository of a registry: manifests and blobs by the distribution protocol.
  * Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
  */
-import { createHash } from 'node:crypto';
-import type { Digest } from '../digest.js';
+import { sha256, type Digest } from '../digest.js';
 import { digestMismatch, invalidArgument, LayerStoreError } from '../errors.js';
 import { quote } from '../util/quote.js';
 import { connectionError, isCertificateFault, registryError } from './errors.js';
@@ -462,8 +461,4 @@ function lastOf(failures: readonly LayerStoreError[], host: string): LayerStoreE
     registryCode,
     retryAfter,
   });
-}
-
-export function sha256(bytes: Uint8Array): Digest {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
